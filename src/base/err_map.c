@@ -1,0 +1,33 @@
+/* err_map.c - one row per error code: what it means to a shell, an HTTP and a gRPC client. */
+#include <assert.h>
+
+#include "base/err.h"
+
+/* clang-format off */
+static const struct err_meaning meanings[] = {
+    /*               name         exit http grpc retryable */
+    [E_NONE]     = { "ok",          0, 200,  0, false },
+    [E_NOMEM]    = { "nomem",      10, 503,  8, true  },
+    [E_SYS]      = { "sys",        11, 500, 13, true  },
+    [E_INVAL]    = { "inval",       2, 400,  3, false },
+    [E_PARSE]    = { "parse",      12, 400,  3, false },
+    [E_AUTH]     = { "auth",       13, 401, 16, false },
+    [E_DENIED]   = { "denied",     14, 403,  7, false },
+    [E_NOTFOUND] = { "notfound",    3, 404,  5, false },
+    [E_EXISTS]   = { "exists",     15, 409,  6, false },
+    [E_LIMIT]    = { "limit",      16, 429,  8, true  },
+    [E_STATE]    = { "state",      17, 409,  9, false },
+    [E_CONFLICT] = { "conflict",   18, 409, 10, true  },
+    [E_PEER]     = { "peer",       19, 502, 14, true  },
+    [E_BUSY]     = { "busy",       20, 503, 14, true  },
+    [E_TIMEOUT]  = { "timeout",    21, 504, 14, true  },
+    [E_CRYPTO]   = { "crypto",     22, 500, 13, false },
+};
+/* clang-format on */
+static_assert(ARRAY_LEN(meanings) == E__MAX, "one row per error code");
+
+const struct err_meaning *
+err_meaning(enum err_code code)
+{
+    return &meanings[code < E__MAX ? code : E_SYS];
+}

@@ -1,0 +1,64 @@
+/* ca.h - the mesh CA: authenticates callers, signs leaves, hands out trust sets. Layer: ca.
+ *
+ * One control loop (the caller's) and N workers, each a thread with a loop and a listening socket
+ * of its own. A worker reads an immutable, reference-counted view of the bundle in force, which a
+ * reload swaps. Source: specs/istio-ca.md 1 to 5; design.md invariants 2 to 4, 7 to 9;
+ * proto/meshroot.proto.
+ */
+#ifndef CA_CA_H
+#define CA_CA_H
+
+#include <jansson.h>
+
+#include "identity/identity.h"
+#include "ledger/ledger.h"
+#include "net/loop.h"
+#include "obs/metrics.h"
+#include "sync/sync.h"
+
+struct ca;
+
+enum { CA_JWKS_MAX = 4, CA_DNS_MAX = 8 };
+
+struct ca_issuer {                       /* one trusted issuer of tokens */
+    const char *issuer, *jwks, *ca_file; /* exact iss; path or URL; roots for https or NULL */
+};
+
+struct ca_conf {
+    const char *dir;             /* the set it signs with: watched, and re-read by content */
+    const char *self_signed_dir; /* where a self-signed root is kept when `dir` has no set; NULL:
+                                    not allowed, wait */
+    const char *listen;          /* "127.0.0.1:15012"; port 0 picks one */
+    size_t workers;              /* 1..64 */
+    const char *trust_domain;
+    struct ca_issuer issuers[CA_JWKS_MAX];
+    size_t issuers_n;
+    const char *audiences[JWT_AUDIENCES]; /* default "istio-ca" */
+    const char *dns_names[CA_DNS_MAX];    /* of the serving certificate */
+    size_t dns_names_n;
+    uint64_t default_ttl_ms, max_ttl_ms;
+    uint64_t reread_ms;    /* content re-read interval */
+    struct ledger *ledger; /* borrowed */
+    struct metrics *metrics;
+    const char *replica; /* this replica's name */
+    /* A set was loaded. */
+    void (*on_loaded)(uint64_t generation, const struct roots *roots,
+                      const uint8_t signer_id[DIGEST_BYTES], void *arg);
+    /* A workload acknowledged, or a row was written: gates may open. */
+    void (*on_evidence)(void *arg);
+    void *arg;
+};
+
+MUST_USE int ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *e);
+void ca_free(struct ca *c); /* stops the workers; NULL is fine */
+uint16_t ca_port(const struct ca *c);
+/* True once a set is loaded and calls are answered. */
+bool ca_is_ready(const struct ca *c);
+/* The set changed on disk by our own hand: read it now. */
+void ca_poke(struct ca *c);
+
+/* {"mode":"plugged-in|self-signed|none","generation","versions":{...},"roots":[{...}],"intermediate":{...},"chain":[...],
+ *  "server":{...},"loaded","present","agents_connected","refused":"..."} ; owner: caller. */
+json_t *ca_status(const struct ca *c);
+
+#endif

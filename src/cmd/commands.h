@@ -1,0 +1,9 @@
+/* commands.h - every subcommand, each defined in its own file. Layer: cmd. */
+#ifndef CMD_COMMANDS_H
+#define CMD_COMMANDS_H
+
+#include "cmd/tool.h"
+
+extern const struct command cmd_version;
+
+#endif

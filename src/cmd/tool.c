@@ -1,0 +1,34 @@
+#include "cmd/tool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/str.h"
+
+void
+print_json(const json_t *j)
+{
+    (void)json_dumpf(j, stdout, JSON_INDENT(2));
+    (void)fputc('\n', stdout);
+}
+
+bool
+use_color(int fd)
+{
+    const char *no = getenv("NO_COLOR");
+
+    return isatty(fd) == 1 && (no == NULL || no[0] == '\0');
+}
+
+int
+state_dir(const char *given, char **ret, struct err *e)
+{
+    const char *home = getenv("HOME");
+
+    if (given != NULL)
+        return str_dup(span_str(given), ret, e);
+    if (home == NULL)
+        return err_set(e, E_INVAL, "no --state-dir, and HOME is not set");
+    return str_format(ret, e, "%s/.meshroot", home);
+}

@@ -1,0 +1,50 @@
+/* tool.h - what a subcommand is, and what all of them share. Layer: cmd. */
+#ifndef CMD_TOOL_H
+#define CMD_TOOL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "config/opts.h"
+
+/* One subcommand: one row of the table in main.c; its file is cmd/<name with _>.c. */
+struct command {
+    const char *name;       /* "pki root"; may be two or three words */
+    const char *args;       /* "DIR": the words that are no flags */
+    int min, max;           /* how many of those */
+    const struct opt *opts; /* its flags; ends with a row without name */
+    size_t conf_bytes;      /* size of the struct that opts fill, at most COMMAND_CONF_BYTES */
+    int (*run)(const void *conf, const struct opt_args *args, struct err *e);
+    const char *summary; /* one line */
+    const char *help;    /* paragraphs, then "Examples:" with two or more */
+};
+enum { COMMAND_CONF_BYTES = 8192 };
+
+/* r of run: 0, or CMD_FAILED: the command did its work and the answer is "no" (exit 1; verify,
+ * demo). */
+enum { CMD_FAILED = 1 };
+
+/* The shared row --output table|json for commands that print. `type` is the conf struct, `member` a
+ * const char *. */
+#define OPT_OUTPUT(type, member)                                                                   \
+    {                                                                                              \
+        "output", OPT_CHOICE, offsetof(type, member), "table", "table|json", NULL, 0, "FORMAT",    \
+            "how to print the answer"                                                              \
+    }
+/* Prints `j` (borrowed) to stdout, indented, with a final newline. */
+void print_json(const json_t *j);
+/* stdout or stderr is a terminal, NO_COLOR is not set. */
+bool use_color(int fd);
+
+/* Where a command finds the running `meshroot up`: --state-dir, else MESHROOT_STATE_DIR, else
+ * ~/.meshroot */
+#define OPT_STATE_DIR(type, member)                                                                \
+    {                                                                                              \
+        "state-dir", OPT_STRING, offsetof(type, member), NULL, NULL, NULL, 0, "DIR",               \
+            "state folder of meshroot up [~/.meshroot]"                                            \
+    }
+/* The folder in use: `given`, or the default. Owner: caller, free(). */
+MUST_USE int state_dir(const char *given, char **ret, struct err *e);
+
+#endif

@@ -1,0 +1,101 @@
+/* ledger.h - the append-only record of every leaf, and who uses which. Layer: ledger.
+ *
+ * A row is durable before its leaf leaves the process (group commit). Rows are chained by SHA-256.
+ * From the rows and the workloads' own words the ledger knows which leaves may still be in use: a
+ * leaf is in use when it is issued, not expired, and its holder has not said that it uses a newer
+ * one; a row written after that word stays in use. Source: design.md invariant 3, "Rotation" rules
+ * 2 and 3; model/rotation.pml (`ledger`, `ack`).
+ *
+ * Thread: any (one lock inside; an exception to "no locks above store/", because every worker
+ * appends).
+ */
+#ifndef LEDGER_LEDGER_H
+#define LEDGER_LEDGER_H
+
+#include "base/err.h"
+#include "net/loop.h"
+#include "obs/metrics.h"
+#include "pki/pki.h"
+#include "store/store.h"
+
+enum {
+    LEDGER_IDENTITY_BYTES = 512,
+    INSTANCE_TEXT_BYTES = 33, /* 16 random bytes as hex: one running (or resumed) agent */
+    LEDGER_AUTH_BYTES = 160,
+};
+
+struct ledger_row {
+    uint64_t seq; /* set by ledger_append */
+    uint8_t serial[SERIAL_MAX_BYTES];
+    size_t serial_n;
+    char identity[LEDGER_IDENTITY_BYTES]; /* SPIFFE id */
+    char instance[INSTANCE_TEXT_BYTES];   /* "" for clients that cannot say (a stock Istio agent) */
+    uint8_t signer_id[DIGEST_BYTES];      /* cert_id of the intermediate */
+    uint8_t root_id[DIGEST_BYTES];        /* cert_id of the root it chains to */
+    int64_t not_before, not_after, issued; /* unix seconds */
+    uint64_t generation; /* of the bundle it was issued under, and of the trust set beside it */
+    char auth[LEDGER_AUTH_BYTES]; /* "jwt:<jti or sub hash>" or "cert:<serial>" */
+};
+
+struct ledger;
+
+/* Reads the live rows and acknowledgements, checks the chain's head. Errors: PARSE (a broken chain:
+ * which row), SYS. */
+MUST_USE int ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err *e);
+void ledger_close(struct ledger *l); /* after its loops have stopped; NULL is fine */
+
+/* Appends; done(e, arg) on `loop` once durable (e->code == E_NONE) or not. The row counts as in use
+ * from this call on. Errors: LIMIT, NOMEM. */
+typedef void ledger_done_fn(const struct err *e, void *arg);
+MUST_USE int ledger_append(struct ledger *l, const struct ledger_row *row, struct loop *loop,
+                           ledger_done_fn *done, void *arg, struct err *e);
+
+/* A workload's word: it holds this trust set, of this generation, and uses this leaf (serial_n 0:
+ * none yet). */
+struct ledger_ack {
+    char identity[LEDGER_IDENTITY_BYTES], instance[INSTANCE_TEXT_BYTES];
+    uint64_t generation;
+    uint8_t roots[ROOTS_MAX][DIGEST_BYTES];
+    size_t roots_n;
+    uint8_t serial[SERIAL_MAX_BYTES];
+    size_t serial_n;
+    bool ended; /* it says that it stops and has wiped its key: nothing of it is in use */
+};
+/* Durable before `done`. A word for an instance of another identity is DENIED; one of an older
+ * generation than the last is dropped (r > 0). Only words about leaves that are in the ledger under
+ * that identity and instance retire rows. */
+enum { LEDGER_STALE = 1 };
+MUST_USE int ledger_acknowledge(struct ledger *l, const struct ledger_ack *a, struct loop *loop,
+                                ledger_done_fn *done, void *arg, struct err *e);
+
+/* One workload instance with leaves in use (or one identity's instance-less clients, instance "").
+ */
+struct ledger_workload {
+    const char *identity, *instance; /* borrowed for the call */
+    bool can_acknowledge;            /* it has an instance id */
+    uint64_t ack_generation;         /* 0: never acknowledged */
+    const uint8_t (*ack_roots)[DIGEST_BYTES];
+    size_t ack_roots_n;
+    uint64_t min_row_generation;               /* the oldest generation among its leaves in use */
+    size_t leaves_n;                           /* in use */
+    const uint8_t (*leaf_roots)[DIGEST_BYTES]; /* the distinct roots of its leaves in use */
+    size_t leaf_roots_n;
+    const uint8_t (*leaf_signers)[DIGEST_BYTES]; /* the distinct signers of its leaves in use */
+    size_t leaf_signers_n;
+    int64_t last_not_after; /* when the last of them ends */
+};
+typedef void ledger_workload_fn(const struct ledger_workload *w, void *arg);
+/* Calls fn for each workload with at least one leaf in use now (expired rows are let go first). */
+void ledger_workloads(struct ledger *l, ledger_workload_fn *fn, void *arg);
+
+/* Rows, newest first, at most `limit`, older than seq `before` (0: from the newest). Blocks: disk.
+ */
+typedef int ledger_row_fn(const struct ledger_row *row, void *arg, struct err *e);
+MUST_USE int ledger_rows(struct ledger *l, uint64_t before, size_t limit, ledger_row_fn *fn,
+                         void *arg, struct err *e);
+/* Walks the whole chain. Errors: DENIED (the first bad row, and what is wrong with it). Blocks:
+ * disk. */
+MUST_USE int ledger_verify(struct ledger *l, uint64_t *ret_rows, struct err *e);
+uint64_t ledger_count(struct ledger *l); /* rows ever appended */
+
+#endif

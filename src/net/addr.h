@@ -1,0 +1,26 @@
+/* addr.h - "host:port" texts and listening sockets. Layer: net. Thread: any. */
+#ifndef NET_ADDR_H
+#define NET_ADDR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+#include "base/err.h"
+
+enum { HOST_BYTES = 256, ADDR_TEXT_BYTES = HOST_BYTES + 8 };
+
+struct addr {
+    char host[HOST_BYTES]; /* name, IPv4, or IPv6 without brackets */
+    uint16_t port;         /* 0: the kernel picks one */
+};
+
+/* "127.0.0.1:15012", "[::1]:15012", "istiod.istio-system.svc:15012". Errors: PARSE. */
+MUST_USE int addr_parse(const char *text, struct addr *ret, struct err *e);
+/* Binds and listens (non-blocking, close-on-exec, SO_REUSEADDR; SO_REUSEPORT when asked). IP
+ * addresses only. *ret_port is the port in use. Owner of the descriptor: caller. Errors: SYS (names
+ * the address and, for "in use", says so), INVAL. */
+MUST_USE int addr_listen(const struct addr *a, bool reuse_port, int *ret_fd, uint16_t *ret_port,
+                         struct err *e);
+
+#endif

@@ -1,0 +1,101 @@
+/* http.h - HTTP/1.1 server (libevent) and client (libcurl) on a loop. Layer: net. */
+#ifndef NET_HTTP_H
+#define NET_HTTP_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/span.h"
+#include "net/loop.h"
+#include "net/tls.h"
+
+/* -- server -------------------------------------------------------------------------------------
+ */
+
+struct http_server;
+struct http_exchange; /* one request and its answer; valid until http_reply, or on_gone */
+
+enum {
+    HTTP_MAX_BODY_BYTES = 64 * 1024,
+    HTTP_MAX_HEADER_BYTES = 32 * 1024,
+    HTTP_MAX_CONNECTIONS = 1024,
+    HTTP_IDLE_S = 60,
+};
+
+struct http_server_conf {
+    int listen_fd;        /* from addr_listen, or a listening Unix socket; taken */
+    struct tls_conf *tls; /* a reference is taken; NULL: clear text (loopback, Unix socket) */
+    /* Every request of any method and path. May answer later. */
+    void (*on_request)(struct http_exchange *x, void *self);
+    void *self;
+    size_t max_body_bytes;  /* 0: HTTP_MAX_BODY_BYTES; beyond: 413 */
+    size_t max_connections; /* 0: HTTP_MAX_CONNECTIONS; beyond: closed at once */
+};
+
+MUST_USE int http_server_new(struct loop *l, const struct http_server_conf *conf,
+                             struct http_server **ret, struct err *e);
+void http_server_set_tls(struct http_server *s, struct tls_conf *tls);
+void http_server_free(struct http_server *s); /* NULL is fine */
+
+const char *http_method(const struct http_exchange *x); /* "GET" */
+/* Path, percent-decoded, duplicate slashes kept; no query. A %00 or a broken escape is answered 400
+ * before any handler. Borrowed. */
+const char *http_path(const struct http_exchange *x);
+/* Query parameter by name, both sides decoded ("api%2Dversion=7.4" is found as "api-version"); NULL
+ * when absent. */
+const char *http_query(const struct http_exchange *x, const char *name);
+const char *http_header(const struct http_exchange *x, const char *name); /* NULL when absent */
+struct span http_body(const struct http_exchange *x);
+const char *http_peer_addr(const struct http_exchange *x);
+bool http_is_tls(const struct http_exchange *x);
+/* Calls fn(arg) if the client goes away first; afterwards `x` must not be used. */
+void http_on_gone(struct http_exchange *x, loop_fn *fn, void *arg);
+void http_reply_header(struct http_exchange *x, const char *name, const char *value);
+/* Ends the exchange; `type` NULL for no body. `x` is gone afterwards. */
+void http_reply(struct http_exchange *x, int status, const char *type, struct span body);
+
+/* A listening Unix socket at `path` with `mode`; an old socket file is replaced. Errors: SYS, INVAL
+ * (too long). */
+MUST_USE int unix_listen(const char *path, unsigned mode, int *ret_fd, struct err *e);
+
+/* -- client -------------------------------------------------------------------------------------
+ */
+
+struct http_client; /* keeps connections alive; one per loop is enough */
+struct http_request;
+
+struct http_request_conf {
+    const char *method, *url;
+    const char *const *headers; /* "name: value", ended by NULL; NULL for none */
+    struct span body;           /* copied */
+    const char *ca_file;        /* PEM roots for this server; NULL: the system's */
+    const char *unix_socket;    /* path; NULL: TCP */
+    uint64_t timeout_ms;        /* 0: 10 s */
+    size_t max_body_bytes;      /* 0: 1 MiB; beyond: LIMIT */
+};
+
+struct http_answer {
+    int status;
+    struct span body;
+    uint64_t
+        retry_after_s; /* from Retry-After (seconds or date) or retry-after-ms; 0 when absent */
+    const char *www_authenticate; /* NULL when absent */
+    const char *content_type;     /* NULL when absent */
+};
+
+/* Exactly one call: `a` on any HTTP answer, or `why` (PEER, TIMEOUT, LIMIT; names host and cause).
+ * Redirects are not followed; proxies of the environment are honoured except for Unix sockets; TLS
+ * >= 1.2. */
+typedef void http_done_fn(const struct http_answer *a, const struct err *why, void *arg);
+
+MUST_USE int http_client_new(struct loop *l, struct http_client **ret, struct err *e);
+void http_client_free(struct http_client *c); /* calls under way end with `why`; NULL is fine */
+MUST_USE int http_send(struct http_client *c, const struct http_request_conf *q, http_done_fn *done,
+                       void *arg, struct http_request **ret, struct err *e);
+void http_cancel(struct http_request *q); /* no call-back comes any more */
+
+/* For commands: sends and waits on a loop of its own. `ret_body` is the caller's. Errors: PEER,
+ * TIMEOUT, LIMIT. */
+MUST_USE int http_fetch(const struct http_request_conf *q, int *ret_status, struct buf *ret_body,
+                        struct err *e);
+
+#endif

@@ -1,0 +1,48 @@
+/* tls.h - TLS 1.2 and 1.3 settings for servers and clients. Layer: net.
+ *
+ * A tls_conf is immutable and reference-counted: a reload makes a new one, new connections use it,
+ * open ones keep theirs. No session is resumed (tickets and caches are off), so every handshake
+ * checks the peer against the roots of now. Thread: any. Source: specs/istio-ca.md 2.2, peers.md 5b
+ * (23, 24).
+ */
+#ifndef NET_TLS_H
+#define NET_TLS_H
+
+#include "base/span.h"
+#include "pki/pki.h"
+
+struct tls_conf;
+
+enum tls_peer_rule {
+    TLS_PEER_NONE,     /* server: do not ask for a client certificate */
+    TLS_PEER_OPTIONAL, /* server: ask; one that is given must verify */
+    TLS_PEER_SPIFFE, /* server or client: the peer must show a chain to `roots`; its name is checked
+                        by the caller from tls_peer (mTLS between workloads) */
+    TLS_PEER_NAME,   /* client: chain to `roots` and the DNS name or IP address the caller dials */
+};
+
+struct tls_conf_args {
+    bool is_server;
+    struct key *key; /* references are taken; NULL: no certificate of our own (client) */
+    struct cert *leaf;
+    struct cert *const *chain; /* intermediates */
+    size_t chain_n;
+    struct roots *roots; /* NULL with TLS_PEER_NONE; NULL with TLS_PEER_NAME: the system's roots */
+    enum tls_peer_rule rule;
+    const char *alpn; /* "h2", "http/1.1" or NULL; when given, a peer without it is refused */
+};
+
+MUST_USE int tls_conf_new(const struct tls_conf_args *a, struct tls_conf **ret, struct err *e);
+struct tls_conf *tls_conf_ref(struct tls_conf *c);
+void tls_conf_unref(struct tls_conf *c); /* NULL is fine */
+DEFINE_CLEANUP(struct tls_conf, tls_conf_unref)
+
+/* The verified peer of one connection; all zero when it showed no certificate. */
+struct tls_peer {
+    struct cert *leaf;             /* a reference: tls_peer_done */
+    struct span uri;               /* its one URI SAN, borrowed from leaf; empty when none */
+    uint8_t root_id[DIGEST_BYTES]; /* the root its chain ended in */
+};
+void tls_peer_done(struct tls_peer *p);
+
+#endif

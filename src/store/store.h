@@ -1,0 +1,83 @@
+/* store.h - ordered keys with values, transactions, watch. Layer: store.
+ *
+ * The face of SQLite now and of etcd later. Writes are asynchronous and grouped: one writer thread
+ * commits all that waits in one durable transaction (group commit), then answers each on its own
+ * loop. Reads see what is committed and block on the disk shortly; services read at start and keep
+ * their own state after that. Keys are texts with '/' between parts
+ * ("ledger/row/0000000000000042"), at most STORE_KEY_BYTES; order is by bytes.
+ */
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/span.h"
+#include "net/loop.h"
+
+struct store;
+
+enum {
+    STORE_KEY_BYTES = 512,
+    STORE_VALUE_BYTES = 256 * 1024,
+    STORE_TXN_OPS = 64,
+    STORE_QUEUE_OPS = 65536, /* waiting to be committed; beyond: LIMIT */
+};
+
+/* Opens (creates) DIR/meshroot.db: SQLite, WAL, synchronous=FULL, mode 0600; starts the writer
+ * thread. The caller holds dir_lock. Owner: caller. Errors: SYS (read-only, full: says which),
+ * PARSE (not ours, damaged). */
+MUST_USE int store_open_sqlite(const char *dir, struct store **ret, struct err *e);
+/* Commits what waits, then closes. NULL is fine. */
+void store_close(struct store *s);
+
+enum store_op_kind { STORE_PUT, STORE_DELETE, STORE_EXPECT };
+struct store_op {
+    enum store_op_kind kind;
+    const char *key;   /* copied */
+    struct span value; /* STORE_PUT; copied */
+    uint64_t
+        revision; /* STORE_EXPECT: the key's revision must be this; 0: the key must not exist */
+};
+
+/* All of `ops` or none, durable before `done` is called with e->code == E_NONE, on `l` (NULL: no
+ * answer). done's errors: CONFLICT (an EXPECT did not hold), SYS (disk full, read-only: the store
+ * stays usable). Errors: INVAL, LIMIT (the queue is full), NOMEM. Thread: any. */
+typedef void store_done_fn(const struct err *e, uint64_t revision, void *arg);
+MUST_USE int store_commit(struct store *s, const struct store_op *ops, size_t n, struct loop *l,
+                          store_done_fn *done, void *arg, struct err *e);
+/* Waits until it is durable: for starts and commands, never on a loop. */
+MUST_USE int store_commit_wait(struct store *s, const struct store_op *ops, size_t n,
+                               uint64_t *ret_revision, struct err *e);
+
+/* r: 0 done, value appended; STORE_ABSENT no such key. *ret_revision may be NULL. Thread: any.
+ * Blocks: disk. */
+enum { STORE_ABSENT = 1 };
+MUST_USE int store_get(struct store *s, const char *key, struct buf *value, uint64_t *ret_revision,
+                       struct err *e);
+/* Calls each(key, value, revision, arg) for keys with `prefix` that sort after `after` (NULL: from
+ * the first), in order, at most `limit`; a negative result of `each` stops and is returned.
+ * Backwards when `reverse`. */
+typedef int store_each_fn(const char *key, struct span value, uint64_t revision, void *arg,
+                          struct err *e);
+MUST_USE int store_list(struct store *s, const char *prefix, const char *after, size_t limit,
+                        bool reverse, store_each_fn *each, void *arg, struct err *e);
+
+/* Calls fn(key, arg) on `l` after each commit that touched a key with `prefix` (a hint: read it
+ * again). */
+struct store_watch;
+typedef void store_watch_fn(const char *key, void *arg);
+MUST_USE int store_watch_new(struct store *s, const char *prefix, struct loop *l,
+                             store_watch_fn *fn, void *arg, struct store_watch **ret,
+                             struct err *e);
+void store_watch_free(struct store_watch *w); /* from the loop's thread; no call comes afterwards */
+
+/* A sum over what the writer did: commits and operations, for metrics and tests of grouping. */
+struct store_stats {
+    uint64_t transactions, operations, errors;
+};
+void store_get_stats(struct store *s, struct store_stats *ret);
+
+#endif

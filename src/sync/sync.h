@@ -1,0 +1,75 @@
+/* sync.h - vault to bundle: polls, pairs, checks; one consistent set, or nothing. Layer: sync.
+ * Thread: its loop. Source: design.md invariants 1, 6, 8; specs/azure.md 1; specs/peers.md
+ * finding 3.
+ */
+#ifndef SYNC_SYNC_H
+#define SYNC_SYNC_H
+
+#include <jansson.h>
+
+#include "net/loop.h"
+#include "obs/metrics.h"
+#include "pki/bundle.h"
+#include "vault/client.h"
+
+enum { VERSION_TEXT_BYTES = 64 };
+
+/* Which version of which secret a bundle came from: the set's name, pinned by a rotation plan. */
+struct sync_versions {
+    char v[PART__N][VERSION_TEXT_BYTES];
+};
+
+struct sync;
+
+struct sync_conf {
+    struct vault_client *vault;        /* borrowed */
+    const char *object_names[PART__N]; /* secret names, copied */
+    uint64_t poll_ms;                  /* 1 s .. 24 h */
+    struct metrics *metrics;           /* may be NULL */
+    /* A whole, checked set that differs from the last one given. `b` and `v` are borrowed. */
+    void (*on_bundle)(struct bundle *b, const struct sync_versions *v, void *arg);
+    /* What the vault holds is no bundle, or the vault does not answer: once per new reason. */
+    void (*on_refused)(const struct err *why, void *arg);
+    void *arg;
+};
+
+MUST_USE int sync_new(struct loop *l, const struct sync_conf *conf, struct sync **ret,
+                      struct err *e);
+void sync_free(struct sync *s); /* NULL is fine */
+void sync_poke(struct sync *s); /* poll now */
+
+/* Fetches one pinned set, whatever is latest now; done once on the loop (b NULL: `why`). For
+ * restarts. */
+typedef void sync_fetched_fn(struct bundle *b, const struct err *why, void *arg);
+MUST_USE int sync_fetch(struct sync *s, const struct sync_versions *v, sync_fetched_fn *done,
+                        void *arg, struct err *e);
+
+/* {"vault","poll_interval","last_success","last_error","requests","versions":{...},"pairing":"..."};
+ * owner: caller. */
+json_t *sync_status(const struct sync *s);
+
+/* -- the directory target: what the CA reads -----------------------------------------------------
+ */
+
+/* What goes with the four files, as manifest.json in the same set. */
+struct set_manifest {
+    uint64_t generation;
+    struct sync_versions versions; /* of the signer's set; empty for a self-signed bundle */
+    bool self_signed;
+    uint64_t renew_window_ms; /* leaves not under this signer are told to renew within it; 0: at
+                                 half-life */
+};
+
+extern const char *const set_file_names[PART__N + 1]; /* the four, and manifest.json */
+
+/* One atomic swap (fileset): root-cert.pem is b's roots, keys 0600. Errors: SYS. Blocks: disk. */
+MUST_USE int set_write(const char *dir, const struct bundle *b, const struct set_manifest *m,
+                       struct err *e);
+/* From what fileset_read or filewatch gave for set_file_names. Without a manifest: generation 0.
+ * Files other tools wrote are fine. r: 0; SET_ABSENT none of the four is there. Errors: as
+ * bundle_new; DENIED (some are missing: which). */
+enum { SET_ABSENT = 1 };
+MUST_USE int set_parse(const struct buf *bufs, const bool *present, struct bundle **ret,
+                       struct set_manifest *ret_m, struct err *e);
+
+#endif

@@ -1,0 +1,134 @@
+# dev.sh - what the verbs of ./dev are made of. Sourced, never run.
+
+usage() {
+  cat <<'TXT'
+./dev build             install what is missing, compile to build/meshroot
+./dev demo [FLAGS]      the whole story in one terminal: vault, sync, CA, workloads, rotations (--json, --keep)
+./dev test [WORD]       unit and end-to-end tests (those whose name has WORD in it); ends with "N passed, N failed"
+./dev asan [WORD]       the same tests under AddressSanitizer and UndefinedBehaviorSanitizer
+./dev style             format, layers, headers that compile alone, clang-tidy
+./dev layers            the include rules of layers.txt only
+./dev fmt               apply the format
+./dev fuzz [TARGET] [S] every fuzz target (or one) for S seconds each (60)
+./dev bench             CPU per leaf through the whole stack, beside the raw floor
+./dev clean             remove build/
+TXT
+}
+
+# package : what it is for. Debian 12 names.
+packages='
+gcc:compiler
+libc6-dev:compiler
+meson:build
+ninja-build:build
+pkg-config:build
+libssl-dev:TLS and X.509 parsing
+libevent-dev:event loop and HTTP/1.1 server
+libnghttp2-dev:HTTP/2 framing
+libprotobuf-c-dev:protobuf messages
+protobuf-c-compiler:protobuf messages
+libcurl4-openssl-dev:HTTP client
+libjansson-dev:JSON
+libjose-dev:JSON Web Keys
+libsqlite3-dev:embedded store
+libcmocka-dev:unit tests
+openssl:tests with plain openssl commands
+python3-venv:end-to-end tests
+clang-14:sanitizers and fuzzing
+libclang-rt-14-dev:sanitizers and fuzzing
+clang-format-14:./dev style
+clang-tidy-14:./dev style
+'
+
+say() { printf '\033[1m%s\033[0m\n' "dev: $*" >&2; }
+[ -t 2 ] && [ -z "${NO_COLOR:-}" ] || say() { printf 'dev: %s\n' "$*" >&2; }
+
+need_packages() {
+  local missing=() line name
+  while IFS= read -r line; do
+    name=${line%%:*}
+    [ -z "$name" ] && continue
+    dpkg-query -W -f='${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || { missing+=("$name"); say "needs $name (${line#*:})"; }
+  done <<<"$packages"
+  [ ${#missing[@]} -eq 0 ] && return 0
+  local sudo=; [ "$(id -u)" -eq 0 ] || sudo=sudo
+  say "installing ${#missing[@]} Debian packages"
+  $sudo apt-get update -qq || say "apt-get update failed; trying with the lists at hand"
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# A virtual environment with the pinned test tools; made again when the list changes.
+need_python() {
+  local venv=build/venv stamp=build/venv/.requirements
+  cmp -s tests/e2e/requirements.txt "$stamp" && return 0
+  say "installing the Python test tools of tests/e2e/requirements.txt"
+  rm -rf "$venv"; mkdir -p build
+  /usr/bin/python3 -m venv "$venv"
+  "$venv/bin/pip" install -q --disable-pip-version-check -r tests/e2e/requirements.txt
+  cp tests/e2e/requirements.txt "$stamp"
+}
+
+# build DIR [MESON OPTIONS]
+build() {
+  local dir=$1; shift
+  [ -f "$dir/build.ninja" ] || meson setup "$dir" "$@" >"/tmp/meshroot-meson.$$" 2>&1 || { cat "/tmp/meshroot-meson.$$"; exit 1; }
+  rm -f "/tmp/meshroot-meson.$$"
+  ninja -C "$dir" --quiet
+}
+
+# run_tests DIR [WORD]: every unit program, then pytest; one closing line for both.
+run_tests() {
+  local dir=$1 word=${2:-} passed=0 failed=0 log n exe
+  export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+  log=$(mktemp)
+  for exe in "$dir"/tests/unit/test_*; do
+    [ -x "$exe" ] && [ ! -d "$exe" ] || continue
+    case "$exe" in *"$word"*) ;; *) continue ;; esac
+    if timeout 120 "$exe" >"$log" 2>&1; then :; else
+      grep -vE '^\[ (RUN|      OK)' "$log" | tail -40
+      grep -q '\[  FAILED  \]' "$log" || { failed=$((failed + 1)); say "$exe ended badly"; }
+    fi
+    n=$(grep -cE '^\[       OK \]' "$log" || true); passed=$((passed + n))
+    n=$(grep -E '^\[  FAILED  \] [A-Za-z_]' "$log" | sort -u | grep -vc 'test(s)' || true); failed=$((failed + n))
+    printf '%-46s %s\n' "$(basename "$exe")" "$(grep -cE '^\[       OK \]' "$log" || true) ok"
+  done
+  rm -f "$log"
+  if ls tests/e2e/test_*.py >/dev/null 2>&1; then
+    MESHROOT="$PWD/$dir/meshroot" build/venv/bin/python -m pytest -q --tb=short -p no:cacheprovider tests/e2e ${word:+-k "$word"} \
+      --junitxml="$dir/e2e.xml" || true
+    read -r n f < <(build/venv/bin/python tools/junit_counts.py "$dir/e2e.xml")
+    passed=$((passed + n)); failed=$((failed + f))
+  fi
+  printf '%d passed, %d failed\n' "$passed" "$failed"
+  [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+}
+
+c_files() { git ls-files 'src/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]'; }
+check_format() { c_files | xargs clang-format-14 --dry-run -Werror; }
+apply_format() { c_files | xargs clang-format-14 -i; }
+check_layers() { sh tools/layers.sh; }
+check_headers() {
+  local h
+  for h in $(git ls-files 'src/*.h'); do
+    echo "#include \"${h#src/}\"" | gcc -std=gnu17 -D_GNU_SOURCE -Isrc -Ibuild/proto -include base/ban.h -fsyntax-only -x c - || return 1
+  done
+}
+check_tidy() { git ls-files 'src/*.c' | xargs -P 2 -n 8 clang-tidy-14 -p build --quiet; }
+
+build_fuzz() { CC=clang-14 build build/fuzz -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false; }
+# run_fuzz [TARGET] [SECONDS]
+run_fuzz() {
+  local only=${1:-} seconds=${2:-60} t corpus
+  for t in build/fuzz/tests/fuzz/fuzz_*; do
+    [ -x "$t" ] && [ ! -d "$t" ] || continue
+    case "$(basename "$t")" in *"$only"*) ;; *) continue ;; esac
+    corpus=$(mktemp -d); cp -r "tests/fuzz/corpus/$(basename "$t" | cut -c6-)/." "$corpus" 2>/dev/null || true
+    say "$(basename "$t") for ${seconds}s"
+    "$t" -max_total_time="$seconds" -max_len=65536 -timeout=5 -print_final_stats=1 "$corpus" >"build/fuzz/$(basename "$t").log" 2>&1 ||
+      { tail -40 "build/fuzz/$(basename "$t").log"; return 1; }
+    grep -E 'stat::number_of_executed_units' "build/fuzz/$(basename "$t").log" || true
+    rm -rf "$corpus"
+  done
+}
+
+run_bench() { build/bench/bench_leaf "$@"; }
