@@ -22,5 +22,11 @@ MUST_USE int addr_parse(const char *text, struct addr *ret, struct err *e);
  * the address and, for "in use", says so), INVAL. */
 MUST_USE int addr_listen(const struct addr *a, bool reuse_port, int *ret_fd, uint16_t *ret_port,
                          struct err *e);
+/* Starts a non-blocking connect; the descriptor becomes writable when it is done or has failed. IP
+ * addresses only. Owner: caller. Errors: SYS, INVAL. */
+MUST_USE int addr_connect(const struct addr *a, int *ret_fd, struct err *e);
+bool addr_is_ip(const char *host);
+/* "127.0.0.1:40312" of the other end; "unix" for a Unix socket, "?" when it is gone. */
+void addr_of_peer(int fd, char ret[ADDR_TEXT_BYTES]);
 
 #endif

@@ -1,0 +1,304 @@
+#include "net/tls.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "net/addr.h"
+#include "net/tls_openssl.h"
+#include "pki/openssl.h"
+
+enum { ALPN_MAX = 32, VERIFY_DEPTH_MAX = CHAIN_MAX };
+
+#define CIPHERS_12 "ECDHE+AESGCM:ECDHE+CHACHA20"
+#define CIPHERS_13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+#define GROUPS     "X25519:P-256:P-384"
+
+struct tls_conf {
+    atomic_uint refs;
+    SSL_CTX *ctx;
+    enum tls_peer_rule rule;
+    bool is_server;
+    uint8_t alpn[ALPN_MAX]; /* length byte + name; alpn_n == 0: none */
+    unsigned alpn_n;
+};
+
+/* The first reason in OpenSSL's queue, in words; the queue is empty afterwards. */
+static int
+fail(struct err *e, enum err_code code, const char *what)
+{
+    unsigned long no = ERR_peek_last_error();
+    const char *why = no == 0 ? NULL : ERR_reason_error_string(no);
+
+    ERR_clear_error();
+    return err_set(e, code, "tls: %s: %s", what, why == NULL ? "failed" : why);
+}
+
+static int
+alpn_select(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in,
+            unsigned in_n, void *arg)
+{
+    const struct tls_conf *c = arg;
+
+    (void)ssl;
+    for (unsigned i = 0; i < in_n && in_n - i > in[i]; i += 1u + in[i])
+        if (in[i] + 1u == c->alpn_n && memcmp(in + i, c->alpn, c->alpn_n) == 0) {
+            *out = in + i + 1;
+            *out_n = in[i];
+            return SSL_TLSEXT_ERR_OK;
+        }
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static int
+set_alpn(struct tls_conf *c, const char *alpn, struct err *e)
+{
+    size_t n = alpn == NULL ? 0 : strlen(alpn);
+
+    if (alpn == NULL)
+        return 0;
+    if (n == 0 || n >= ALPN_MAX)
+        return err_set(e, E_INVAL, "tls: bad ALPN name");
+    c->alpn[0] = (uint8_t)n;
+    memcpy(c->alpn + 1, alpn, n);
+    c->alpn_n = (unsigned)n + 1;
+    if (c->is_server)
+        SSL_CTX_set_alpn_select_cb(c->ctx, alpn_select, c);
+    else if (SSL_CTX_set_alpn_protos(c->ctx, c->alpn, c->alpn_n) != 0)
+        return fail(e, E_CRYPTO, "ALPN");
+    return 0;
+}
+
+static int
+set_own_certificate(SSL_CTX *ctx, const struct tls_conf_args *a, struct err *e)
+{
+    if (a->key == NULL || a->leaf == NULL) {
+        if (a->is_server || a->key != NULL || a->leaf != NULL)
+            return err_set(e, E_INVAL, "tls: a key and its certificate are needed");
+        return 0;
+    }
+    if (!cert_key_matches(a->leaf, a->key))
+        return err_set(e, E_DENIED, "tls: the certificate does not belong to the key");
+    if (SSL_CTX_use_certificate(ctx, cert_x509(a->leaf)) != 1 ||
+        SSL_CTX_use_PrivateKey(ctx, key_evp(a->key)) != 1)
+        return fail(e, E_CRYPTO, "own certificate and key");
+    for (size_t i = 0; i < a->chain_n; i++)
+        if (SSL_CTX_add1_chain_cert(ctx, cert_x509(a->chain[i])) != 1)
+            return fail(e, E_CRYPTO, "own chain");
+    return 0;
+}
+
+static int
+set_peer_rule(SSL_CTX *ctx, const struct tls_conf_args *a, struct err *e)
+{
+    static const int modes[] = {
+        [TLS_PEER_NONE] = SSL_VERIFY_NONE,
+        [TLS_PEER_OPTIONAL] = SSL_VERIFY_PEER,
+        [TLS_PEER_SPIFFE] = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
+        [TLS_PEER_NAME] = SSL_VERIFY_PEER,
+    };
+
+    if ((size_t)a->rule >= ARRAY_LEN(modes) || (a->rule == TLS_PEER_NAME && a->is_server) ||
+        (a->rule == TLS_PEER_OPTIONAL && !a->is_server))
+        return err_set(e, E_INVAL, "tls: this peer rule is for the other side");
+    if (a->rule == TLS_PEER_NONE && !a->is_server)
+        return err_set(e, E_INVAL, "tls: a client must verify its server");
+    SSL_CTX_set_verify(ctx, modes[a->rule], NULL);
+    SSL_CTX_set_verify_depth(ctx, VERIFY_DEPTH_MAX);
+    if (a->rule == TLS_PEER_NONE)
+        return 0;
+    if (a->roots != NULL)
+        SSL_CTX_set1_cert_store(ctx, roots_store(a->roots));
+    else if (a->rule != TLS_PEER_NAME)
+        return err_set(e, E_INVAL, "tls: no roots to verify the peer with");
+    else if (SSL_CTX_set_default_verify_paths(ctx) != 1)
+        return fail(e, E_CRYPTO, "the system's roots");
+    return 0;
+}
+
+static int
+set_protocol(SSL_CTX *ctx, struct err *e)
+{
+    static const unsigned char session_context[] = "meshroot";
+
+    if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
+        SSL_CTX_set_cipher_list(ctx, CIPHERS_12) != 1 ||
+        SSL_CTX_set_ciphersuites(ctx, CIPHERS_13) != 1 ||
+        SSL_CTX_set1_groups_list(ctx, GROUPS) != 1 || SSL_CTX_set_num_tickets(ctx, 0) != 1 ||
+        SSL_CTX_set_session_id_context(ctx, session_context, sizeof(session_context) - 1) != 1)
+        return fail(e, E_CRYPTO, "settings");
+    (void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION |
+                                       SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    (void)SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_RELEASE_BUFFERS |
+                                    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(ctx, 1);
+    return 0;
+}
+
+int
+tls_conf_new(const struct tls_conf_args *a, struct tls_conf **ret, struct err *e)
+{
+    CLEANUP(tls_conf_unrefp) struct tls_conf *c = calloc(1, sizeof(*c));
+
+    if (c == NULL)
+        return err_nomem(e);
+    atomic_init(&c->refs, 1);
+    c->rule = a->rule;
+    c->is_server = a->is_server;
+    c->ctx = SSL_CTX_new(a->is_server ? TLS_server_method() : TLS_client_method());
+    if (c->ctx == NULL)
+        return fail(e, E_CRYPTO, "SSL_CTX_new");
+    TRY(set_protocol(c->ctx, e));
+    TRY(set_own_certificate(c->ctx, a, e));
+    TRY(set_peer_rule(c->ctx, a, e));
+    TRY(set_alpn(c, a->alpn, e));
+    *ret = STEAL(c);
+    return 0;
+}
+
+struct tls_conf *
+tls_conf_ref(struct tls_conf *c)
+{
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    return c;
+}
+
+void
+tls_conf_unref(struct tls_conf *c)
+{
+    if (c == NULL || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    SSL_CTX_free(c->ctx);
+    free(c);
+}
+
+void
+tls_peer_done(struct tls_peer *p)
+{
+    cert_unref(p->leaf);
+    *p = (struct tls_peer){ .leaf = NULL };
+}
+
+/* A name is verified against SAN only, whole labels only; an IP address against iPAddress. */
+static int
+set_name(SSL *ssl, const char *name, struct err *e)
+{
+    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+
+    if (name == NULL || name[0] == '\0')
+        return err_set(e, E_INVAL, "tls: no name to verify the server by");
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
+                                               X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    if (addr_is_ip(name) ? X509_VERIFY_PARAM_set1_ip_asc(param, name) != 1
+                         : X509_VERIFY_PARAM_set1_host(param, name, 0) != 1 ||
+                               SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME,
+                                        TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)name) != 1)
+        return fail(e, E_CRYPTO, "server name");
+    return 0;
+}
+
+int
+tls_ssl_new(const struct tls_conf *c, const char *verify_name, SSL **ret, struct err *e)
+{
+    SSL *ssl = SSL_new(c->ctx);
+
+    if (ssl == NULL)
+        return fail(e, E_NOMEM, "SSL_new");
+    X509_VERIFY_PARAM_set_time(SSL_get0_param(ssl), (time_t)unix_s());
+    if (c->rule == TLS_PEER_NAME && set_name(ssl, verify_name, e) < 0) {
+        SSL_free(ssl);
+        return -(int)e->code;
+    }
+    if (c->is_server)
+        SSL_set_accept_state(ssl);
+    else
+        SSL_set_connect_state(ssl);
+    *ret = ssl;
+    return 0;
+}
+
+static int
+check_alpn(const struct tls_conf *c, const SSL *ssl, struct err *e)
+{
+    const unsigned char *got = NULL;
+    unsigned n = 0;
+
+    if (c->alpn_n == 0)
+        return 0;
+    SSL_get0_alpn_selected(ssl, &got, &n);
+    if (n + 1 != c->alpn_n || memcmp(got, c->alpn + 1, n) != 0)
+        return err_set(e, E_PEER, "tls: the peer does not speak ALPN \"%.*s\"", (int)c->alpn_n - 1,
+                       (const char *)c->alpn + 1);
+    return 0;
+}
+
+/* One certificate of the verified chain as ours. */
+static int
+cert_of(X509 *x, struct cert **ret, struct err *e)
+{
+    unsigned char *der = NULL;
+    int n = i2d_X509(x, &der);
+
+    if (n <= 0)
+        return fail(e, E_CRYPTO, "certificate of the peer");
+    int r = cert_from_der(span_of(der, (size_t)n), ret, e);
+    OPENSSL_free(der);
+    return r;
+}
+
+/* Workloads are clients and servers with one certificate, so both usages are asked of it. */
+static int
+check_usage(const struct tls_conf *c, X509 *leaf, struct err *e)
+{
+    if (c->rule == TLS_PEER_NAME)
+        return 0; /* OpenSSL has checked serverAuth */
+    if (X509_check_purpose(leaf, X509_PURPOSE_SSL_CLIENT, 0) != 1 ||
+        X509_check_purpose(leaf, X509_PURPOSE_SSL_SERVER, 0) != 1)
+        return err_set(e, E_DENIED,
+                       "tls: the peer's certificate is not for both server and client use");
+    return 0;
+}
+
+int
+tls_peer_of(const struct tls_conf *c, SSL *ssl, struct tls_peer *ret, struct err *e)
+{
+    struct tls_peer p = { .leaf = NULL };
+    X509 *leaf = SSL_get0_peer_certificate(ssl);
+    unsigned n;
+
+    TRY(check_alpn(c, ssl, e));
+    *ret = p;
+    if (c->rule == TLS_PEER_NONE || (leaf == NULL && c->rule == TLS_PEER_OPTIONAL))
+        return 0;
+    STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
+    if (leaf == NULL || SSL_get_verify_result(ssl) != X509_V_OK || sk_X509_num(chain) < 1)
+        return err_set(e, E_DENIED, "tls: the peer is not verified");
+    TRY(check_usage(c, leaf, e));
+    if (X509_digest(sk_X509_value(chain, sk_X509_num(chain) - 1), EVP_sha256(), p.root_id, &n) != 1)
+        return fail(e, E_CRYPTO, "digest");
+    TRY(cert_of(leaf, &p.leaf, e));
+    if (c->rule != TLS_PEER_NAME && cert_spiffe_uri(p.leaf, &p.uri, e) < 0) {
+        tls_peer_done(&p);
+        return err_wrap(e, "tls: peer");
+    }
+    *ret = p;
+    return 0;
+}
+
+int
+tls_error(const SSL *ssl, const char *what, struct err *e)
+{
+    long v = SSL_get_verify_result(ssl);
+
+    if (v != X509_V_OK) {
+        ERR_clear_error();
+        return err_set(e, E_DENIED, "tls: %s: the peer's certificate is refused: %s", what,
+                       X509_verify_cert_error_string(v));
+    }
+    return fail(e, E_PEER, what);
+}
