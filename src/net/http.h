@@ -19,6 +19,7 @@ enum {
     HTTP_MAX_HEADER_BYTES = 32 * 1024,
     HTTP_MAX_CONNECTIONS = 1024,
     HTTP_IDLE_S = 60,
+    HTTP_MAX_REQUESTS = 1024, /* under way in one client; beyond: LIMIT */
 };
 
 struct http_server_conf {
@@ -47,7 +48,8 @@ const char *http_header(const struct http_exchange *x, const char *name); /* NUL
 struct span http_body(const struct http_exchange *x);
 const char *http_peer_addr(const struct http_exchange *x);
 bool http_is_tls(const struct http_exchange *x);
-/* Calls fn(arg) if the client goes away first; afterwards `x` must not be used. */
+/* Calls fn(arg) if the connection or the server goes away first; afterwards `x` must not be used.
+ * (While an answer is awaited a client that hung up may be noticed only when it is written.) */
 void http_on_gone(struct http_exchange *x, loop_fn *fn, void *arg);
 void http_reply_header(struct http_exchange *x, const char *name, const char *value);
 /* Ends the exchange; `type` NULL for no body. `x` is gone afterwards. */
@@ -83,12 +85,13 @@ struct http_answer {
 };
 
 /* Exactly one call: `a` on any HTTP answer, or `why` (PEER, TIMEOUT, LIMIT; names host and cause).
- * Redirects are not followed; proxies of the environment are honoured except for Unix sockets; TLS
- * >= 1.2. */
+ * Redirects are not followed; proxies of the environment are honoured except for Unix sockets and
+ * loopback hosts; TLS >= 1.2. */
 typedef void http_done_fn(const struct http_answer *a, const struct err *why, void *arg);
 
 MUST_USE int http_client_new(struct loop *l, struct http_client **ret, struct err *e);
 void http_client_free(struct http_client *c); /* calls under way end with `why`; NULL is fine */
+/* Never calls back before it returns. `ret` may be NULL. Errors: INVAL (the URL), LIMIT, NOMEM. */
 MUST_USE int http_send(struct http_client *c, const struct http_request_conf *q, http_done_fn *done,
                        void *arg, struct http_request **ret, struct err *e);
 void http_cancel(struct http_request *q); /* no call-back comes any more */

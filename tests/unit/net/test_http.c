@@ -1,0 +1,582 @@
+#include "unit.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "net/addr.h"
+#include "net/http.h"
+
+enum { RAW_MAX = 256 * 1024, GIVE_UP_MS = 10 * 1000 };
+
+struct fixture {
+    struct loop *loop;
+    struct http_server *server;
+    struct http_client *client;
+    struct timer *give_up;
+    uint16_t port;
+    size_t requests, gone;
+    struct http_exchange *held; /* of path /hold */
+    /* the client's last answer */
+    size_t answers;
+    int status;
+    uint64_t retry_after_s;
+    char challenge[200];
+    struct buf body;
+    struct err why;
+    /* the raw socket */
+    int raw_fd;
+    struct buf raw;
+    const char *raw_until; /* stop when it has come; NULL: at the end */
+};
+
+static struct err e;
+
+static void
+on_give_up(void *arg)
+{
+    (void)arg;
+    fail_msg("no answer");
+}
+
+static void
+on_gone(void *arg)
+{
+    struct fixture *f = arg;
+
+    f->gone++;
+    f->held = NULL;
+}
+
+static void
+on_request(struct http_exchange *x, void *self)
+{
+    struct fixture *f = self;
+    const char *q = http_query(x, "api-version"), *h = http_header(x, "X-Probe");
+    struct buf b = BUF_INIT(4096);
+
+    f->requests++;
+    if (strcmp(http_path(x), "/hold") == 0) {
+        f->held = x;
+        http_on_gone(x, on_gone, f);
+        loop_stop(f->loop);
+        return;
+    }
+    if (strncmp(http_path(x), "/busy", 5) == 0) {
+        http_reply_header(x,
+                          strcmp(http_path(x), "/busy-ms") == 0 ? "retry-after-ms" : "Retry-After",
+                          strcmp(http_path(x), "/busy") == 0 ? "7" : "1500");
+        http_reply_header(x, "WWW-Authenticate", "Bearer authorization=\"https://a/t\"");
+        http_reply(x, 429, NULL, (struct span){ 0 });
+        return;
+    }
+    if (strcmp(http_path(x), "/big") == 0) {
+        static const char big[5000];
+
+        http_reply(x, 200, "application/octet-stream", span_of(big, sizeof(big)));
+        return;
+    }
+    assert_ok(buf_addf(&b, &e, "%s %s q=%s h=%s n=%zu peer=%d tls=%d", http_method(x), http_path(x),
+                       q == NULL ? "-" : q, h == NULL ? "-" : h, http_body(x).n,
+                       strncmp(http_peer_addr(x), "127.0.0.1:", 10) == 0, http_is_tls(x)));
+    http_reply(x, 200, "text/plain", buf_span(&b));
+    buf_done(&b);
+}
+
+static void
+server_start(struct fixture *f, size_t max_connections)
+{
+    struct addr a = { "127.0.0.1", 0 };
+    struct http_server_conf conf = { .on_request = on_request,
+                                     .self = f,
+                                     .max_body_bytes = 1000,
+                                     .max_connections = max_connections };
+
+    assert_ok(addr_listen(&a, false, &conf.listen_fd, &f->port, &e));
+    assert_ok(http_server_new(f->loop, &conf, &f->server, &e));
+}
+
+static int
+setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    f->body = BUF_INIT(RAW_MAX);
+    f->raw = BUF_INIT(RAW_MAX);
+    f->raw_fd = -1;
+    assert_ok(loop_new(&f->loop, &e));
+    assert_ok(http_client_new(f->loop, &f->client, &e));
+    assert_ok(timer_new(f->loop, on_give_up, f, &f->give_up, &e));
+    timer_set(f->give_up, GIVE_UP_MS);
+    server_start(f, 0);
+    *state = f;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    if (f->raw_fd >= 0)
+        (void)close(f->raw_fd);
+    http_client_free(f->client);
+    http_server_free(f->server);
+    timer_free(f->give_up);
+    loop_free(f->loop);
+    buf_done(&f->body);
+    buf_done(&f->raw);
+    free(f);
+    return 0;
+}
+
+static void
+on_answer(const struct http_answer *a, const struct err *why, void *arg)
+{
+    struct fixture *f = arg;
+
+    f->answers++;
+    f->body.n = 0;
+    f->status = 0;
+    if (why != NULL) {
+        f->why = *why;
+    } else {
+        f->why.code = E_NONE;
+        f->status = a->status;
+        f->retry_after_s = a->retry_after_s;
+        (void)snprintf(f->challenge, sizeof(f->challenge), "%s",
+                       a->www_authenticate == NULL ? "" : a->www_authenticate);
+        assert_ok(buf_add(&f->body, a->body, &e));
+    }
+    loop_stop(f->loop);
+}
+
+static void
+ask_conf(struct fixture *f, struct http_request_conf *q, const char *path)
+{
+    char url[600];
+
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u%s", f->port, path);
+    q->url = url;
+    assert_ok(http_send(f->client, q, on_answer, f, NULL, &e));
+    assert_int_equal(f->answers, 0); /* never before it returns */
+    assert_ok(loop_run(f->loop, &e));
+    assert_int_equal(f->answers, 1);
+    f->answers = 0;
+}
+
+static void
+ask(struct fixture *f, const char *method, const char *path, const char *body)
+{
+    static const char *const headers[] = { "X-Probe: yes", NULL };
+    struct http_request_conf q = { .method = method, .headers = headers, .body = span_str(body) };
+
+    ask_conf(f, &q, path);
+}
+
+static void
+request_methods_paths_and_queries(void **state)
+{
+    static const struct {
+        const char *method, *path, *body, *want;
+    } rows[] = {
+        { "GET", "/a?api-version=7.4", NULL, "GET /a q=7.4 h=yes n=0 peer=1 tls=0" },
+        { "PUT", "/a", NULL, "PUT /a q=- h=yes n=0 peer=1 tls=0" },
+        { "PUT", "/a", "body", "PUT /a q=- h=yes n=4 peer=1 tls=0" },
+        { "POST", "/a", "body", "POST /a q=- h=yes n=4 peer=1 tls=0" },
+        { "PATCH", "/a", "{}", "PATCH /a q=- h=yes n=2 peer=1 tls=0" },
+        { "DELETE", "/a", NULL, "DELETE /a q=- h=yes n=0 peer=1 tls=0" },
+        { "HEAD", "/a", NULL, "" },
+        /* specs/azure.md 0 point 3: the key of the query is encoded */
+        { "GET", "/a?api%2Dversion=2025-07-01", NULL,
+          "GET /a q=2025-07-01 h=yes n=0 peer=1 tls=0" },
+        { "GET", "/a?x=1&api-version=a%20b+c&y", NULL, "GET /a q=a b c h=yes n=0 peer=1 tls=0" },
+        { "GET", "//secrets/a%2Fb/", NULL, "GET //secrets/a/b/ q=- h=yes n=0 peer=1 tls=0" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        ask(*state, rows[i].method, rows[i].path, rows[i].body);
+        assert_int_equal(((struct fixture *)*state)->status, 200);
+        assert_string_equal(buf_text(&((struct fixture *)*state)->body), rows[i].want);
+    }
+}
+
+static void
+bad_targets_are_400_before_the_handler(void **state)
+{
+    static const char *const rows[] = { "/a%00b", "/a%", "/a%2", "/a%zz", "/a?x=%00", "/a?x=%g1" };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        ask(f, "GET", rows[i], NULL);
+        assert_int_equal(f->status, 400);
+    }
+    assert_int_equal(f->requests, 0);
+}
+
+static void
+a_body_over_the_limit_is_413(void **state)
+{
+    struct fixture *f = *state;
+    char body[1002];
+
+    memset(body, 'x', sizeof(body));
+    body[1000] = '\0';
+    ask(f, "PUT", "/a", body);
+    assert_int_equal(f->status, 200);
+    body[1000] = 'x';
+    body[1001] = '\0';
+    ask(f, "PUT", "/a", body);
+    assert_int_equal(f->status, 413);
+    assert_int_equal(f->requests, 1);
+}
+
+static void
+retry_after_and_challenge_are_read(void **state)
+{
+    struct fixture *f = *state;
+
+    ask(f, "GET", "/busy", NULL);
+    assert_int_equal(f->status, 429);
+    assert_int_equal(f->retry_after_s, 7);
+    assert_string_equal(f->challenge, "Bearer authorization=\"https://a/t\"");
+    ask(f, "GET", "/busy-ms", NULL);
+    assert_int_equal(f->retry_after_s, 2); /* 1500 ms, rounded up */
+}
+
+static void
+an_answer_over_the_cap_is_a_limit_error(void **state)
+{
+    struct http_request_conf q = { .method = "GET", .max_body_bytes = 4999 };
+    struct fixture *f = *state;
+
+    ask_conf(f, &q, "/big");
+    assert_int_equal(f->why.code, E_LIMIT);
+    assert_non_null(strstr(f->why.msg, "127.0.0.1"));
+    q.max_body_bytes = 5000;
+    ask_conf(f, &q, "/big");
+    assert_int_equal(f->status, 200);
+}
+
+static void
+failures_name_host_and_cause(void **state)
+{
+    static const struct {
+        const char *url;
+        enum err_code code;
+        const char *host, *cause;
+    } rows[] = {
+        { "http://nowhere.invalid/x?secret=1", E_PEER, "nowhere.invalid", "could not resolve" },
+        { "http://127.0.0.1:1/", E_PEER, "127.0.0.1:1", "onnect" },
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct http_request_conf q = { .method = "GET", .url = rows[i].url };
+
+        assert_ok(http_send(f->client, &q, on_answer, f, NULL, &e));
+        assert_ok(loop_run(f->loop, &e));
+        assert_int_equal(f->why.code, rows[i].code);
+        assert_non_null(strstr(f->why.msg, rows[i].host));
+        assert_non_null(strstr(f->why.msg, rows[i].cause));
+        assert_null(strstr(f->why.msg, "secret"));
+    }
+}
+
+static void
+urls_that_are_none_are_refused(void **state)
+{
+    static const char *const rows[] = { "", "ftp://h/", "file:///etc/passwd", "http://", "://" };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct http_request_conf q = { .method = "GET", .url = rows[i] };
+
+        assert_err(http_send(f->client, &q, on_answer, f, NULL, &e), E_INVAL, "URL");
+    }
+    assert_int_equal(f->answers, 0);
+}
+
+static void
+no_answer_in_time_is_a_timeout(void **state)
+{
+    struct http_request_conf q = { .method = "GET", .timeout_ms = 30 };
+    struct fixture *f = *state;
+    char url[64];
+
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/hold", f->port);
+    q.url = url;
+    assert_ok(http_send(f->client, &q, on_answer, f, NULL, &e));
+    assert_ok(loop_run(f->loop, &e)); /* stopped by the handler */
+    assert_non_null(f->held);
+    assert_ok(loop_run(f->loop, &e));
+    assert_int_equal(f->why.code, E_TIMEOUT);
+    if (f->held != NULL) /* the answer comes too late for the client, and that is no harm */
+        http_reply(STEAL(f->held), 200, NULL, (struct span){ 0 });
+}
+
+static void
+a_cancelled_request_never_calls_back(void **state)
+{
+    struct http_request_conf q = { .method = "GET" };
+    struct http_request *r = NULL;
+    struct fixture *f = *state;
+    char url[64];
+
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/hold", f->port);
+    q.url = url;
+    assert_ok(http_send(f->client, &q, on_answer, f, &r, &e));
+    assert_ok(loop_run(f->loop, &e));
+    http_cancel(r);
+    ask(f, "GET", "/a", NULL); /* and the loop still turns */
+    assert_int_equal(f->status, 200);
+}
+
+static void
+ends_of_client_and_server_end_what_is_under_way(void **state)
+{
+    struct http_request_conf q = { .method = "GET" };
+    struct fixture *f = *state;
+    char url[64];
+
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/hold", f->port);
+    q.url = url;
+    assert_ok(http_send(f->client, &q, on_answer, f, NULL, &e));
+    assert_ok(loop_run(f->loop, &e));
+    http_server_free(STEAL(f->server));
+    assert_int_equal(f->gone, 1);
+    http_client_free(STEAL(f->client));
+    assert_int_equal(f->answers, 1);
+    assert_int_equal(f->why.code, E_PEER);
+}
+
+/* -- below the client: bytes --------------------------------------------------------------------
+ */
+
+static int
+raw_connect(const struct fixture *f)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct {
+        uint16_t family, port;
+        uint8_t ip[4], zero[8];
+    } sa = { AF_INET, (uint16_t)(f->port >> 8 | f->port << 8), { 127, 0, 0, 1 }, { 0 } };
+
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (const void *)&sa, sizeof(sa)), 0);
+    return fd;
+}
+
+static void
+on_raw(void *arg)
+{
+    struct fixture *f = arg;
+    char b[4096];
+    ssize_t n = read(f->raw_fd, b, sizeof(b));
+
+    if (n > 0)
+        assert_ok(buf_add(&f->raw, span_of(b, (size_t)n), &e));
+    if (n <= 0 || (f->raw_until != NULL && strstr(buf_text(&f->raw), f->raw_until) != NULL))
+        loop_stop(f->loop);
+}
+
+static const char *
+raw_read(struct fixture *f, const char *until)
+{
+    struct fd_watch *w = NULL;
+
+    buf_done(&f->raw);
+    f->raw_until = until;
+    assert_ok(fd_watch_new(f->loop, f->raw_fd, on_raw, f, &w, &e));
+    assert_ok(loop_run(f->loop, &e));
+    fd_watch_free(w);
+    return buf_text(&f->raw);
+}
+
+static const char *
+raw_talk(struct fixture *f, const char *text)
+{
+    if (f->raw_fd >= 0)
+        (void)close(f->raw_fd);
+    f->raw_fd = raw_connect(f);
+    assert_int_equal(write(f->raw_fd, text, strlen(text)), (ssize_t)strlen(text));
+    return raw_read(f, NULL);
+}
+
+static void
+raw_requests(void **state)
+{
+    static const struct {
+        const char *what, *text, *want;
+    } rows[] = {
+        { "delete without content-length",
+          "DELETE /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "DELETE /a q=- h=- n=0" },
+        { "put without content-length", "PUT /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+          "PUT /a q=- h=- n=0" },
+        { "get with content-length 0",
+          "GET /a HTTP/1.1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+          "GET /a q=- h=- n=0" },
+        { "header names in any case", "GET /a HTTP/1.1\r\nx-probe: v\r\nConnection: close\r\n\r\n",
+          "h=v" },
+        { "absolute form",
+          "GET http://h:1/a?api-version=1 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+          "GET /a q=1" },
+        { "chunked body",
+          "PUT /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: "
+          "close\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+          "PUT /a q=- h=- n=3" },
+        { "expect 100-continue",
+          "PUT /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\nConnection: "
+          "close\r\n\r\nabc",
+          "n=3" },
+        { "too large is said at once",
+          "PUT /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n", " 413 " },
+        { "unknown method", "BREW /a HTTP/1.1\r\nHost: h\r\n\r\n", " 501 " },
+        { "not HTTP", "hello\r\n\r\n", " 400 " },
+        { "a bad content-length", "PUT /a HTTP/1.1\r\nContent-Length: x\r\n\r\n", " 400 " },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (strstr(raw_talk(*state, rows[i].text), rows[i].want) == NULL)
+            fail_msg("%s: %s", rows[i].what, buf_text(&((struct fixture *)*state)->raw));
+}
+
+static void
+expect_100_continue_is_answered_before_the_body(void **state)
+{
+    static const char head[] =
+        "PUT /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    struct fixture *f = *state;
+
+    f->raw_fd = raw_connect(f);
+    assert_int_equal(write(f->raw_fd, head, sizeof(head) - 1), (ssize_t)sizeof(head) - 1);
+    assert_non_null(strstr(raw_read(f, "\r\n\r\n"), " 100 "));
+    assert_int_equal(f->requests, 0);
+    assert_int_equal(write(f->raw_fd, "abc", 3), 3);
+    assert_non_null(strstr(raw_read(f, "tls=0"), "n=3"));
+}
+
+static void
+headers_over_the_limit_end_the_connection(void **state)
+{
+    struct fixture *f = *state;
+    struct buf b = BUF_INIT(RAW_MAX);
+
+    assert_ok(buf_add_str(&b, "GET /a HTTP/1.1\r\n", &e));
+    for (int i = 0; i < 40; i++)
+        assert_ok(buf_addf(&b, &e, "X-%d: %01000d\r\n", i, 0));
+    assert_ok(buf_add_str(&b, "\r\n", &e));
+    assert_null(strstr(raw_talk(f, buf_text(&b)), " 200 "));
+    assert_int_equal(f->requests, 0);
+    buf_done(&b);
+}
+
+static void
+one_connection_serves_many_requests(void **state)
+{
+    static const char one[] = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    struct fixture *f = *state;
+
+    f->raw_fd = raw_connect(f);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(write(f->raw_fd, one, sizeof(one) - 1), (ssize_t)sizeof(one) - 1);
+        assert_non_null(strstr(raw_read(f, "tls=0"), "GET /a"));
+    }
+    assert_int_equal(f->requests, 3);
+    /* two at once: pipelined */
+    static const char two[] = "GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\nConnection: close\r\n\r\n";
+    assert_int_equal(write(f->raw_fd, two, sizeof(two) - 1), (ssize_t)sizeof(two) - 1);
+    assert_non_null(strstr(raw_read(f, NULL), "GET /b"));
+}
+
+static void
+connections_over_the_limit_are_closed_at_once(void **state)
+{
+    struct fixture *f = *state;
+    int idle[2];
+
+    http_server_free(STEAL(f->server));
+    server_start(f, 2);
+    idle[0] = raw_connect(f);
+    idle[1] = raw_connect(f);
+    for (int i = 0; i < 3; i++) { /* the third is closed without an answer */
+        if (f->raw_fd >= 0)
+            (void)close(f->raw_fd);
+        f->raw_fd = raw_connect(f);
+        assert_string_equal(raw_read(f, NULL), "");
+    }
+    (void)close(idle[0]);
+    (void)close(idle[1]);
+    for (uint64_t end = mono_ms() + GIVE_UP_MS;
+         f->requests == 0 && mono_ms() < end;) /* and room comes back */
+        (void)raw_talk(f, "GET /a HTTP/1.1\r\nConnection: close\r\n\r\n");
+    assert_int_equal(f->requests, 1);
+}
+
+static void
+unix_sockets_work_and_keep_their_mode(void **state)
+{
+    struct fixture *f = *state;
+    char dir[] = "/tmp/meshroot-test-XXXXXX", path[64], file[64];
+    struct http_server_conf conf = { .on_request = on_request, .self = f };
+    struct stat st;
+
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(path, sizeof(path), "%s/s", dir);
+    (void)snprintf(file, sizeof(file), "%s/file", dir);
+    http_server_free(STEAL(f->server));
+    for (int i = 0; i < 2; i++) { /* the second replaces the socket of the first */
+        assert_ok(unix_listen(path, 0600, &conf.listen_fd, &e));
+        if (i == 0)
+            (void)close(conf.listen_fd);
+    }
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_ok(http_server_new(f->loop, &conf, &f->server, &e));
+    struct http_request_conf q = { .method = "GET", .unix_socket = path };
+    ask_conf(f, &q, "/a");
+    assert_int_equal(f->status, 200);
+    assert_non_null(strstr(buf_text(&f->body), "GET /a"));
+    (void)close(open(file, O_CREAT | O_WRONLY, 0600));
+    assert_err(unix_listen(file, 0600, &conf.listen_fd, &e), E_INVAL, "not a socket");
+    (void)unlink(file);
+    (void)unlink(path);
+    (void)rmdir(dir);
+    char longer[200];
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    assert_err(unix_listen(longer, 0600, &conf.listen_fd, &e), E_INVAL, "bytes");
+}
+
+int
+main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(request_methods_paths_and_queries),
+        T(bad_targets_are_400_before_the_handler),
+        T(a_body_over_the_limit_is_413),
+        T(retry_after_and_challenge_are_read),
+        T(an_answer_over_the_cap_is_a_limit_error),
+        T(failures_name_host_and_cause),
+        T(urls_that_are_none_are_refused),
+        T(no_answer_in_time_is_a_timeout),
+        T(a_cancelled_request_never_calls_back),
+        T(ends_of_client_and_server_end_what_is_under_way),
+        T(raw_requests),
+        T(expect_100_continue_is_answered_before_the_body),
+        T(headers_over_the_limit_end_the_connection),
+        T(one_connection_serves_many_requests),
+        T(connections_over_the_limit_are_closed_at_once),
+        T(unix_sockets_work_and_keep_their_mode),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
