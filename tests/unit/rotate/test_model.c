@@ -495,12 +495,6 @@ do_hear(struct world *w)
 }
 
 static void
-slot_down(struct slot *s)
-{
-    *s = (struct slot){ .up = false };
-}
-
-static void
 do_end(struct world *w)
 {
     struct slot *s = &w->slots[roll(w, SLOTS)];
@@ -508,7 +502,7 @@ do_end(struct world *w)
     if (roll(w, 20) != 0 || s->in == NULL || !s->in->can_ack)
         return;
     memset(s->in, 0, sizeof(*s->in));
-    slot_down(s);
+    *s = (struct slot){ .up = false };
 }
 
 static void
@@ -519,7 +513,7 @@ do_kill(struct world *w)
     if (roll(w, 30) != 0 || s->in == NULL)
         return;
     s->in->alive = false;
-    slot_down(s);
+    *s = (struct slot){ .up = false };
 }
 
 static void
