@@ -1,0 +1,317 @@
+#include "net/h2_conn.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "net/tls_stream.h"
+
+enum {
+    READ_BYTES = 16 * 1024, /* one TLS record */
+    READS_PER_TURN = 8,
+    WRITES_PER_TURN = 16,
+    OUT_MAX_BYTES = H2_OUTPUT_BYTES + 32 * 1024, /* the last frame may go beyond */
+};
+
+struct h2_conn {
+    struct h2_conn_conf conf;
+    struct loop *loop;
+    struct stream *io;
+    struct h2 *h2;
+    struct buf out;
+    size_t out_at;
+    uint64_t last_read_ms, last_write_ms, pinged_ms;
+    bool is_open, is_reading, flush_is_due, is_dead, is_told;
+    bool ends_after_output; /* the session failed; what it still says goes out first */
+    struct err why;
+};
+
+/* Once. The owner may free the connection in it. */
+static void
+tell_closed(struct h2_conn *c, const struct err *why)
+{
+    if (c->is_dead || c->is_told)
+        return;
+    c->is_told = true;
+    stream_want(c->io, false, false);
+    c->conf.on_closed(why, c->conf.h2.self);
+}
+
+static void
+closed_because(struct h2_conn *c, enum err_code code, const char *text)
+{
+    struct err e;
+
+    (void)err_set(&e, code, "%s", text);
+    tell_closed(c, &e);
+}
+
+/* r: 0 all written; STREAM_AGAIN the peer must read first. */
+static int
+write_out(struct h2_conn *c, struct err *e)
+{
+    while (c->out_at < c->out.n) {
+        size_t n = 0;
+        int r = TRY(stream_write(c->io, span_skip(buf_span(&c->out), c->out_at), &n, e));
+
+        if (r == STREAM_AGAIN)
+            return r;
+        c->out_at += n;
+        c->last_write_ms = mono_ms();
+    }
+    c->out_at = c->out.n = 0;
+    return 0;
+}
+
+/* r: 0 all sent; STREAM_AGAIN. */
+static int
+pump_out(struct h2_conn *c, struct err *e)
+{
+    for (int i = 0; i < WRITES_PER_TURN; i++) {
+        if (TRY(write_out(c, e)) == STREAM_AGAIN)
+            return STREAM_AGAIN;
+        TRY(h2_output(c->h2, &c->out, H2_OUTPUT_BYTES, e));
+        if (c->out.n == 0)
+            return 0;
+    }
+    return STREAM_AGAIN;
+}
+
+/* Reading stops while the peer does not read: what it sends would only make more to send. */
+static void
+send_now(struct h2_conn *c)
+{
+    struct err e = { 0 };
+
+    if (c->is_dead || c->is_told || !c->is_open)
+        return;
+    bool was_blocked = c->out_at < c->out.n;
+    int r = pump_out(c, &e);
+    if (r < 0) {
+        tell_closed(c, &e);
+        return;
+    }
+    if (r == 0 && c->ends_after_output) {
+        tell_closed(c, &c->why);
+        return;
+    }
+    if (r == 0 && h2_is_done(c->h2)) {
+        if (h2_is_flooded(c->h2))
+            closed_because(c, E_LIMIT, "http/2: the peer resets or idles too much");
+        else
+            closed_because(c, E_PEER, "http/2: the connection ended");
+        return;
+    }
+    stream_want(c->io, r == 0, r == STREAM_AGAIN);
+    if (r == 0 && was_blocked)
+        stream_again(c->io);
+    if (r == 0 && c->out.cap > H2_OUTPUT_BYTES / 4)
+        buf_done(&c->out); /* idle connections hold no big buffer */
+}
+
+static void
+flush_later(void *arg)
+{
+    struct h2_conn *c = arg;
+
+    c->flush_is_due = false;
+    send_now(c);
+}
+
+void
+h2_conn_flush(struct h2_conn *c)
+{
+    if (c->is_reading || c->flush_is_due || c->is_dead)
+        return; /* on_io writes when it has read */
+    c->flush_is_due = true;
+    loop_defer(c->loop, flush_later, c);
+}
+
+/* r: 0 go on; STREAM_AGAIN nothing more now; STREAM_END. */
+static int
+read_some(struct h2_conn *c, struct err *e)
+{
+    uint8_t bytes[READ_BYTES];
+    size_t n = 0;
+    int r = TRY(stream_read(c->io, bytes, sizeof(bytes), &n, e));
+
+    if (r != 0)
+        return r;
+    c->last_read_ms = mono_ms();
+    if (h2_input(c->h2, span_of(bytes, n), &c->why) < 0)
+        c->ends_after_output = true;
+    return 0;
+}
+
+static void
+on_io(bool readable, bool writable, void *arg)
+{
+    struct h2_conn *c = arg;
+    struct err e = { 0 };
+    int r = 0, i = 0;
+
+    (void)writable;
+    c->is_reading = true;
+    while (readable && r == 0 && i++ < READS_PER_TURN && !c->is_dead && !c->ends_after_output)
+        r = read_some(c, &e);
+    c->is_reading = false;
+    if (c->is_dead)
+        return;
+    if (r < 0) {
+        tell_closed(c, &e);
+        return;
+    }
+    if (r == STREAM_END) {
+        closed_because(c, E_PEER, "the peer closed the connection");
+        return;
+    }
+    if (readable && r == 0)
+        stream_again(c->io);
+    send_now(c);
+}
+
+static void
+on_open(void *arg)
+{
+    struct h2_conn *c = arg;
+
+    c->is_open = true;
+    c->last_read_ms = c->last_write_ms = mono_ms();
+    c->is_reading = true;
+    c->conf.on_open(c->conf.h2.self);
+    c->is_reading = false;
+    send_now(c);
+}
+
+static void
+on_fail(const struct err *why, void *arg)
+{
+    tell_closed(arg, why);
+}
+
+static int
+conn_start(struct h2_conn *c, const struct h2_conn_conf *conf, struct err *e)
+{
+    struct stream_conf sc = { .fd = conf->fd,
+                              .tls = conf->tls,
+                              .verify_name = conf->verify_name,
+                              .open_ms = conf->open_ms,
+                              .on_open = on_open,
+                              .on_io = on_io,
+                              .on_fail = on_fail,
+                              .arg = c };
+
+    TRY(stream_new(c->loop, &sc, &c->io, e));
+    return h2_new(&conf->h2, &c->h2, e);
+}
+
+int
+h2_conn_new(struct loop *l, const struct h2_conn_conf *conf, struct h2_conn **ret, struct err *e)
+{
+    struct h2_conn *c = calloc(1, sizeof(*c));
+
+    if (c == NULL)
+        return err_nomem(e);
+    *c = (struct h2_conn){ .conf = *conf, .loop = l, .out = BUF_INIT(OUT_MAX_BYTES) };
+    c->conf.tls = NULL; /* the stream holds it */
+    c->conf.verify_name = NULL;
+    if (conn_start(c, conf, e) < 0) {
+        stream_free(c->io);
+        h2_free(c->h2);
+        free(c);
+        return -(int)e->code;
+    }
+    *ret = c;
+    return 0;
+}
+
+static void
+conn_destroy(void *arg)
+{
+    struct h2_conn *c = arg;
+
+    h2_free(c->h2);
+    buf_done(&c->out);
+    free(c);
+}
+
+void
+h2_conn_free(struct h2_conn *c)
+{
+    struct err e;
+
+    if (c == NULL || c->is_dead)
+        return;
+    c->is_dead = true;
+    if (c->is_open && !c->is_reading && write_out(c, &e) == 0 &&
+        h2_output(c->h2, &c->out, H2_OUTPUT_BYTES, &e) == 0)
+        (void)!write_out(c, &e); /* a last GOAWAY, when it needs no waiting */
+    stream_free(c->io);
+    loop_defer(c->loop, conn_destroy, c);
+}
+
+struct h2 *
+h2_conn_h2(struct h2_conn *c)
+{
+    return c->h2;
+}
+
+const struct tls_peer *
+h2_conn_peer(const struct h2_conn *c)
+{
+    return stream_peer(c->io);
+}
+
+int
+h2_conn_fd(const struct h2_conn *c)
+{
+    return stream_fd(c->io);
+}
+
+bool
+h2_conn_is_open(const struct h2_conn *c)
+{
+    return c->is_open && !c->is_told;
+}
+
+uint64_t
+h2_conn_last_read_ms(const struct h2_conn *c)
+{
+    return c->last_read_ms;
+}
+
+static uint64_t
+min_ms(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+uint64_t
+h2_conn_check(struct h2_conn *c, uint64_t now_ms, uint64_t ping_ms)
+{
+    uint64_t next = H2_STALL_MS;
+
+    if (!h2_conn_is_open(c))
+        return next;
+    if (c->out_at < c->out.n) {
+        if (now_ms - c->last_write_ms >= H2_STALL_MS) {
+            closed_because(c, E_TIMEOUT, "the peer does not read");
+            return next;
+        }
+        next = H2_STALL_MS - (now_ms - c->last_write_ms);
+    }
+    if (ping_ms == 0)
+        return next;
+    if (c->pinged_ms > c->last_read_ms) { /* no sign of life since our PING */
+        if (now_ms - c->pinged_ms >= H2_PING_WAIT_MS) {
+            closed_because(c, E_TIMEOUT, "no answer to an HTTP/2 PING");
+            return next;
+        }
+        return min_ms(next, H2_PING_WAIT_MS - (now_ms - c->pinged_ms));
+    }
+    if (now_ms - c->last_read_ms < ping_ms)
+        return min_ms(next, ping_ms - (now_ms - c->last_read_ms));
+    c->pinged_ms = now_ms;
+    h2_ping(c->h2);
+    h2_conn_flush(c);
+    return min_ms(next, H2_PING_WAIT_MS);
+}

@@ -1,0 +1,812 @@
+/* The client against the server over clear text on loopback, and raw HTTP/2 against the server. */
+#include "unit.h"
+
+#include <errno.h>
+#include <nghttp2/nghttp2.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "net/addr.h"
+#include "net/grpc.h"
+#include "net/grpc_frame.h"
+#include "net/grpc_server.h"
+
+enum { WAIT_MS = 20000 };
+
+struct world {
+    struct loop *l;
+    struct timer *limit;
+    struct grpc_server *server;
+    struct grpc_client *client;
+    uint16_t port;
+    struct grpc_call *held; /* by /t.T/Hold and /t.T/Watch */
+    int gone_n, requests_n;
+    /* the client's side */
+    int done_n, wanted_n, code;
+    char text[256], trailer[64], msgs[512];
+    bool timed_out;
+};
+
+static void
+on_limit(void *arg)
+{
+    struct world *w = arg;
+
+    w->timed_out = true;
+    loop_stop(w->l);
+}
+
+static void
+on_gone(void *arg)
+{
+    struct world *w = arg;
+
+    w->gone_n++;
+    w->held = NULL;
+}
+
+static void
+echo(struct grpc_call *c, struct span msg, void *self)
+{
+    struct world *w = self;
+    struct err e;
+
+    w->requests_n++;
+    assert_ok(grpc_trailer(c, "x-seen", "yes", &e));
+    if (grpc_header_count(c, "x-word") == 2)
+        assert_ok(grpc_trailer(c, "x-two", "2", &e));
+    assert_ok(grpc_send(c, msg, &e));
+    grpc_finish(c, GRPC_OK, NULL);
+}
+
+static void
+refuse(struct grpc_call *c, struct span msg, void *self)
+{
+    (void)msg;
+    (void)self;
+    grpc_finish(c, GRPC_INVALID_ARGUMENT, "100% wrong\nreally \xc3\xa9");
+}
+
+static void
+hold(struct grpc_call *c, struct span msg, void *self)
+{
+    struct world *w = self;
+
+    (void)msg;
+    w->held = c;
+    grpc_on_gone(c, on_gone, w);
+}
+
+static void
+stream(struct grpc_call *c, struct span msg, void *self)
+{
+    struct err e;
+
+    (void)self;
+    for (size_t i = 0; i < 3; i++)
+        assert_ok(grpc_send(c, span_of(msg.p, i < msg.n ? i : msg.n), &e));
+    grpc_finish(c, GRPC_OK, NULL);
+}
+
+static void
+pour(struct grpc_call *c, struct span msg, void *self)
+{
+    static uint8_t big[64 * 1024];
+    struct err e;
+    int r = 0;
+
+    (void)msg;
+    (void)self;
+    for (int i = 0; i < 64 && r == 0; i++)
+        r = grpc_send(c, span_of(big, sizeof(big)), &e);
+    assert_int_equal(r, -E_LIMIT);
+    grpc_finish(c, GRPC_RESOURCE_EXHAUSTED, e.msg);
+}
+
+static const struct grpc_method methods[] = {
+    { "/t.T/Echo", false, echo },    { "/t.T/Fail", false, refuse }, { "/t.T/Hold", false, hold },
+    { "/t.T/Stream", true, stream }, { "/t.T/Watch", true, hold },   { "/t.T/Pour", true, pour },
+};
+
+static int
+setup(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct grpc_server_conf sc = { .methods = methods, .methods_n = ARRAY_LEN(methods), .self = w };
+    struct err e;
+
+    assert_non_null(w);
+    assert_ok(loop_new(&w->l, &e));
+    assert_ok(timer_new(w->l, on_limit, w, &w->limit, &e));
+    assert_ok(addr_listen(&(struct addr){ "127.0.0.1", 0 }, false, &sc.listen_fd, &w->port, &e));
+    assert_ok(grpc_server_new(w->l, &sc, &w->server, &e));
+    struct grpc_client_conf cc = { .host = "127.0.0.1", .port = w->port };
+    assert_ok(grpc_client_new(w->l, &cc, &w->client, &e));
+    *state = w;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct world *w = *state;
+
+    grpc_client_free(w->client);
+    grpc_server_free(w->server);
+    timer_free(w->limit);
+    loop_free(w->l);
+    free(w);
+    return 0;
+}
+
+static void
+run(struct world *w, int n)
+{
+    struct err e;
+
+    w->wanted_n = n;
+    w->timed_out = false;
+    timer_set(w->limit, WAIT_MS);
+    assert_ok(loop_run(w->l, &e));
+    assert_false(w->timed_out);
+    timer_stop(w->limit);
+}
+
+static void
+on_message(struct span msg, void *arg)
+{
+    struct world *w = arg;
+
+    (void)snprintf(w->msgs + strlen(w->msgs), sizeof(w->msgs) - strlen(w->msgs), "[%.*s]",
+                   SPAN_ARG(msg));
+}
+
+static void
+on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    struct world *w = arg;
+
+    w->code = code;
+    (void)snprintf(w->text, sizeof(w->text), "%s", msg);
+    (void)snprintf(w->trailer, sizeof(w->trailer), "%.*s",
+                   SPAN_ARG(grpc_answer_trailer(q, "x-seen")));
+    if (++w->done_n == w->wanted_n)
+        loop_stop(w->l);
+}
+
+static struct grpc_request *
+call(struct world *w, const char *path, const char *msg, uint64_t timeout_ms)
+{
+    const struct grpc_answer answer = { on_message, on_done, w };
+    const struct grpc_header_kv headers[] = { { "x-word", "a" },
+                                              { "x-word", "b" },
+                                              { NULL, NULL } };
+    struct grpc_request *q = NULL;
+    struct err e;
+
+    assert_ok(
+        grpc_client_call(w->client, path, headers, span_str(msg), timeout_ms, &answer, &q, &e));
+    return q;
+}
+
+static void
+unary_call_with_trailers(void **state)
+{
+    struct world *w = *state;
+
+    (void)call(w, "/t.T/Echo", "hello", 5000);
+    run(w, 1);
+    assert_int_equal(w->code, GRPC_OK);
+    assert_string_equal(w->msgs, "[hello]");
+    assert_string_equal(w->trailer, "yes");
+}
+
+static void
+many_calls_share_one_connection(void **state)
+{
+    struct world *w = *state;
+
+    for (int i = 0; i < 1000; i++)
+        (void)call(w, "/t.T/Echo", "x", 5000);
+    run(w, 1000);
+    assert_int_equal(w->code, GRPC_OK);
+    assert_int_equal(w->requests_n, 1000);
+    assert_int_equal(grpc_server_connections(w->server), 1);
+}
+
+static void
+errors_come_with_their_text(void **state)
+{
+    static const struct {
+        const char *path;
+        int code;
+        const char *text;
+    } rows[] = {
+        { "/t.T/Fail", GRPC_INVALID_ARGUMENT, "100% wrong really \xc3\xa9" },
+        { "/t.T/echo", GRPC_UNIMPLEMENTED, "unknown method echo for service t.T" },
+        { "/t.T/Echo/", GRPC_UNIMPLEMENTED, "unknown service t.T/Echo" },
+        { "/u.U/Echo", GRPC_UNIMPLEMENTED, "unknown service u.U" },
+        { "/", GRPC_UNIMPLEMENTED, "malformed method name" },
+    };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        (void)call(w, rows[i].path, "x", 5000);
+        run(w, (int)i + 1);
+        assert_int_equal(w->code, rows[i].code);
+        assert_string_equal(w->text, rows[i].text);
+    }
+    assert_int_equal(w->requests_n, 0);
+}
+
+static void
+a_message_may_have_64_kib_and_no_more(void **state)
+{
+    struct world *w = *state;
+    char *big = malloc(GRPC_MAX_MESSAGE_BYTES + 2);
+
+    memset(big, 'x', GRPC_MAX_MESSAGE_BYTES + 2);
+    big[GRPC_MAX_MESSAGE_BYTES] = '\0';
+    (void)call(w, "/t.T/Echo", big, 5000);
+    run(w, 1);
+    assert_int_equal(w->code, GRPC_OK);
+    big[GRPC_MAX_MESSAGE_BYTES] = 'x';
+    big[GRPC_MAX_MESSAGE_BYTES + 1] = '\0';
+    (void)call(w, "/t.T/Echo", big, 5000);
+    run(w, 2);
+    assert_int_equal(w->code, GRPC_RESOURCE_EXHAUSTED);
+    assert_non_null(strstr(w->text, "larger than max (65537 vs. 65536)"));
+    (void)call(w, "/t.T/Echo", "again", 5000); /* the connection lives */
+    run(w, 3);
+    assert_int_equal(w->code, GRPC_OK);
+    assert_int_equal(grpc_server_connections(w->server), 1);
+    free(big);
+}
+
+static void
+streams_deliver_in_order(void **state)
+{
+    struct world *w = *state;
+
+    (void)call(w, "/t.T/Stream", "abc", 0);
+    run(w, 1);
+    assert_int_equal(w->code, GRPC_OK);
+    assert_string_equal(w->msgs, "[][a][ab]");
+}
+
+static void
+a_stream_that_is_not_read_has_a_limit(void **state)
+{
+    struct world *w = *state;
+
+    (void)call(w, "/t.T/Pour", "", 0);
+    run(w, 1);
+    assert_int_equal(w->code, GRPC_RESOURCE_EXHAUSTED);
+    assert_string_equal(w->text, "grpc: the client does not read");
+}
+
+static void
+deadline_ends_a_held_call_on_both_sides(void **state)
+{
+    struct world *w = *state;
+
+    (void)call(w, "/t.T/Hold", "x", 50);
+    run(w, 1);
+    assert_int_equal(w->code, GRPC_DEADLINE_EXCEEDED);
+    (void)call(w, "/t.T/Echo", "x", 5000); /* after the reset has gone out */
+    run(w, 2);
+    assert_int_equal(w->gone_n, 1);
+}
+
+static void
+cancel_later(void *arg)
+{
+    grpc_cancel(arg);
+}
+
+static void
+cancel_tells_both_sides(void **state)
+{
+    struct world *w = *state;
+    struct grpc_request *q = call(w, "/t.T/Watch", "x", 0);
+    struct timer *t;
+    struct err e;
+
+    assert_ok(timer_new(w->l, cancel_later, q, &t, &e));
+    timer_set(t, 30);
+    run(w, 1);
+    assert_int_equal(w->code, GRPC_CANCELLED);
+    (void)call(w, "/t.T/Echo", "x", 5000);
+    run(w, 2);
+    assert_int_equal(w->gone_n, 1);
+    timer_free(t);
+}
+
+static void
+cancel_before_it_is_sent(void **state)
+{
+    struct world *w = *state;
+
+    grpc_cancel(call(w, "/t.T/Echo", "x", 0));
+    assert_int_equal(w->done_n, 0); /* never before it returns */
+    run(w, 1);
+    assert_int_equal(w->code, GRPC_CANCELLED);
+}
+
+static void
+reconnect_dials_anew_and_lets_calls_finish(void **state)
+{
+    struct world *w = *state;
+    struct err e;
+
+    (void)call(w, "/t.T/Echo", "x", 0);
+    run(w, 1);
+    (void)call(w, "/t.T/Hold", "x", 5000);
+    (void)call(w, "/t.T/Echo", "x", 0);
+    run(w, 2);
+    grpc_client_reconnect(w->client);
+    (void)call(w, "/t.T/Echo", "x", 0);
+    run(w, 3);
+    assert_int_equal(grpc_server_connections(w->server), 2);
+    assert_non_null(w->held);
+    assert_ok(grpc_send(w->held, span_str("late"), &e));
+    grpc_finish(w->held, GRPC_OK, NULL);
+    run(w, 4);
+    assert_int_equal(w->code, GRPC_OK);
+    assert_non_null(strstr(w->msgs, "[late]"));
+    (void)call(w, "/t.T/Echo", "x", 0);
+    run(w, 5);
+    assert_int_equal(grpc_server_connections(w->server), 1);
+}
+
+static void
+nobody_listens(void **state)
+{
+    struct world *w = *state;
+
+    grpc_server_free(w->server);
+    w->server = NULL;
+    (void)call(w, "/t.T/Echo", "x", 5000);
+    run(w, 1);
+    assert_int_equal(w->code, GRPC_UNAVAILABLE);
+    assert_non_null(strstr(w->text, "connect to 127.0.0.1:"));
+}
+
+static void
+server_that_goes_away_ends_calls_unavailable(void **state)
+{
+    struct world *w = *state;
+
+    (void)call(w, "/t.T/Hold", "x", 0);
+    (void)call(w, "/t.T/Echo", "x", 0);
+    run(w, 1);
+    grpc_server_free(w->server);
+    w->server = NULL;
+    assert_int_equal(w->gone_n, 1);
+    run(w, 2);
+    assert_int_equal(w->code, GRPC_UNAVAILABLE);
+}
+
+static void
+drained(void *arg)
+{
+    struct world *w = arg;
+
+    w->server = NULL;
+    loop_stop(w->l);
+}
+
+static void
+drain_lets_calls_finish_and_ends_streams(void **state)
+{
+    struct world *w = *state;
+    struct grpc_server *s = w->server;
+    struct err e;
+
+    (void)call(w, "/t.T/Watch", "x", 0);
+    (void)call(w, "/t.T/Echo", "x", 0);
+    run(w, 1);
+    (void)call(w, "/t.T/Hold", "x", 5000);
+    (void)call(w, "/t.T/Echo", "x", 0);
+    run(w, 2);
+    struct grpc_call *held = w->held;
+    grpc_server_drain(s, 10000, drained, w);
+    assert_int_equal(w->gone_n, 1); /* the stream */
+    run(w, 3);
+    assert_int_equal(w->code, GRPC_UNAVAILABLE);
+    assert_ok(grpc_send(held, span_str("last"), &e));
+    grpc_finish(held, GRPC_OK, NULL);
+    run(w, 99); /* until drained stops it */
+    assert_null(w->server);
+    assert_int_equal(w->done_n, 4);
+    assert_int_equal(w->code, GRPC_OK);
+    grpc_server_free(s);
+}
+
+/* -- raw HTTP/2 ---------------------------------------------------------------------------------
+ */
+
+#define PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+struct raw {
+    struct world *w;
+    int fd;
+    struct fd_watch *watch;
+    struct buf in;
+    bool closed;
+};
+
+static void
+on_raw(void *arg)
+{
+    struct raw *r = arg;
+    uint8_t bytes[4096];
+    struct err e;
+    ssize_t n = read(r->fd, bytes, sizeof(bytes));
+
+    if (n > 0) {
+        assert_ok(buf_add(&r->in, span_of(bytes, (size_t)n), &e));
+        return;
+    }
+    r->closed = true;
+    fd_watch_free(STEAL(r->watch));
+    loop_stop(r->w->l);
+}
+
+static void
+frame(struct buf *b, uint8_t type, uint8_t flags, uint32_t id, struct span s)
+{
+    const uint8_t head[9] = {
+        (uint8_t)(s.n >> 16), (uint8_t)(s.n >> 8), (uint8_t)s.n, type, flags, 0, 0,
+        (uint8_t)(id >> 8),   (uint8_t)id
+    };
+    struct err e;
+
+    assert_ok(buf_add(b, span_of(head, sizeof(head)), &e));
+    assert_ok(buf_add(b, s, &e));
+}
+
+/* HPACK: literals without indexing, in turns name and value. */
+static void
+headers(struct buf *b, uint32_t id, uint8_t flags, const char *const *words)
+{
+    struct buf h = BUF_INIT(60000);
+    struct err e;
+
+    for (size_t i = 0; words[i] != NULL; i++) {
+        size_t n = strlen(words[i]);
+
+        if (i % 2 == 0)
+            assert_ok(buf_add_byte(&h, 0, &e));
+        assert_true(n < 127 || i % 2 == 1);
+        if (n < 127) {
+            assert_ok(buf_add_byte(&h, (uint8_t)n, &e));
+        } else { /* RFC 7541 5.1 */
+            size_t rest = n - 127;
+            assert_ok(buf_add_byte(&h, 127, &e));
+            for (; rest >= 128; rest /= 128)
+                assert_ok(buf_add_byte(&h, (uint8_t)(rest % 128 + 128), &e));
+            assert_ok(buf_add_byte(&h, (uint8_t)rest, &e));
+        }
+        assert_ok(buf_add_str(&h, words[i], &e));
+    }
+    frame(b, 1, flags, id, buf_span(&h));
+    buf_done(&h);
+}
+
+static void
+raw_start(struct raw *r, struct world *w, struct buf *b)
+{
+    struct err e;
+    int fds[2];
+
+    *r = (struct raw){ .w = w, .in = BUF_INIT(1 << 20) };
+    *b = BUF_INIT(1 << 20);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    r->fd = fds[0];
+    assert_ok(grpc_server_adopt(w->server, fds[1], &e));
+    assert_ok(fd_watch_new(w->l, r->fd, on_raw, r, &r->watch, &e));
+    assert_ok(buf_add_str(b, PREFACE, &e));
+    frame(b, 4, 0, 0, span_of(NULL, 0));
+}
+
+/* Sends all and ends sending; runs until the server has closed. */
+static void
+raw_play(struct raw *r, struct buf *b, bool shut)
+{
+    for (size_t at = 0; at < b->n && !r->closed;) {
+        ssize_t n = send(r->fd, b->p + at, b->n - at, MSG_NOSIGNAL);
+
+        if (n > 0)
+            at += (size_t)n;
+        else {
+            struct timer *t;
+            struct err e;
+
+            if (errno != EAGAIN)
+                break;
+            assert_ok(timer_new(r->w->l, (loop_fn *)loop_stop, r->w->l, &t, &e));
+            timer_set(t, 1);
+            assert_ok(loop_run(r->w->l, &e));
+            timer_free(t);
+        }
+    }
+    if (shut)
+        (void)shutdown(r->fd, SHUT_WR);
+    if (!r->closed)
+        run(r->w, 1);
+    buf_done(b);
+}
+
+static void
+raw_done(struct raw *r)
+{
+    fd_watch_free(r->watch);
+    (void)close(r->fd);
+    buf_done(&r->in);
+}
+
+static bool
+has(const struct raw *r, const char *text)
+{
+    return memmem(r->in.p, r->in.n, text, strlen(text)) != NULL;
+}
+
+#define GOOD_HEAD                                                                                  \
+    ":method", "POST", ":scheme", "http", ":authority", "a", ":path", "/t.T/Echo", "content-type", \
+        "application/grpc", "te", "trailers"
+
+/* A frame of `type` with error code `code` is in what came back (RST_STREAM 3, GOAWAY 7). */
+static bool
+has_error(const struct raw *r, uint8_t type, uint32_t code)
+{
+    for (size_t at = 0; at + 9 <= r->in.n;) {
+        const uint8_t *p = r->in.p + at;
+        size_t n = (size_t)p[0] << 16 | (size_t)p[1] << 8 | p[2];
+        size_t code_at = 9 + (type == 7 ? 4u : 0u) + 3;
+
+        if (p[3] == type && at + code_at < r->in.n && p[code_at] == code)
+            return true;
+        at += 9 + n;
+    }
+    return false;
+}
+
+/* All header blocks that came back, as "name: value" lines. */
+static void
+raw_headers(const struct raw *r, char *text, size_t cap)
+{
+    nghttp2_hd_inflater *inflater;
+
+    assert_int_equal(nghttp2_hd_inflate_new(&inflater), 0);
+    text[0] = '\0';
+    for (size_t at = 0; at + 9 <= r->in.n;) {
+        const uint8_t *p = r->in.p + at;
+        size_t n = (size_t)p[0] << 16 | (size_t)p[1] << 8 | p[2], used = 0;
+
+        at += 9 + n;
+        for (int flags = 0; p[3] == 1 && (flags & NGHTTP2_HD_INFLATE_FINAL) == 0;) {
+            nghttp2_nv nv;
+            ssize_t took = nghttp2_hd_inflate_hd2(inflater, &nv, &flags, p + 9 + used, n - used, 1);
+
+            assert_true(took >= 0);
+            used += (size_t)took;
+            if ((flags & NGHTTP2_HD_INFLATE_EMIT) != 0)
+                (void)snprintf(text + strlen(text), cap - strlen(text), "%s: %s\n",
+                               (const char *)nv.name, (const char *)nv.value);
+        }
+        if (p[3] == 1)
+            (void)nghttp2_hd_inflate_end_headers(inflater);
+    }
+    nghttp2_hd_inflate_del(inflater);
+}
+
+static void
+assert_answer(const struct raw *r, const char *part)
+{
+    char text[4096];
+
+    raw_headers(r, text, sizeof(text));
+    if (strstr(text, part) == NULL)
+        fail_msg("no \"%s\" in: %s", part, text);
+}
+
+static void
+raw_requests_that_are_not_grpc(void **state)
+{
+    static char long_value[40000];
+    static const struct {
+        const char *words[16], *part;
+    } rows[] = {
+        { { ":method", "GET", ":scheme", "http", ":authority", "a", ":path", "/t.T/Echo",
+            "content-type", "application/grpc", NULL },
+          ":status: 405\n" },
+        { { ":method", "post", ":scheme", "http", ":authority", "a", ":path", "/t.T/Echo",
+            "content-type", "application/grpc", NULL },
+          ":status: 405\n" },
+        { { ":method", "POST", ":scheme", "http", ":authority", "a", ":path", "/t.T/Echo",
+            "content-type", "application/json", NULL },
+          ":status: 415\n" },
+        { { ":method", "POST", ":scheme", "http", ":authority", "a", ":path", "/t.T/Echo", NULL },
+          ":status: 415\n" },
+        { { GOOD_HEAD, "grpc-timeout", "soon", NULL }, "grpc-status: 13\n" },
+        { { GOOD_HEAD, NULL }, "ended before its message" },
+        { { GOOD_HEAD, "x-long", long_value, NULL }, "grpc-status: 8\n" },
+    };
+    struct world *w = *state;
+
+    memset(long_value, 'a', sizeof(long_value) - 1);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct raw r;
+        struct buf b;
+
+        raw_start(&r, w, &b);
+        if (i == ARRAY_LEN(rows) - 1) { /* over one frame: HEADERS and CONTINUATIONs */
+            struct buf h = BUF_INIT(60000);
+
+            headers(&h, 1, 0, rows[i].words);
+            struct span all = span_skip(buf_span(&h), 9);
+            frame(&b, 1, 1, 1, span_of(all.p, 16000));
+            frame(&b, 9, 0, 1, span_of(all.p + 16000, 16000));
+            frame(&b, 9, 4, 1, span_skip(all, 32000));
+            buf_done(&h);
+        } else
+            headers(&b, 1, 4 | 1, rows[i].words);
+        raw_play(&r, &b, true);
+        assert_int_equal(w->requests_n, 0);
+        assert_answer(&r, rows[i].part);
+        raw_done(&r);
+    }
+}
+
+static void
+raw_compressed_message_is_unimplemented(void **state)
+{
+    static const char *const words[] = { GOOD_HEAD, "grpc-encoding", "gzip", NULL };
+    static const uint8_t body[] = { 1, 0, 0, 0, 1, 'x' };
+    struct world *w = *state;
+    struct raw r;
+    struct buf b;
+
+    raw_start(&r, w, &b);
+    headers(&b, 1, 4, words);
+    frame(&b, 0, 1, 1, span_of(body, sizeof(body)));
+    raw_play(&r, &b, true);
+    assert_int_equal(w->requests_n, 0);
+    assert_answer(&r, "grpc-status: 12\n");
+    assert_answer(&r, "grpc-accept-encoding: identity\n");
+    raw_done(&r);
+}
+
+static void
+raw_answer_before_the_end_stops_the_client(void **state)
+{
+    static const char *const words[] = { GOOD_HEAD, NULL };
+    static const uint8_t body[] = { 0, 0, 1, 0, 1 }; /* 65537 bytes will come */
+    struct world *w = *state;
+    struct raw r;
+    struct buf b;
+
+    raw_start(&r, w, &b);
+    headers(&b, 1, 4, words);
+    frame(&b, 0, 0, 1, span_of(body, sizeof(body)));
+    raw_play(&r, &b, true);
+    assert_answer(&r, "grpc-status: 8\n");
+    assert_true(has_error(&r, 3, 0)); /* RST_STREAM NO_ERROR: RFC 9113 8.1 */
+    raw_done(&r);
+}
+
+static void
+raw_rapid_reset_ends_the_connection(void **state)
+{
+    static const char *const words[] = { GOOD_HEAD, NULL };
+    static const uint8_t cancel[] = { 0, 0, 0, 8 };
+    struct world *w = *state;
+    struct raw r;
+    struct buf b;
+
+    raw_start(&r, w, &b);
+    for (uint32_t id = 1; id < 2 * 1500; id += 2) {
+        headers(&b, id, 4, words);
+        frame(&b, 3, 0, id, span_of(cancel, 4));
+    }
+    raw_play(&r, &b, false);
+    assert_true(r.closed);
+    assert_true(has_error(&r, 7, 11) || has_error(&r, 7, 2)); /* ours, or nghttp2's own limit */
+    assert_int_equal(w->requests_n, 0);
+    raw_done(&r);
+}
+
+static void
+raw_floods_end_the_connection(void **state)
+{
+    static const uint8_t zero[8] = { 0 };
+    static const struct {
+        uint8_t type, flags;
+        size_t n; /* payload */
+    } rows[] = { { 6, 0, 8 }, { 4, 0, 0 }, { 2, 0, 5 }, { 9, 0, 0 } };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct raw r;
+        struct buf b;
+        uint32_t id = rows[i].type == 2 ? 1 : 0;
+
+        raw_start(&r, w, &b);
+        if (rows[i].type == 9) {
+            frame(&b, 1, 0, 1, span_of(NULL, 0));
+            id = 1;
+        }
+        for (int k = 0; k < 20000; k++)
+            frame(&b, rows[i].type, rows[i].flags, id, span_of(zero, rows[i].n));
+        raw_play(&r, &b, false);
+        assert_true(r.closed);
+        raw_done(&r);
+    }
+}
+
+static void
+raw_pings_at_a_normal_pace_are_answered(void **state)
+{
+    static const uint8_t eight[8] = { 'p', 'i', 'n', 'g', 'p', 'i', 'n', 'g' };
+    struct world *w = *state;
+    struct raw r;
+    struct buf b;
+
+    raw_start(&r, w, &b);
+    for (int i = 0; i < 100; i++)
+        frame(&b, 6, 0, 0, span_of(eight, 8));
+    raw_play(&r, &b, true);
+    assert_true(has(&r, "pingping"));
+    assert_false(has_error(&r, 7, 11));
+    raw_done(&r);
+}
+
+static void
+raw_garbage_is_closed(void **state)
+{
+    struct world *w = *state;
+    struct raw r;
+    struct buf b;
+    struct err e;
+
+    raw_start(&r, w, &b);
+    b.n = 0;
+    assert_ok(buf_add_str(&b, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", &e));
+    raw_play(&r, &b, false);
+    assert_true(r.closed);
+    raw_done(&r);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+        T(unary_call_with_trailers),
+        T(many_calls_share_one_connection),
+        T(errors_come_with_their_text),
+        T(a_message_may_have_64_kib_and_no_more),
+        T(streams_deliver_in_order),
+        T(a_stream_that_is_not_read_has_a_limit),
+        T(deadline_ends_a_held_call_on_both_sides),
+        T(cancel_tells_both_sides),
+        T(cancel_before_it_is_sent),
+        T(reconnect_dials_anew_and_lets_calls_finish),
+        T(nobody_listens),
+        T(server_that_goes_away_ends_calls_unavailable),
+        T(drain_lets_calls_finish_and_ends_streams),
+        T(raw_requests_that_are_not_grpc),
+        T(raw_compressed_message_is_unimplemented),
+        T(raw_answer_before_the_end_stops_the_client),
+        T(raw_rapid_reset_ends_the_connection),
+        T(raw_floods_end_the_connection),
+        T(raw_pings_at_a_normal_pace_are_answered),
+        T(raw_garbage_is_closed),
+    };
+    (void)signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
