@@ -52,7 +52,7 @@ span_skip(struct span a, size_t n)
 {
     if (n > a.n)
         n = a.n;
-    return (struct span){ a.p + n, a.n - n };
+    return (struct span){ n == 0 ? a.p : a.p + n, a.n - n }; /* NULL + 0 is undefined */
 }
 
 /* For printf: "%.*s", SPAN_ARG(s). */

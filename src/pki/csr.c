@@ -10,6 +10,7 @@
 #include "pki/der.h"
 #include "pki/leaf.h"
 #include "pki/openssl.h"
+#include "pki/pem.h"
 
 /* clang-format off */
 static const uint8_t oid_ec_key[] = { 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01 };
@@ -576,15 +577,10 @@ info_write(struct derw *w, const struct key *k, const char *uri, struct err *e)
     return 0;
 }
 
-static int
-pem_write(struct span der, struct buf *out, struct err *e)
+int
+leaf_to_pem(struct span der, struct buf *out, struct err *e)
 {
-    TRY(buf_add_str(out, "-----BEGIN CERTIFICATE REQUEST-----\n", e));
-    for (; der.n > 0; der = span_skip(der, 48)) {
-        TRY(base64_add(out, span_of(der.p, der.n < 48 ? der.n : 48), e));
-        TRY(buf_add_byte(out, '\n', e));
-    }
-    return buf_add_str(out, "-----END CERTIFICATE REQUEST-----\n", e);
+    return pem_add(out, "CERTIFICATE", der, e);
 }
 
 int
@@ -618,5 +614,5 @@ csr_make(const struct key *k, const char *uri, struct buf *out, struct err *e)
     derw_wrap(&w, DER_SEQUENCE, end);
     if (w.bad)
         return err_set(e, E_LIMIT, "CSR: it is too long");
-    return pem_write(derw_span(&w), out, e);
+    return pem_add(out, "CERTIFICATE REQUEST", derw_span(&w), e);
 }

@@ -205,8 +205,9 @@ der_time(struct der *c)
         return 0;
     }
     int century = utc ? 0 : two_digits(&p, 0, 99), year = two_digits(&p, 0, 99);
-    struct tm tm = { .tm_mon = two_digits(&p, 1, 12) - 1, .tm_mday = two_digits(&p, 1, 31) };
+    struct tm tm = { .tm_mon = two_digits(&p, 1, 12) - 1 };
 
+    tm.tm_mday = two_digits(&p, 1, 31);
     tm.tm_hour = two_digits(&p, 0, 23);
     tm.tm_min = two_digits(&p, 0, 59);
     tm.tm_sec = two_digits(&p, 0, 59);

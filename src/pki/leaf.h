@@ -61,6 +61,8 @@ MUST_USE int leaf_tbs(const struct leaf_template *t, const struct leaf_request *
 /* TBS + signature to a whole certificate in `ret` (LEAF_MAX_BYTES). */
 MUST_USE int leaf_finish(const struct leaf_template *t, struct span tbs, struct span signature,
                          uint8_t ret[LEAF_MAX_BYTES], size_t *ret_n, struct err *e);
+/* A finished leaf as one PEM block, appended. */
+MUST_USE int leaf_to_pem(struct span der, struct buf *out, struct err *e);
 /* Signs as the template's key and algorithm say: ECDSA with the curve's hash, RSA PKCS#1 v1.5 with
  * SHA-256, Ed25519. `ret` has room for 1024 bytes. What the signer room calls. */
 enum { SIGNATURE_MAX_BYTES = 1024 };
