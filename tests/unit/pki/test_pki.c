@@ -1,38 +1,4 @@
-#include "unit.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/clock.h"
-#include "base/str.h"
-#include "pki/issue.h"
-#include "pki/pki.h"
-
-/* A key and its certificate; issuer NULL: a root. */
-struct ca {
-    struct key *key;
-    struct cert *cert;
-};
-
-static void
-ca_make(struct ca *c, const struct ca *issuer, const char *subject, int path_len)
-{
-    struct ca_request q = { .subject = subject, .days = 100, .path_len = path_len };
-    struct err e;
-
-    assert_ok(key_make(KEY_P256, &c->key, &e));
-    if (issuer == NULL)
-        assert_ok(root_make(&q, c->key, &c->cert, &e));
-    else
-        assert_ok(intermediate_make(&q, c->key, issuer->cert, issuer->key, &c->cert, &e));
-}
-
-static void
-ca_done(struct ca *c)
-{
-    key_unref(c->key);
-    cert_unref(c->cert);
-}
+#include "ca_kit.h"
 
 static void
 keys_round_trip(void **state)
