@@ -1,0 +1,214 @@
+"""Shared fixtures: the binary under test, processes that are ended by pid, and hierarchies made by plain openssl."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+BINARY = os.environ.get("MESHROOT", str(pathlib.Path(__file__).resolve().parents[2] / "build" / "meshroot"))
+SECRETS = ("root-cert", "ca-cert", "ca-key", "cert-chain")
+
+
+def wait_for(what, look, seconds=20.0, step=0.05):
+    """Calls look() until it is truthy; a bounded wait on a condition, never a plain sleep."""
+    until = time.monotonic() + seconds
+    while True:
+        got = look()
+        if got:
+            return got
+        if time.monotonic() > until:
+            raise AssertionError(f"after {seconds} s still not: {what}")
+        time.sleep(step)
+
+
+def meshroot(*args, check=True, env=None, **kw):
+    """Runs one command to its end."""
+    done = subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, **(env or {})}, **kw)
+    if check and done.returncode != 0:
+        raise AssertionError(f"meshroot {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+class Daemon:
+    """A meshroot daemon with its log; ports appear in its --port-file."""
+
+    def __init__(self, tmp, args, port_file=None, env=None, preexec=None):
+        self.log = tmp / f"{args[0]}-{time.monotonic_ns()}.log"
+        self.port_file = pathlib.Path(port_file) if port_file else None
+        if self.port_file and self.port_file.exists():
+            self.port_file.unlink()
+        self._out = open(self.log, "wb")
+        self.process = subprocess.Popen([BINARY, *map(str, args)], stdout=self._out, stderr=subprocess.STDOUT,
+                                        env={**os.environ, **(env or {})}, preexec_fn=preexec)
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def ports(self, seconds=20.0):
+        def look():
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode}:\n{self.text()[-3000:]}")
+            try:
+                return json.loads(self.port_file.read_text())
+            except (OSError, ValueError):
+                return None
+
+        return wait_for(f"{self.port_file}", look, seconds)
+
+    def kill(self):
+        """kill -9: what a power cut would do."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self, seconds=10):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+                raise AssertionError(f"did not stop on SIGTERM:\n{self.text()[-3000:]}")
+        self._out.close()
+        return self.process.returncode
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    """daemon("up", "--state-dir", ...) -> Daemon; all are ended at the end, and sanitizer reports fail the test."""
+    started = []
+
+    def start(*args, port_file=None, env=None, preexec=None):
+        d = Daemon(tmp_path, args, port_file, env, preexec)
+        started.append(d)
+        return d
+
+    yield start
+    for d in started:
+        if d.process.poll() is None:
+            d.process.terminate()
+    for d in started:
+        try:
+            d.process.wait(15)
+        except subprocess.TimeoutExpired:
+            d.process.kill()
+            d.process.wait(10)
+    for d in started:
+        text = d.text()
+        assert "ERROR: AddressSanitizer" not in text and "runtime error:" not in text and "LeakSanitizer" not in text, text[-4000:]
+
+
+def openssl(*args, cwd=None, stdin=None):
+    return subprocess.run(["openssl", *map(str, args)], cwd=cwd, input=stdin, capture_output=True, text=True, check=True,
+                          timeout=120).stdout
+
+
+def _new_key(path, kind):
+    if kind == "rsa4096":
+        openssl("genrsa", "-out", path, "4096")
+    else:
+        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path)
+
+
+def openssl_root(folder, name, kind):
+    """The usual recipe for a root: a config file, req -x509."""
+    folder.mkdir(parents=True, exist_ok=True)
+    conf = folder / "root.conf"
+    conf.write_text("[req]\nencrypt_key=no\nprompt=no\nutf8=yes\ndefault_md=sha256\nreq_extensions=ext\nx509_extensions=ext\n"
+                    "distinguished_name=dn\n[ext]\nsubjectKeyIdentifier=hash\nbasicConstraints=critical, CA:true\n"
+                    "keyUsage=critical, digitalSignature, nonRepudiation, keyEncipherment, keyCertSign\n"
+                    f"[dn]\nO=Istio\nCN={name}\n")
+    _new_key(folder / "root-key.pem", kind)
+    openssl("req", "-x509", "-new", "-key", folder / "root-key.pem", "-config", conf, "-days", "3650", "-sha256",
+            "-out", folder / "root-cert.pem")
+    return folder
+
+
+def openssl_intermediate(folder, root, name, kind):
+    """The usual recipe for an intermediate with a DNS name, as istio's tools/certs has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    conf = folder / "int.conf"
+    conf.write_text("[req]\nencrypt_key=no\nprompt=no\nutf8=yes\ndefault_md=sha256\nreq_extensions=ext\n"
+                    "distinguished_name=dn\n[ext]\nsubjectKeyIdentifier=hash\nbasicConstraints=critical, CA:true, pathlen:0\n"
+                    "keyUsage=critical, digitalSignature, nonRepudiation, keyEncipherment, keyCertSign\n"
+                    f"subjectAltName=DNS:istiod.istio-system.svc\n[dn]\nO=Istio\nCN={name}\nL=cluster1\n")
+    _new_key(folder / "ca-key.pem", kind)
+    openssl("req", "-new", "-key", folder / "ca-key.pem", "-config", conf, "-out", folder / "ca.csr")
+    openssl("x509", "-req", "-in", folder / "ca.csr", "-CA", root / "root-cert.pem", "-CAkey", root / "root-key.pem",
+            "-CAcreateserial", "-days", "730", "-sha256", "-extfile", conf, "-extensions", "ext", "-out", folder / "ca-cert.pem")
+    (folder / "cert-chain.pem").write_text((folder / "ca-cert.pem").read_text() + (root / "root-cert.pem").read_text())
+    (folder / "root-cert.pem").write_text((root / "root-cert.pem").read_text())
+    return folder
+
+
+class Mesh:
+    """meshroot up with its commands."""
+
+    def __init__(self, tmp, daemon, *flags):
+        self.tmp, self.daemon, self.flags = tmp, daemon, flags
+        self.state = tmp / "state"
+        self.issuer = "https://issuer.test"
+        meshroot("identity", "keygen", "--out", tmp / "issuer")
+        self.start()
+
+    def start(self):
+        self.up = self.daemon("up", "--state-dir", self.state, "--ca-listen", self._listen("ca"), "--vault-listen",
+                              self._listen("vault"), "--monitoring", "127.0.0.1:0", "--issuer",
+                              f"{self.issuer}={self.tmp}/issuer/jwks.json", "--renew-window", "500ms", "--port-file",
+                              self.tmp / "up.ports", *self.flags, port_file=self.tmp / "up.ports")
+        self.ports = self.up.ports()
+
+    def _listen(self, what):
+        """The same port after a restart, so that agents find it again."""
+        port = 0
+        if hasattr(self, "ports") and what == "vault":
+            port = self.ports["vault"].rsplit(":", 1)[1]
+        if hasattr(self, "ca_port_") and what == "ca":
+            port = self.ca_port_
+        return f"127.0.0.1:{port}"
+
+    def run(self, *args, check=True):
+        return meshroot(*args, "--state-dir", self.state, check=check)
+
+    def set_secret(self, name, file):
+        return self.run("vault", "secret", "set", "--vault-name", "meshroot", "--name", name, "--file", file)
+
+    def set_all(self, folder):
+        for s in SECRETS:
+            self.set_secret(s, folder / f"{s}.pem")
+
+    def enable(self, check=True, poll="1s"):
+        return self.run("mesh", "enable", "--key-vault-id",
+                        "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/meshroot",
+                        "--rotation-poll-interval", poll, check=check)
+
+    def status(self):
+        return json.loads(self.run("mesh", "status", "--output", "json").stdout)
+
+    def ca_port(self):
+        self.ca_port_ = self.status()["ports"]["ca"]
+        return self.ca_port_
+
+    def token(self, name, **kw):
+        out = self.tmp / f"{name}.token"
+        meshroot("identity", "token", "--key", self.tmp / "issuer/issuer-key.pem", "--issuer", self.issuer, "--identity",
+                 f"spiffe://cluster.local/ns/test/sa/{name}", "--out", out)
+        return out
+
+    def agent(self, name, *flags):
+        ports = self.tmp / f"{name}.ports"
+        d = self.daemon("agent", "run", "--dir", self.tmp / name, "--ca-addr", f"127.0.0.1:{self.ca_port()}",
+                        "--ca-root-cert", self.state / "trust/root-cert.pem", "--token-file", self.token(name),
+                        "--identity", f"spiffe://cluster.local/ns/test/sa/{name}", "--monitoring", "127.0.0.1:0",
+                        "--port-file", ports, *flags, port_file=ports)
+        d.ports()
+        return d
+
+
+@pytest.fixture
+def mesh(tmp_path, daemon):
+    return Mesh(tmp_path, daemon)
