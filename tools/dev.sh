@@ -106,7 +106,7 @@ run_tests() {
 c_files() { git ls-files 'src/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]'; }
 check_format() { c_files | xargs clang-format-14 --dry-run -Werror; }
 apply_format() { c_files | xargs clang-format-14 -i; }
-check_layers() { sh tools/layers.sh; }
+check_layers() { sh tools/layers.sh && sh tools/fences.sh; }
 check_headers() {
   local h
   for h in $(git ls-files 'src/*.h'); do
