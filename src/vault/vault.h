@@ -18,14 +18,16 @@ enum { VAULT_MAX = 16 };
 enum vault_role { VAULT_NOBODY, VAULT_READER, VAULT_SECRETS_USER, VAULT_SECRETS_OFFICER };
 
 struct vault_conf {
-    struct store *store;             /* borrowed, as all below */
+    struct loop *loop; /* borrowed, as all below; on which the store answers */
+    struct store *store;
     const struct secret *master_key; /* 32 bytes */
-    const char *names[VAULT_MAX]; /* vaults served: first label of Host; an IP address or localhost
-                                     means the first */
+    const char *names[VAULT_MAX];    /* vaults served: NAME.dns_suffix or NAME.localhost; an IP
+                                        address or localhost means the first */
     size_t names_n;
     const char *dns_suffix; /* "vault.azure.net": resource and audience in challenges */
     const char
-        *authority; /* "https://login.microsoftonline.com" or our own base URL; for the challenge */
+        *authority; /* "https://login.microsoftonline.com": in challenges to clients that came by
+                       DNS name; the others are sent to this listener's own base URL */
     const char *tenant;
     struct jwks *keys;  /* of the token endpoint */
     const char *issuer; /* exact iss */
@@ -33,6 +35,7 @@ struct vault_conf {
     enum vault_role (*role)(void *self, const char *vault, const char *oid);
     void *self;
     struct metrics *metrics;
+    uint64_t creates_per_10s, reads_per_10s; /* per vault; 0: 300 and 4000, as the service */
 };
 
 MUST_USE int vault_new(const struct vault_conf *conf, struct vault **ret, struct err *e);
