@@ -174,4 +174,7 @@ MUST_USE int plan_to_json(const struct plan *p, const struct roots *roots, char 
 MUST_USE int plan_from_json(struct span text, struct plan *ret, struct roots **ret_roots,
                             struct err *e);
 
+/* Borrowed from `roots`; NULL when it is not among them. */
+struct cert *plan_roots_find(const struct roots *roots, const uint8_t id[DIGEST_BYTES]);
+
 #endif

@@ -17,8 +17,8 @@ DEFINE_CLEANUP(json_t, json_free)
 /* -- writing -------------------------------------------------------------------------------------
  */
 
-static struct cert *
-roots_find(const struct roots *roots, const uint8_t *id)
+struct cert *
+plan_roots_find(const struct roots *roots, const uint8_t id[DIGEST_BYTES])
 {
     for (size_t i = 0; i < roots_count(roots); i++)
         if (memcmp(cert_id(roots_at(roots, i)), id, DIGEST_BYTES) == 0)
@@ -31,7 +31,7 @@ add_root(json_t *list, const struct plan_root *r, const struct roots *roots, str
 {
     char id[DIGEST_TEXT_BYTES];
     struct buf pem = BUF_INIT(PEM_MAX_BYTES);
-    struct cert *c = roots_find(roots, r->id);
+    struct cert *c = plan_roots_find(roots, r->id);
 
     hex_text(span_of(r->id, DIGEST_BYTES), id);
     if (c == NULL)

@@ -21,7 +21,10 @@ struct rotate;
 struct rotate_conf {
     struct store *store; /* borrowed, as all below */
     struct ledger *ledger;
-    struct metrics *metrics;
+    /* Tests: leaves in use from elsewhere; NULL: ledger_workloads(ledger). */
+    void (*workloads)(void *self, ledger_workload_fn *fn, void *arg);
+    void *workloads_self;
+    struct metrics *metrics;  /* may be NULL */
     const char *target_dir;   /* the CA's folder; copied */
     bool hold_replacement;    /* root replaced straight: hold it instead of staging it */
     uint64_t renew_window_ms; /* leaves of the old signer are asked to renew within this */
@@ -37,23 +40,40 @@ struct rotate_conf {
 MUST_USE int rotate_new(struct loop *l, const struct rotate_conf *conf, struct rotate **ret,
                         struct err *e);
 void rotate_free(struct rotate *r); /* NULL is fine */
+DEFINE_CLEANUP(struct rotate, rotate_free)
 
 /* What the vault holds now (sync's on_bundle). The first one ever becomes the plan. */
 void rotate_want(struct rotate *r, struct bundle *b, const struct sync_versions *v);
-/* A CA replica has loaded this (rule 1 and 2: "every replica hands out"). */
+/* A CA replica has loaded this (rules 2 and 3). To be called only when nothing of that replica can
+ * append a ledger row, or hand out a trust set, of an older generation any more: no worker is
+ * between taking an older bundle and the row of its leaf. The gates rely on it. */
 void rotate_replica(struct rotate *r, const char *replica, uint64_t generation,
                     const struct roots *roots, const uint8_t signer_id[DIGEST_BYTES]);
+/* That replica has ended for good; the gates stop waiting for it. */
+void rotate_replica_gone(struct rotate *r, const char *replica);
 /* Evidence may have changed (an acknowledgement, a row): look at the gates soon. */
 void rotate_poke(struct rotate *r);
 
 /* Takes the step that is held now, without its gate; *ret_risk (owner: caller) says who may be
- * stranded. Errors: STATE (nothing is held). */
-MUST_USE int rotate_force(struct rotate *r, json_t **ret_risk, struct err *e);
-/* mesh disable: forgets plan and wanted set (store first). Errors: SYS. */
-MUST_USE int rotate_reset(struct rotate *r, struct err *e);
-
-/* {"generation","class","step","held":{"reason","waits_for":[...]},"roots":[...],"signer":{...},"wanted":{...}}
+ * stranded: {"step","reason","detail","generation","at_risk":[as waits_for],"at_risk_total"}.
+ * Errors: STATE (nothing is held; what holds it is no gate, so that force cannot help: says what).
  */
+MUST_USE int rotate_force(struct rotate *r, json_t **ret_risk, struct err *e);
+/* mesh disable: forgets plan and wanted set (store first; waits for the disk). The set in the
+ * folder is the caller's to replace afterwards, by one of a generation above rotate_generation:
+ * workloads hold that one, and drop what is older. The next plan goes on above both. Errors: SYS.
+ */
+MUST_USE int rotate_reset(struct rotate *r, struct err *e);
+/* Of the plan in force; without one, the last there was (0: never one). */
+uint64_t rotate_generation(const struct rotate *r);
+
+/* {"generation","class","remaining","step","settled","held":null|{"reason","detail","gated",
+ * "waits_for":[{"identity","instance","why","until"}],"waits_for_total","workloads_waiting"},
+ * "roots":[{"subject","id","since","not_after"}],"signer":{"subject","id","root_id","versions"},
+ * "wanted":null|{"roots","signer","since"},"replicas":[{"name","generation","signer_id"}],
+ * "last_steps":[{"time","generation","step","class","reason","forced"}]}; times are RFC 3339 or
+ * null. "class" is of the change as it came, "remaining" of what is left of it. Without a plan
+ * "roots" is empty and "signer" null. Owner: caller; NULL: out of memory. */
 json_t *rotate_status(const struct rotate *r);
 
 #endif

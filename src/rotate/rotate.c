@@ -1,0 +1,581 @@
+#include "rotate/rotate.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "obs/log.h"
+#include "rotate/driver.h"
+
+static const char KEY_PLAN[] = "rotate/plan";
+/* The last generation of a plan that rotate_reset forgot: workloads may hold it still. */
+static const char KEY_FLOOR[] = "rotate/generation";
+
+const char *const trouble_names[TROUBLE__N] = {
+    [TROUBLE_NONE] = "none",     [TROUBLE_STORE] = "store",     [TROUBLE_TARGET] = "target",
+    [TROUBLE_SIGNER] = "signer", [TROUBLE_EXPIRED] = "expired",
+};
+
+void
+rotate_look_soon(struct rotate *r, uint64_t ms)
+{
+    timer_set(r->timer, ms);
+}
+
+void
+rotate_trouble(struct rotate *r, enum trouble what, const struct err *why)
+{
+    if (what != r->trouble || strcmp(why->msg, r->trouble_why.msg) != 0)
+        log_with(LOG_WARN, "rotate", LABELS({ "reason", trouble_names[what] }), "held: %s",
+                 why->msg);
+    r->retry_ms = r->trouble == TROUBLE_NONE ? RETRY_MIN_MS : r->retry_ms * 2;
+    if (r->retry_ms > RETRY_MAX_MS)
+        r->retry_ms = RETRY_MAX_MS;
+    r->retry_at = mono_ms() + r->retry_ms / 2 + random_below(r->retry_ms / 2 + 1);
+    r->trouble = what;
+    r->trouble_why = *why;
+}
+
+static void
+trouble_over(struct rotate *r)
+{
+    if (r->trouble != TROUBLE_NONE)
+        log_info("rotate", "no longer held by %s", trouble_names[r->trouble]);
+    r->trouble = TROUBLE_NONE;
+    r->retry_at = 0;
+}
+
+/* -- the plan and the store ----------------------------------------------------------------------
+ */
+
+static void
+plan_adopt(struct rotate *r, const struct plan *p, struct roots *take_roots, uint64_t revision)
+{
+    r->has_plan = true;
+    r->plan = *p;
+    roots_unref(r->roots);
+    r->roots = take_roots;
+    r->revision = revision;
+}
+
+static int
+plan_load(struct rotate *r, struct err *e)
+{
+    struct buf text = BUF_INIT(PLAN_JSON_BYTES);
+    struct plan p;
+    struct roots *roots = NULL;
+    uint64_t revision = 0;
+
+    int done = store_get(r->conf.store, KEY_PLAN, &text, &revision, e);
+    if (done == 0) {
+        done = plan_from_json(buf_span(&text), &p, &roots, e);
+        if (done < 0)
+            (void)err_wrap(e, "store: key %s", KEY_PLAN);
+        else
+            plan_adopt(r, &p, roots, revision);
+    } else if (done == STORE_ABSENT) {
+        r->has_plan = false;
+        r->revision = 0;
+        done = 0;
+    }
+    buf_done(&text);
+    return done;
+}
+
+static int
+floor_load(struct rotate *r, struct err *e)
+{
+    struct buf text = BUF_INIT(32);
+
+    int done = store_get(r->conf.store, KEY_FLOOR, &text, NULL, e);
+    if (done == 0 && u64_parse(buf_span(&text), 0, INT64_MAX - 1, &r->floor, e) < 0)
+        done = err_wrap(e, "store: key %s", KEY_FLOOR);
+    buf_done(&text);
+    return done < 0 ? done : 0;
+}
+
+static void
+commit_free(struct commit *c)
+{
+    roots_unref(c->roots);
+    bundle_unref(c->signer);
+    free(c);
+}
+
+/* "CN=Root A + CN=Root B"; what does not fit is left out of a log line. */
+static void
+roots_text(const struct roots *roots, struct buf *b)
+{
+    char subject[NAME_TEXT_BYTES];
+    struct err e;
+
+    for (size_t i = 0; i < roots_count(roots); i++) {
+        cert_subject_text(roots_at(roots, i), subject);
+        if (buf_addf(b, &e, "%s%s", i == 0 ? "" : " + ", subject) < 0)
+            return;
+    }
+}
+
+static void
+remember(struct rotate *r, const struct action *a)
+{
+    struct buf roots = BUF_INIT(ROOTS_TEXT_BYTES);
+    char generation[24];
+
+    r->past[r->past_n++ % HISTORY_N] =
+        (struct past){ .action = *a, .generation = r->plan.generation, .at = unix_s() };
+    (void)snprintf(generation, sizeof(generation), "%" PRIu64, r->plan.generation);
+    roots_text(r->roots, &roots);
+    log_with(a->forced ? LOG_WARN : LOG_INFO, "rotate",
+             LABELS({ "generation", generation }, { "class", a->class },
+                    { "roots", buf_text(&roots) }, { "forced", a->forced ? "true" : NULL }),
+             "%s: %s", a->step, a->why);
+    buf_done(&roots);
+    rotate_metrics_step(r, a);
+}
+
+static void
+committed(const struct err *e, uint64_t revision, void *arg)
+{
+    struct commit *c = arg;
+    struct rotate *r = c->r;
+    struct err why;
+
+    if (r == NULL) {
+        commit_free(c);
+        return;
+    }
+    r->commit = NULL;
+    if (e->code == E_NONE) {
+        plan_adopt(r, &c->next, STEAL(c->roots), revision);
+        bundle_unref(r->signer);
+        r->signer = STEAL(c->signer);
+        trouble_over(r);
+        remember(r, &c->action);
+        target_bring_up(r, true);
+    } else {
+        rotate_trouble(r, TROUBLE_STORE, e);
+        /* Somebody else drives this plan too: theirs is in force. */
+        if (e->code == E_CONFLICT && plan_load(r, &why) < 0)
+            rotate_trouble(r, TROUBLE_STORE, &why);
+        r->target_look_at = 0;
+    }
+    commit_free(c);
+    rotate_metrics(r);
+    rotate_look_soon(r, r->trouble == TROUBLE_NONE ? 0 : r->retry_ms);
+}
+
+/* Puts `next` in force: into the store now, acted on when it is durable there. */
+static int
+plan_put(struct rotate *r, const struct plan *next, struct roots *roots, struct bundle *signer,
+         const struct action *a, struct err *e)
+{
+    CLEANUP(str_freep) char *text = NULL;
+
+    TRY(plan_to_json(next, roots, &text, e));
+    struct commit *c = calloc(1, sizeof(*c));
+    if (c == NULL)
+        return err_nomem(e);
+    *c = (struct commit){ .r = r,
+                          .next = *next,
+                          .roots = roots_ref(roots),
+                          .signer = signer == NULL ? NULL : bundle_ref(signer),
+                          .action = *a };
+    const struct store_op ops[] = {
+        { .kind = STORE_EXPECT, .key = KEY_PLAN, .revision = r->revision },
+        { .kind = STORE_PUT, .key = KEY_PLAN, .value = span_str(text) },
+    };
+    int done = store_commit(r->conf.store, ops, ARRAY_LEN(ops), r->loop, committed, c, e);
+    if (done < 0) {
+        commit_free(c);
+        return done;
+    }
+    r->commit = c;
+    return 0;
+}
+
+/* -- steps ---------------------------------------------------------------------------------------
+ */
+
+static void
+each_workload(void *self, ledger_workload_fn *fn, void *arg)
+{
+    struct rotate *r = self;
+
+    if (r->conf.workloads != NULL)
+        r->conf.workloads(r->conf.workloads_self, fn, arg);
+    else
+        ledger_workloads(r->conf.ledger, fn, arg);
+}
+
+static void
+look_at_gates(struct rotate *r)
+{
+    struct plan_replica reps[REPLICAS_MAX];
+    const struct plan_settings set = { .hold_replacement = r->conf.hold_replacement,
+                                       .replicas_n = r->conf.replicas_n };
+
+    for (size_t i = 0; i < r->replicas_n; i++) {
+        reps[i] = r->replicas[i].loaded;
+        reps[i].name = r->replicas[i].name;
+    }
+    const struct plan_evidence ev = { reps, r->replicas_n, each_workload, r };
+    plan_next(&r->plan, &r->wanted, &ev, &set, &r->step);
+}
+
+/* Of the certificates of the plan and of the wanted set, those that `next` has. */
+static int
+roots_of(const struct rotate *r, const struct plan *next, struct roots **ret, struct err *e)
+{
+    struct cert *certs[ROOTS_MAX];
+    size_t n = 0;
+    CLEANUP(roots_unrefp) struct roots *all = NULL;
+    const struct roots *wanted = bundle_roots(r->want);
+
+    for (size_t i = 0; i < next->roots_n; i++) {
+        struct cert *c = plan_roots_find(wanted, next->roots[i].id);
+        if (c == NULL && r->has_plan)
+            c = plan_roots_find(r->roots, next->roots[i].id);
+        if (c == NULL)
+            return err_set(e, E_STATE, "rotate: a root of the plan has no certificate");
+        certs[n++] = c;
+    }
+    TRY(roots_from_certs(certs, n, &all, e));
+    *ret = STEAL(all);
+    return 0;
+}
+
+/* Errors: STATE (the wanted signer has expired meanwhile), SYS, LIMIT, NOMEM. */
+static int
+take(struct rotate *r, const struct plan *next, const struct action *a, struct err *e)
+{
+    CLEANUP(roots_unrefp) struct roots *roots = NULL;
+    bool moves = !r->has_plan || !plan_signer_eq(&next->signer, &r->plan.signer);
+
+    if (moves && bundle_not_after(r->want) <= unix_s())
+        return err_set(e, E_STATE, "the wanted signer's chain has expired; set a new one");
+    TRY(roots_of(r, next, &roots, e));
+    return plan_put(r, next, roots, moves ? r->want : NULL, a, e);
+}
+
+static void
+try_take(struct rotate *r, const struct plan *next, const struct action *a)
+{
+    struct err e;
+
+    if (mono_ms() < r->retry_at)
+        return;
+    if (take(r, next, a, &e) < 0)
+        rotate_trouble(r, e.code == E_STATE ? TROUBLE_EXPIRED : TROUBLE_STORE, &e);
+}
+
+static void
+see_generation(const struct ledger_workload *w, void *arg)
+{
+    uint64_t *floor = arg;
+
+    *floor = w->ack_generation > *floor ? w->ack_generation : *floor;
+    *floor = w->min_row_generation > *floor ? w->min_row_generation : *floor;
+}
+
+/* Rule 4 across a reset: what workloads hold from before must be older. */
+static uint64_t
+first_generation(struct rotate *r)
+{
+    uint64_t floor = r->floor, there = target_generation(r);
+
+    floor = there > floor ? there : floor;
+    each_workload(r, see_generation, &floor);
+    return floor + 1;
+}
+
+static void
+take_first(struct rotate *r)
+{
+    struct plan next;
+    const struct action a = { .step = "first", .class = "first", .why = "no plan was in force" };
+
+    plan_first(&r->wanted, first_generation(r), &next);
+    try_take(r, &next, &a);
+}
+
+/* The folder is newer than the plan: the store was put back to an older state. What workloads have
+ * acknowledged since is of another history, so every root counts from now. */
+static void
+take_renumber(struct rotate *r)
+{
+    struct plan next = r->plan;
+    struct action a = { .step = "renumber", .class = "none" };
+    struct err e;
+
+    next.generation = r->ahead + 1;
+    for (size_t i = 0; i < next.roots_n; i++)
+        next.roots[i].since = next.generation;
+    (void)snprintf(a.why, sizeof(a.why),
+                   "the folder held generation %" PRIu64 ", newer than the store's %" PRIu64
+                   ": the plan goes on above both",
+                   r->ahead, r->plan.generation);
+    if (mono_ms() >= r->retry_at && plan_put(r, &next, r->roots, NULL, &a, &e) < 0)
+        rotate_trouble(r, TROUBLE_STORE, &e);
+}
+
+static void
+take_step(struct rotate *r)
+{
+    struct action a = { .step = plan_step_name(r->step.kind),
+                        .class = plan_class_name(r->want_class) };
+    bool same_root = memcmp(r->step.next.signer.root_id, r->plan.signer.root_id, DIGEST_BYTES) == 0;
+
+    (void)snprintf(a.why, sizeof(a.why), "%s",
+                   r->step.kind == STEP_MOVE_SIGNER && same_root
+                       ? "the new intermediate is under the same root, which everyone trusts"
+                       : plan_step_why(r->step.kind));
+    try_take(r, &r->step.next, &a);
+}
+
+void
+rotate_look(void *arg)
+{
+    struct rotate *r = arg;
+    bool waits = false;
+
+    r->poked = false;
+    if (r->commit != NULL)
+        return;
+    if (r->has_plan && (r->lagging || mono_ms() >= r->target_look_at))
+        target_bring_up(r, true);
+    if (r->has_plan && !r->lagging &&
+        (r->trouble == TROUBLE_TARGET || r->trouble == TROUBLE_SIGNER))
+        trouble_over(r);
+
+    if (r->has_plan && r->lagging) {
+        waits = true;
+        if (r->ahead != 0)
+            take_renumber(r);
+    } else if (r->want != NULL && !r->has_plan) {
+        waits = true;
+        take_first(r);
+    } else if (r->want != NULL) {
+        look_at_gates(r);
+        waits = r->step.kind != STEP_NONE;
+        if (r->step.kind == STEP_HELD)
+            rotate_log_held(r);
+        if (r->step.kind == STEP_HELD || r->step.kind == STEP_NONE)
+            trouble_over(r); /* nothing is to be stored now */
+        else
+            take_step(r);
+    }
+    rotate_metrics(r);
+    if (r->commit == NULL)
+        rotate_look_soon(r, waits ? GATE_LOOK_MS : TARGET_LOOK_MS);
+}
+
+/* -- public --------------------------------------------------------------------------------------
+ */
+
+int
+rotate_new(struct loop *l, const struct rotate_conf *conf, struct rotate **ret, struct err *e)
+{
+    CLEANUP(rotate_freep) struct rotate *r = calloc(1, sizeof(*r));
+
+    if (r == NULL)
+        return err_nomem(e);
+    r->loop = l;
+    r->conf = *conf;
+    r->conf.target_dir = NULL;
+    TRY(str_dup(span_str(conf->target_dir), &r->target_dir, e));
+    TRY(timer_new(l, rotate_look, r, &r->timer, e));
+    TRY(floor_load(r, e));
+    TRY(plan_load(r, e));
+    if (r->has_plan)
+        target_bring_up(r, false);
+    rotate_metrics(r);
+    rotate_look_soon(r, 0);
+    *ret = STEAL(r);
+    return 0;
+}
+
+void
+rotate_free(struct rotate *r)
+{
+    if (r == NULL)
+        return;
+    if (r->commit != NULL)
+        r->commit->r = NULL;
+    if (r->fetch != NULL)
+        r->fetch->r = NULL;
+    timer_free(r->timer);
+    roots_unref(r->roots);
+    bundle_unref(r->signer);
+    bundle_unref(r->want);
+    free(r->target_dir);
+    free(r);
+}
+
+void
+rotate_want(struct rotate *r, struct bundle *b, const struct sync_versions *v)
+{
+    const struct roots *roots = bundle_roots(b);
+    struct bundle *before = r->want;
+
+    r->want = bundle_ref(b);
+    bundle_unref(before);
+    memset(&r->wanted, 0, sizeof(r->wanted));
+    r->wanted.roots_n = roots_count(roots);
+    for (size_t i = 0; i < r->wanted.roots_n; i++)
+        memcpy(r->wanted.roots[i], cert_id(roots_at(roots, i)), DIGEST_BYTES);
+    signer_of(b, v, &r->wanted.signer);
+    r->want_at = unix_s();
+    r->want_class = r->has_plan ? plan_classify(&r->plan, &r->wanted) : CLASS_NONE;
+    if (r->has_plan)
+        log_with(r->want_class == CLASS_NONE ? LOG_DEBUG : LOG_INFO, "rotate",
+                 LABELS({ "class", plan_class_name(r->want_class) }), "the vault's set changed: %s",
+                 plan_class_text(r->want_class));
+    r->retry_at = 0; /* a new set is tried at once */
+    rotate_look_soon(r, 0);
+}
+
+static struct replica *
+replica_find(struct rotate *r, const char *name)
+{
+    for (size_t i = 0; i < r->replicas_n; i++)
+        if (strcmp(r->replicas[i].name, name) == 0)
+            return &r->replicas[i];
+    return NULL;
+}
+
+void
+rotate_replica(struct rotate *r, const char *replica, uint64_t generation,
+               const struct roots *roots, const uint8_t signer_id[DIGEST_BYTES])
+{
+    struct replica *p = replica_find(r, replica);
+
+    if (strlen(replica) >= REPLICA_NAME_BYTES || (p == NULL && r->replicas_n == REPLICAS_MAX)) {
+        log_warn("rotate", "CA replica %.*s is not taken: its name is too long, or there are %d",
+                 (int)REPLICA_NAME_BYTES, replica, (int)REPLICAS_MAX);
+        return;
+    }
+    if (p == NULL) {
+        p = &r->replicas[r->replicas_n++];
+        (void)snprintf(p->name, sizeof(p->name), "%s", replica);
+    }
+    p->loaded = (struct plan_replica){ .generation = generation, .roots_n = roots_count(roots) };
+    for (size_t i = 0; i < p->loaded.roots_n; i++)
+        memcpy(p->loaded.roots[i], cert_id(roots_at(roots, i)), DIGEST_BYTES);
+    memcpy(p->loaded.signer_id, signer_id, DIGEST_BYTES);
+    rotate_look_soon(r, 0);
+}
+
+void
+rotate_replica_gone(struct rotate *r, const char *replica)
+{
+    struct replica *p = replica_find(r, replica);
+
+    if (p == NULL)
+        return;
+    *p = r->replicas[--r->replicas_n];
+    rotate_look_soon(r, 0);
+}
+
+void
+rotate_poke(struct rotate *r)
+{
+    /* A settled fleet acknowledges and renews all the time; only a held step is waiting for it. */
+    if (r->step.kind == STEP_HELD && !r->poked) {
+        r->poked = true;
+        rotate_look_soon(r, POKE_MS);
+    }
+}
+
+static int
+force_refused(struct rotate *r, struct err *e)
+{
+    if (r->commit != NULL)
+        return err_set(e, E_STATE, "rotate: a step is being taken just now; look again");
+    if (!r->has_plan || r->want == NULL)
+        return err_set(e, E_STATE, "rotate: nothing is held: no set has come from the vault yet");
+    if (r->lagging || r->trouble != TROUBLE_NONE)
+        return err_set(e, E_STATE, "rotate: this cannot be forced: %s",
+                       r->trouble == TROUBLE_NONE ? "the last step is not in the CA's folder yet"
+                                                  : r->trouble_why.msg);
+    look_at_gates(r);
+    if (r->step.kind != STEP_HELD)
+        return err_set(e, E_STATE, "rotate: nothing is held");
+    if (r->step.hold == HOLD_ROOTS_MAX)
+        return err_set(e, E_STATE, "rotate: this cannot be forced: %s", r->step.detail);
+    return 0;
+}
+
+int
+rotate_force(struct rotate *r, json_t **ret_risk, struct err *e)
+{
+    struct action a = { .class = plan_class_name(r->want_class), .forced = true };
+
+    TRY(force_refused(r, e));
+    a.step = plan_step_name(r->step.gated);
+    (void)snprintf(a.why, sizeof(a.why), "forced past its gate (%s)", plan_hold_name(r->step.hold));
+    json_t *risk = json_pack(
+        "{s:s, s:s, s:s, s:I, s:o, s:I}", "step", a.step, "reason", plan_hold_name(r->step.hold),
+        "detail", r->step.detail, "generation", (json_int_t)r->step.next.generation, "at_risk",
+        waits_to_json(&r->step), "at_risk_total", (json_int_t)r->step.waits_total);
+    if (risk == NULL)
+        return err_nomem(e);
+    int done = take(r, &r->step.next, &a, e);
+    if (done < 0) {
+        json_decref(risk);
+        return done;
+    }
+    log_with(LOG_WARN, "rotate", LABELS({ "step", a.step }),
+             "FORCED past its gate, %zu may be stranded: %s", r->step.waits_total, r->step.detail);
+    for (size_t i = 0; i < r->step.waits_n; i++)
+        log_with(LOG_WARN, "rotate", LABELS({ "instance", r->step.waits[i].instance }),
+                 "at risk: %s %s", r->step.waits[i].identity, r->step.waits[i].why);
+    *ret_risk = risk;
+    return 0;
+}
+
+uint64_t
+rotate_generation(const struct rotate *r)
+{
+    return r->has_plan ? r->plan.generation : r->floor;
+}
+
+int
+rotate_reset(struct rotate *r, struct err *e)
+{
+    char floor[24];
+    uint64_t generation = r->has_plan ? r->plan.generation : 0;
+
+    if (r->commit != NULL && r->commit->next.generation > generation)
+        generation = r->commit->next.generation;
+    (void)snprintf(floor, sizeof(floor), "%" PRIu64, generation);
+    const struct store_op ops[] = {
+        { .kind = STORE_PUT, .key = KEY_FLOOR, .value = span_str(floor) },
+        { .kind = STORE_DELETE, .key = KEY_PLAN },
+    };
+    if (generation > 0) {
+        uint64_t revision;
+        TRY(store_commit_wait(r->conf.store, ops, ARRAY_LEN(ops), &revision, e));
+    }
+    if (r->commit != NULL)
+        r->commit->r = NULL; /* it was queued before, so it is undone already */
+    if (r->fetch != NULL)
+        r->fetch->r = NULL;
+    r->commit = NULL;
+    r->fetch = NULL;
+    r->has_plan = r->lagging = false;
+    r->floor = generation > r->floor ? generation : r->floor;
+    r->revision = r->ahead = 0;
+    bundle_unref(STEAL(r->want));
+    bundle_unref(STEAL(r->signer));
+    roots_unref(STEAL(r->roots));
+    r->replicas_n = 0;
+    r->step.kind = STEP_NONE;
+    trouble_over(r);
+    log_info("rotate", "reset: generation %" PRIu64 " and the wanted set are forgotten",
+             generation);
+    rotate_metrics(r);
+    return 0;
+}

@@ -1,0 +1,184 @@
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "obs/log.h"
+#include "rotate/driver.h"
+
+enum { SET_FILES = PART__N + 1 };
+
+/* Two bundles that sign alike have the same certificate and present the same chain. */
+void
+signer_of(const struct bundle *b, const struct sync_versions *v, struct plan_signer *ret)
+{
+    uint8_t ids[CHAIN_MAX * DIGEST_BYTES];
+    size_t n = 0;
+
+    memset(ret, 0, sizeof(*ret));
+    memcpy(ret->id, cert_id(bundle_signer(b)), DIGEST_BYTES);
+    memcpy(ret->root_id, cert_id(bundle_signer_root(b)), DIGEST_BYTES);
+    for (size_t i = 0; i < bundle_chain_count(b) && i < CHAIN_MAX; i++) {
+        memcpy(ids + n, cert_id(bundle_chain_at(b, i)), DIGEST_BYTES);
+        n += DIGEST_BYTES;
+    }
+    digest(span_of(ids, n), ret->chain_id);
+    if (v != NULL)
+        ret->versions = *v;
+}
+
+/* Without the root: a signer whose root was renewed with the same key chains to either, and which
+ * one a bundle names depends on the other roots beside it. The plan says which one is meant. */
+static bool
+signs_as_planned(struct rotate *r, const struct bundle *b)
+{
+    struct plan_signer s;
+
+    if (b == NULL)
+        return false;
+    signer_of(b, NULL, &s);
+    bool same = memcmp(s.id, r->plan.signer.id, DIGEST_BYTES) == 0 &&
+                memcmp(s.chain_id, r->plan.signer.chain_id, DIGEST_BYTES) == 0;
+    if (same)
+        cert_subject_text(bundle_signer(b), r->signer_subject);
+    return same;
+}
+
+/* r: 0; SET_ABSENT. Errors: as fileset_read, set_parse. */
+static int
+target_read(const struct rotate *r, struct bundle **ret, struct set_manifest *ret_m, struct err *e)
+{
+    struct buf bufs[SET_FILES];
+    bool present[SET_FILES] = { false };
+
+    for (size_t i = 0; i < SET_FILES; i++)
+        bufs[i] = BUF_INIT(PEM_MAX_BYTES);
+    int done = fileset_read(r->target_dir, set_file_names, SET_FILES, bufs, present, e);
+    if (done == FILE_ABSENT)
+        done = SET_ABSENT;
+    else if (done == 0)
+        done = set_parse(bufs, present, ret, ret_m, e);
+    for (size_t i = 0; i < SET_FILES; i++)
+        buf_wipe(&bufs[i]);
+    return done;
+}
+
+uint64_t
+target_generation(const struct rotate *r)
+{
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    struct set_manifest m = { .generation = 0 };
+    struct err e;
+
+    return target_read(r, &b, &m, &e) == 0 ? m.generation : 0;
+}
+
+static int
+target_write(struct rotate *r, const struct bundle *signer, struct err *e)
+{
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    struct set_manifest m = { .generation = r->plan.generation,
+                              .versions = r->plan.signer.versions,
+                              .renew_window_ms = r->conf.renew_window_ms };
+
+    TRY(bundle_with_roots(signer, r->roots, &b, e));
+    TRY(set_write(r->target_dir, b, &m, e));
+    return 0;
+}
+
+static void
+fetched(struct bundle *b, const struct err *why, void *arg)
+{
+    struct fetch *f = arg;
+    struct rotate *r = f->r;
+
+    free(f);
+    if (r == NULL)
+        return;
+    r->fetch = NULL;
+    if (b == NULL) {
+        rotate_trouble(r, TROUBLE_SIGNER, why);
+    } else if (!signs_as_planned(r, b)) {
+        struct err e;
+        (void)err_set(&e, E_CONFLICT,
+                      "the vault's pinned versions are not the signer of generation %" PRIu64,
+                      r->plan.generation);
+        rotate_trouble(r, TROUBLE_SIGNER, &e);
+    } else {
+        bundle_unref(r->signer);
+        r->signer = bundle_ref(b);
+        target_bring_up(r, false);
+    }
+    rotate_look_soon(r, 0);
+}
+
+static void
+fetch_signer(struct rotate *r)
+{
+    struct err e;
+    int done;
+
+    if (r->fetch != NULL || mono_ms() < r->retry_at)
+        return;
+    if (r->conf.fetch == NULL) {
+        (void)err_set(&e, E_STATE,
+                      "the folder %s does not hold the signer of generation %" PRIu64
+                      ", and no vault is configured to fetch it from",
+                      r->target_dir, r->plan.generation);
+        rotate_trouble(r, TROUBLE_SIGNER, &e);
+        return;
+    }
+    struct fetch *f = calloc(1, sizeof(*f));
+    if (f == NULL) {
+        (void)err_nomem(&e);
+        rotate_trouble(r, TROUBLE_SIGNER, &e);
+        return;
+    }
+    f->r = r;
+    r->fetch = f;
+    done = r->conf.fetch(r->conf.self, &r->plan.signer.versions, fetched, f, &e);
+    if (done < 0) {
+        r->fetch = NULL;
+        free(f);
+        rotate_trouble(r, TROUBLE_SIGNER, &e);
+    }
+}
+
+void
+target_bring_up(struct rotate *r, bool may_fetch)
+{
+    CLEANUP(bundle_unrefp) struct bundle *there = NULL;
+    struct set_manifest m = { .generation = 0 };
+    bool was_lagging = r->lagging;
+    struct err e;
+    int read = target_read(r, &there, &m, &e);
+
+    r->target_look_at = mono_ms() + TARGET_LOOK_MS;
+    r->ahead = read == 0 && m.generation > r->plan.generation ? m.generation : 0;
+    r->lagging = read != 0 || m.generation != r->plan.generation || !signs_as_planned(r, there) ||
+                 !roots_equal(bundle_roots(there), r->roots);
+    if (!r->lagging || r->ahead != 0)
+        return;
+    if (read < 0 && !was_lagging)
+        log_warn("rotate", "the set in %s cannot be used and is written anew: %s", r->target_dir,
+                 e.msg);
+
+    const struct bundle *signer = NULL;
+    const struct bundle *sources[] = { r->signer, there, r->want };
+    for (size_t i = 0; i < ARRAY_LEN(sources) && signer == NULL; i++)
+        signer = signs_as_planned(r, sources[i]) ? sources[i] : NULL;
+    if (signer == NULL) {
+        if (may_fetch)
+            fetch_signer(r);
+        return;
+    }
+    if (r->trouble == TROUBLE_TARGET && mono_ms() < r->retry_at)
+        return;
+    if (target_write(r, signer, &e) < 0) {
+        rotate_trouble(r, TROUBLE_TARGET, &e);
+        return;
+    }
+    r->lagging = false;
+    bundle_unref(STEAL(r->signer)); /* its key is in the folder now */
+    log_info("rotate", "generation %" PRIu64 " is in %s", r->plan.generation, r->target_dir);
+}
