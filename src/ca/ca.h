@@ -40,7 +40,9 @@ struct ca_conf {
     uint64_t reread_ms;    /* content re-read interval */
     struct ledger *ledger; /* borrowed */
     struct metrics *metrics;
-    const char *replica; /* this replica's name */
+    const char *replica;   /* this replica's name */
+    const char *trust_dir; /* where root-cert.pem, what callers verify us with, and the local
+                              generation are written at each load; NULL: nowhere */
     /* A set was loaded. */
     void (*on_loaded)(uint64_t generation, const struct roots *roots,
                       const uint8_t signer_id[DIGEST_BYTES], void *arg);
@@ -49,8 +51,13 @@ struct ca_conf {
     void *arg;
 };
 
+/* Texts in `conf` are copied. Binds at once; answers from the first set on. Errors: SYS (the
+ * address is in use), INVAL, NOMEM. */
 MUST_USE int ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *e);
-void ca_free(struct ca *c); /* stops the workers; NULL is fine */
+/* Stops listening, lets calls under way finish (CA_DRAIN_MS at most), stops the workers. Blocks for
+ * that long. NULL is fine. */
+enum { CA_DRAIN_MS = 3000 };
+void ca_free(struct ca *c);
 uint16_t ca_port(const struct ca *c);
 /* True once a set is loaded and calls are answered. */
 bool ca_is_ready(const struct ca *c);

@@ -4,6 +4,7 @@
 
 #include "cmd/tool.h"
 
+extern const struct command cmd_ca_serve;
 extern const struct command cmd_version;
 
 #endif

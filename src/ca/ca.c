@@ -1,0 +1,260 @@
+/* ca.c - start, stop, and what the control loop does between reloads. */
+#include "ca/ca.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "ca/room.h"
+#include "net/addr.h"
+#include "obs/log.h"
+
+/* A copy of a text of the caller's, owned by `c`. */
+static int
+text_keep(struct ca *c, const char **at, struct err *e)
+{
+    if (*at == NULL)
+        return 0;
+    if (c->texts_n == CA_TEXTS_MAX)
+        return err_set(e, E_LIMIT, "too many names in the CA's settings");
+    TRY(str_dup(span_str(*at), &c->texts[c->texts_n], e));
+    *at = c->texts[c->texts_n++];
+    return 0;
+}
+
+static int
+texts_keep(struct ca *c, struct err *e)
+{
+    struct ca_conf *k = &c->conf;
+
+    TRY(text_keep(c, &k->dir, e));
+    TRY(text_keep(c, &k->self_signed_dir, e));
+    TRY(text_keep(c, &k->trust_dir, e));
+    TRY(text_keep(c, &k->listen, e));
+    TRY(text_keep(c, &k->trust_domain, e));
+    TRY(text_keep(c, &k->replica, e));
+    for (size_t i = 0; i < k->issuers_n; i++) {
+        TRY(text_keep(c, &k->issuers[i].issuer, e));
+        TRY(text_keep(c, &k->issuers[i].jwks, e));
+        TRY(text_keep(c, &k->issuers[i].ca_file, e));
+    }
+    for (size_t i = 0; i < JWT_AUDIENCES && k->audiences[i] != NULL; i++)
+        TRY(text_keep(c, &k->audiences[i], e));
+    for (size_t i = 0; i < k->dns_names_n; i++)
+        TRY(text_keep(c, &k->dns_names[i], e));
+    return 0;
+}
+
+static int
+conf_check(struct ca_conf *k, struct err *e)
+{
+    if (k->workers < 1 || k->workers > CA_WORKERS_MAX)
+        return err_set(e, E_INVAL, "the CA has 1 to %d workers", CA_WORKERS_MAX);
+    if (k->issuers_n > CA_JWKS_MAX || k->dns_names_n < 1 || k->dns_names_n > CA_DNS_MAX)
+        return err_set(e, E_INVAL, "the CA takes up to %d issuers and 1 to %d names of its own",
+                       CA_JWKS_MAX, CA_DNS_MAX);
+    if (k->default_ttl_ms < 1000 || k->default_ttl_ms > k->max_ttl_ms)
+        return err_set(e, E_INVAL,
+                       "the default leaf lifetime is at least 1 s and no longer than "
+                       "the maximum");
+    if (k->audiences[0] == NULL)
+        k->audiences[0] = "istio-ca";
+    if (k->reread_ms == 0)
+        k->reread_ms = 5000;
+    return trust_domain_check(k->trust_domain, e);
+}
+
+/* -- calls from the workers -- */
+
+static void
+on_evidence(void *arg)
+{
+    struct ca *c = arg;
+
+    atomic_store(&c->evidence_posted, false);
+    if (c->conf.on_evidence != NULL && !c->is_closed)
+        c->conf.on_evidence(c->conf.arg);
+}
+
+void
+ca_evidence(struct ca *c)
+{
+    struct err e;
+
+    if (c->conf.on_evidence == NULL || atomic_exchange(&c->evidence_posted, true))
+        return;
+    if (loop_post(c->loop, on_evidence, c, &e) < 0)
+        atomic_store(&c->evidence_posted, false);
+}
+
+static void
+on_unknown_kid(void *arg)
+{
+    struct ca *c = arg;
+
+    atomic_store(&c->kid_posted, false);
+    for (size_t i = 0; i < c->conf.issuers_n && !c->is_closed; i++)
+        if (c->jwks[i].source != NULL)
+            jwks_source_unknown_kid(c->jwks[i].source);
+}
+
+void
+ca_unknown_kid(struct ca *c)
+{
+    struct err e;
+
+    if (atomic_exchange(&c->kid_posted, true))
+        return;
+    if (loop_post(c->loop, on_unknown_kid, c, &e) < 0)
+        atomic_store(&c->kid_posted, false);
+}
+
+/* -- the control loop -- */
+
+static void
+on_keys(struct jwks *keys, void *arg)
+{
+    struct ca_jwks *j = arg;
+    struct jwks *old = j->keys;
+
+    j->keys = jwks_ref(keys);
+    ca_load_keys(j->ca);
+    jwks_unref(old);
+}
+
+static void
+on_tick(void *arg)
+{
+    struct ca *c = arg;
+
+    timer_set(c->tick, CA_TICK_MS);
+    ca_load_after_disable(c);
+    if (c->view == NULL)
+        return;
+    if (c->server.half_life <= unix_s() && c->view->not_after > unix_s())
+        ca_load_server_cert(c);
+    ca_metrics_expiry(c);
+}
+
+static int
+listeners_open(struct ca *c, struct err *e)
+{
+    struct addr a;
+
+    TRY(addr_parse(c->conf.listen, &a, e));
+    for (; c->workers_n < c->conf.workers; c->workers_n++) {
+        int fd;
+
+        TRY(addr_listen(&a, true, &fd, &a.port, e));
+        if (ca_worker_start(c, &c->workers[c->workers_n], fd, e) < 0) {
+            c->workers_n++; /* half-made: ca_free joins and closes it */
+            return -(int)e->code;
+        }
+    }
+    c->port = a.port;
+    return 0;
+}
+
+static int
+sources_open(struct ca *c, struct err *e)
+{
+    struct filewatch_conf files = { .dir = c->conf.dir,
+                                    .names = set_file_names,
+                                    .n = PART__N + 1,
+                                    .max_file_bytes = FILESET_MAX_FILE_BYTES,
+                                    .interval_ms = c->conf.reread_ms,
+                                    .use_events = true,
+                                    .on_change = ca_load_changed,
+                                    .on_error = ca_load_failed,
+                                    .arg = c };
+
+    for (size_t i = 0; i < c->conf.issuers_n; i++) {
+        struct jwks_source_conf k = { .location = c->conf.issuers[i].jwks,
+                                      .ca_file = c->conf.issuers[i].ca_file,
+                                      .on_change = on_keys,
+                                      .arg = &c->jwks[i] };
+
+        c->jwks[i] = (struct ca_jwks){ .ca = c, .index = i };
+        TRY(jwks_source_new(c->loop, &k, &c->jwks[i].source, e));
+    }
+    TRY(timer_new(c->loop, on_tick, c, &c->tick, e));
+    timer_set(c->tick, CA_TICK_MS);
+    TRY(filewatch_new(c->loop, &files, &c->watch, e));
+    log_info("", "Added cacerts files watcher at %s", c->conf.dir);
+    return 0;
+}
+
+static void
+on_last_post(void *arg)
+{
+    struct ca *c = arg;
+
+    for (size_t i = 0; i < c->texts_n; i++)
+        free(c->texts[i]);
+    free(c);
+}
+
+DEFINE_CLEANUP(struct ca, ca_free)
+
+int
+ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *e)
+{
+    CLEANUP(ca_freep) struct ca *c = calloc(1, sizeof(*c));
+
+    if (c == NULL)
+        return err_nomem(e);
+    c->loop = l;
+    c->conf = *conf;
+    TRY(conf_check(&c->conf, e));
+    TRY(texts_keep(c, e));
+    TRY(listeners_open(c, e));
+    TRY(sources_open(c, e));
+    *ret = STEAL(c);
+    return 0;
+}
+
+void
+ca_free(struct ca *c)
+{
+    if (c == NULL)
+        return;
+    filewatch_free(c->watch);
+    timer_free(c->tick);
+    for (size_t i = 0; i < CA_JWKS_MAX; i++)
+        jwks_source_free(c->jwks[i].source);
+    for (size_t i = 0; i < c->workers_n; i++)
+        ca_worker_stop(&c->workers[i]);
+    for (size_t i = 0; i < c->workers_n; i++)
+        ca_worker_join(&c->workers[i]);
+    ca_view_unref(c->view);
+    tls_conf_unref(c->tls);
+    ca_server_cert_done(&c->server);
+    bundle_unref(c->loaded.bundle);
+    for (size_t i = 0; i < CA_JWKS_MAX; i++)
+        jwks_unref(c->jwks[i].keys);
+    c->is_closed = true;
+    /* a worker's call may still wait in the control loop: ours comes after it */
+    struct err e;
+    if (loop_post(c->loop, on_last_post, c, &e) < 0)
+        log_error("", "the CA's memory is not given back: %s", e.msg);
+}
+
+uint16_t
+ca_port(const struct ca *c)
+{
+    return c->port;
+}
+
+bool
+ca_is_ready(const struct ca *c)
+{
+    return c->view != NULL && c->view->not_after > unix_s();
+}
+
+void
+ca_poke(struct ca *c)
+{
+    filewatch_poke(c->watch);
+    ca_load_after_disable(c);
+}

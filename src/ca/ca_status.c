@@ -1,0 +1,92 @@
+/* ca_status.c - what is in force, for people and for mesh status. */
+#include "base/clock.h"
+#include "base/str.h"
+#include "ca/room.h"
+
+static const char *const mode_names[] = { [CA_MODE_NONE] = "none",
+                                          [CA_MODE_PLUGGED_IN] = "plugged-in",
+                                          [CA_MODE_SELF_SIGNED] = "self-signed" };
+
+static json_t *
+cert_json(const struct cert *c)
+{
+    char subject[NAME_TEXT_BYTES], issuer[NAME_TEXT_BYTES], serial[SERIAL_TEXT_BYTES],
+        id[DIGEST_TEXT_BYTES], from[RFC3339_BYTES], to[RFC3339_BYTES];
+
+    cert_subject_text(c, subject);
+    cert_issuer_text(c, issuer);
+    cert_serial_text(c, serial);
+    hex_text(span_of(cert_id(c), DIGEST_BYTES), id);
+    rfc3339_s(cert_not_before(c), from);
+    rfc3339_s(cert_not_after(c), to);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "subject", subject, "issuer", issuer,
+                     "serial", serial, "id", id, "not_before", from, "not_after", to);
+}
+
+static json_t *
+roots_json(struct roots *r)
+{
+    json_t *a = json_array();
+
+    for (size_t i = 0; i < roots_count(r); i++)
+        (void)json_array_append_new(a, cert_json(roots_at(r, i)));
+    return a;
+}
+
+static json_t *
+chain_json(const struct bundle *b)
+{
+    json_t *a = json_array();
+
+    for (size_t i = 0; i < bundle_chain_count(b); i++)
+        (void)json_array_append_new(a, cert_json(bundle_chain_at(b, i)));
+    return a;
+}
+
+static json_t *
+versions_json(const struct sync_versions *v)
+{
+    json_t *o = json_object();
+
+    for (size_t i = 0; i < PART__N; i++)
+        if (v->v[i][0] != '\0')
+            (void)json_object_set_new(o, bundle_secret_names[i], json_string(v->v[i]));
+    return o;
+}
+
+static json_t *
+id_json(const uint8_t id[DIGEST_BYTES])
+{
+    char text[DIGEST_TEXT_BYTES];
+
+    hex_text(span_of(id, DIGEST_BYTES), text);
+    return json_string(text);
+}
+
+json_t *
+ca_status(const struct ca *c)
+{
+    const struct ca_loaded *l = &c->loaded;
+    json_t *o =
+        json_pack("{s:s, s:I, s:s, s:I, s:b, s:I}", "mode", mode_names[l->mode], "generation",
+                  (json_int_t)l->generation, "trust_domain", c->conf.trust_domain,
+                  "agents_connected", (json_int_t)atomic_load(&c->watchers_n), "ready",
+                  ca_is_ready(c), "port", (json_int_t)c->port);
+
+    if (o == NULL)
+        return json_object();
+    if (c->conf.replica != NULL)
+        (void)json_object_set_new(o, "replica", json_string(c->conf.replica));
+    (void)json_object_set_new(o, "refused",
+                              c->refused[0] == '\0' ? json_null() : json_string(c->refused));
+    (void)json_object_set_new(o, "present", id_json(filewatch_present_id(c->watch)));
+    (void)json_object_set_new(o, "loaded", id_json(c->loaded_id));
+    if (l->bundle == NULL)
+        return o;
+    (void)json_object_set_new(o, "versions", versions_json(&l->manifest.versions));
+    (void)json_object_set_new(o, "roots", roots_json(bundle_roots(l->bundle)));
+    (void)json_object_set_new(o, "intermediate", cert_json(bundle_signer(l->bundle)));
+    (void)json_object_set_new(o, "chain", chain_json(l->bundle));
+    (void)json_object_set_new(o, "server", cert_json(c->server.leaf));
+    return o;
+}

@@ -1,0 +1,276 @@
+/* create_certificate.c - one CSR in, one chain out; the row is durable before the leaf leaves.
+ *
+ * The call's view is taken once: identity, template, ledger row and answer are of one generation
+ * even when a reload falls in between. Source: specs/istio-ca.md 1.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "ca/room.h"
+#include "ca/wire.h"
+#include "obs/log.h"
+
+static const char method_name[] = "CreateCertificate";
+
+struct issue {
+    struct ca_worker *worker;
+    struct ca_view *view;   /* a reference */
+    struct grpc_call *call; /* NULL: the client has gone */
+    uint64_t start_us;
+    struct ca_caller caller;
+    const char *sans[1];
+    struct leaf_request request;
+    struct buf csr; /* DER; request.spki points into it */
+    struct ledger_row row;
+    uint8_t tbs[TBS_MAX_BYTES], leaf[LEAF_MAX_BYTES];
+    size_t tbs_n, leaf_n;
+};
+
+static void
+issue_free(struct issue *q)
+{
+    if (q == NULL)
+        return;
+    buf_done(&q->csr);
+    ca_view_unref(q->view);
+    free(q);
+}
+
+static void
+on_gone(void *arg)
+{
+    struct issue *q = arg;
+
+    q->call = NULL; /* the ledger's answer frees it */
+}
+
+/* Ends the call, counts it, lets go of everything. */
+static void
+issue_end(struct issue *q, int code, const char *msg)
+{
+    struct ca *ca = q->worker->ca;
+
+    if (q->call != NULL) {
+        ca_metrics_handled(ca, method_name, code, q->start_us);
+        grpc_finish(q->call, code, msg);
+    } else {
+        ca_metrics_handled(ca, method_name, GRPC_CANCELLED, q->start_us);
+    }
+    issue_free(q);
+}
+
+/* Source: specs/istio-ca.md 1.5. */
+static void
+issue_refuse(struct issue *q, int code, const char *kind, const struct err *why)
+{
+    struct ca *ca = q->worker->ca;
+    char msg[ERR_MSG_BYTES + 32], labels[64];
+
+    (void)snprintf(msg, sizeof(msg), "CSR signing error (%s)", why->msg);
+    (void)snprintf(labels, sizeof(labels), "error=\"%s\"", kind);
+    metric_add(ca->conf.metrics, &ca_m_sign_error, labels, 1);
+    log_with(LOG_ERROR, "serverca",
+             LABELS({ "client", q->call == NULL ? NULL : grpc_peer_addr(q->call) },
+                    { "id", q->caller.identity }),
+             "CSR signing error: %s", why->msg);
+    issue_end(q, code, msg);
+}
+
+/* -- the answer -- */
+
+static int
+answer_build(const struct issue *q, struct buf *b, struct err *e)
+{
+    CLEANUP(buf_done) struct buf pem = BUF_INIT(2 * LEAF_MAX_BYTES);
+
+    TRY(leaf_to_pem(span_of(q->leaf, q->leaf_n), &pem, e));
+    TRY(wire_answer_add(b, buf_span(&pem), e));
+    return buf_add(b, buf_span(&q->view->answer_tail), e);
+}
+
+static void
+answer(struct issue *q)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT(2 * LEAF_MAX_BYTES + 16 + q->view->answer_tail.n);
+    struct err e;
+
+    metric_add(q->worker->ca->conf.metrics, &ca_m_issued, "", 1);
+    if (q->call == NULL) {
+        issue_end(q, GRPC_CANCELLED, NULL);
+        return;
+    }
+    if (answer_build(q, &b, &e) < 0 ||
+        grpc_trailer(q->call, "meshroot-generation", q->view->generation_text, &e) < 0 ||
+        grpc_send(q->call, buf_span(&b), &e) < 0)
+        issue_end(q, err_meaning(e.code)->grpc_code, e.msg);
+    else
+        issue_end(q, GRPC_OK, NULL);
+}
+
+static void
+on_row(const struct err *e, void *arg)
+{
+    struct issue *q = arg;
+    struct ca_worker *w = q->worker;
+
+    w->pending--;
+    if (e->code != E_NONE) {
+        log_error("serverca", "a leaf is held back, its row is not in the ledger: %s", e->msg);
+        issue_end(q, GRPC_UNAVAILABLE, "the ledger cannot record the certificate; try again");
+    } else {
+        ca_evidence(w->ca);
+        answer(q);
+    }
+    ca_worker_quit_if_idle(w);
+}
+
+/* -- the leaf -- */
+
+static void
+row_fill(struct issue *q)
+{
+    struct ledger_row *r = &q->row;
+    const struct leaf_request *l = &q->request;
+    struct span serial = span_of(l->serial, sizeof(l->serial));
+
+    while (serial.n > 1 && serial.p[0] == 0)
+        serial = span_skip(serial, 1);
+    memcpy(r->serial, serial.p, r->serial_n = serial.n);
+    (void)snprintf(r->identity, sizeof(r->identity), "%s", q->caller.identity);
+    (void)snprintf(r->auth, sizeof(r->auth), "%s", q->caller.auth);
+    memcpy(r->signer_id, cert_id(bundle_signer(q->view->bundle)), DIGEST_BYTES);
+    memcpy(r->root_id, cert_id(bundle_signer_root(q->view->bundle)), DIGEST_BYTES);
+    r->not_before = l->not_before;
+    r->not_after = l->not_after;
+    r->issued = unix_s();
+    r->generation = q->view->generation;
+}
+
+static void
+on_signed(struct span signature, const struct err *why, void *arg)
+{
+    struct issue *q = arg;
+    struct ca_worker *w = q->worker;
+    const struct leaf_template *t = signer_template(q->view->signer);
+    struct err e;
+
+    if (why != NULL) {
+        issue_refuse(q, GRPC_INTERNAL, "CERT_GEN_ERROR", why);
+        return;
+    }
+    if (leaf_finish(t, span_of(q->tbs, q->tbs_n), signature, q->leaf, &q->leaf_n, &e) < 0 ||
+        leaf_lint(t, &q->request, span_of(q->leaf, q->leaf_n), &e) < 0) {
+        issue_refuse(q, GRPC_INTERNAL, "CERT_GEN_ERROR", &e);
+        return;
+    }
+    row_fill(q);
+    w->pending++;
+    if (ledger_append(w->ca->conf.ledger, &q->row, w->loop, on_row, q, &e) < 0) {
+        w->pending--;
+        log_error("serverca", "a leaf is held back, its row is not in the ledger: %s", e.msg);
+        issue_end(q, e.code == E_LIMIT ? GRPC_RESOURCE_EXHAUSTED : GRPC_UNAVAILABLE,
+                  "the ledger cannot record the certificate; try again");
+    }
+}
+
+/* -- the request -- */
+
+/* What can be wrong with a CSR is the caller's to mend, whichever code it has here. */
+static int
+csr_take(struct issue *q, struct span pem, struct err *e)
+{
+    struct csr csr;
+
+    q->csr = BUF_INIT(CSR_MAX_BYTES);
+    TRY(csr_from_pem(pem, &q->csr, e));
+    TRY(csr_parse(buf_span(&q->csr), &csr, e));
+    TRY(csr_verify(buf_span(&q->csr), &csr, e));
+    q->request.spki = csr.spki;
+    return 0;
+}
+
+static void
+issue_start(struct issue *q, const struct wire_request *wire)
+{
+    struct ca *ca = q->worker->ca;
+    struct leaf_request *l = &q->request;
+    int64_t now = unix_s();
+    struct err e;
+
+    if (csr_take(q, wire->csr, &e) < 0) {
+        issue_refuse(q, GRPC_INVALID_ARGUMENT, "CSR_ERROR", &e);
+        return;
+    }
+    if (ca_not_after(&ca->conf, q->view, now, wire->validity_s, &l->not_after, &e) < 0) {
+        bool asked_too_much = e.code == E_INVAL;
+
+        issue_refuse(q, asked_too_much ? GRPC_INVALID_ARGUMENT : GRPC_INTERNAL,
+                     asked_too_much ? "TTL_ERROR" : "CERT_GEN_ERROR", &e);
+        return;
+    }
+    q->sans[0] = q->caller.identity;
+    l->profile = LEAF_WORKLOAD;
+    l->sans = q->sans;
+    l->sans_n = 1;
+    l->not_before = now - CA_BACKDATE_S;
+    if (random_bytes(l->serial, sizeof(l->serial), &e) < 0 ||
+        leaf_tbs(signer_template(q->view->signer), l, q->tbs, &q->tbs_n, &e) < 0) {
+        issue_refuse(q, GRPC_INTERNAL, "CERT_GEN_ERROR", &e);
+        return;
+    }
+    signer_sign(q->view->signer, span_of(q->tbs, q->tbs_n), q->worker->loop, on_signed, q);
+}
+
+static void
+refuse_early(struct ca_worker *w, struct grpc_call *c, uint64_t start_us, int code, const char *msg)
+{
+    ca_metrics_handled(w->ca, method_name, code, start_us);
+    grpc_finish(c, code, msg);
+}
+
+void
+ca_create_certificate(struct grpc_call *c, struct span msg, void *self)
+{
+    struct ca_worker *w = self;
+    uint64_t start_us = (uint64_t)unix_us();
+    struct span instance = grpc_header(c, "meshroot-instance");
+    struct ca_caller caller;
+    struct wire_request wire;
+    struct err e;
+
+    metric_add(w->ca->conf.metrics, &ca_m_csr, "", 1);
+    if (!ca_admit(w, c, &caller)) {
+        refuse_early(w, c, start_us, GRPC_UNAUTHENTICATED, "request authenticate failure");
+        return;
+    }
+    if (wire_request_read(msg, &wire, &e) < 0 || !ca_instance_is_sound(instance)) {
+        refuse_early(w, c, start_us, GRPC_INVALID_ARGUMENT,
+                     ca_instance_is_sound(instance)
+                         ? e.msg
+                         : "meshroot-instance must be 32 lower-case hex digits");
+        return;
+    }
+    if (wire.impersonated.n > 0) {
+        log_warn("serverca", "impersonation not allowed, as node authorizer "
+                             "(CA_TRUSTED_NODE_ACCOUNTS) is not configured");
+        metric_add(w->ca->conf.metrics, &ca_m_auth_failure, "", 1);
+        metric_add(w->ca->conf.metrics, &ca_m_auth_reason, "reason=\"impersonation\"", 1);
+        refuse_early(w, c, start_us, GRPC_UNAUTHENTICATED,
+                     "request impersonation authentication failure");
+        return;
+    }
+    struct issue *q = calloc(1, sizeof(*q));
+    if (q == NULL) {
+        refuse_early(w, c, start_us, GRPC_RESOURCE_EXHAUSTED, "out of memory");
+        return;
+    }
+    q->worker = w;
+    q->view = ca_view_ref(w->view);
+    q->call = c;
+    q->start_us = start_us;
+    q->caller = caller;
+    (void)snprintf(q->row.instance, sizeof(q->row.instance), "%.*s", SPAN_ARG(instance));
+    grpc_on_gone(c, on_gone, q);
+    issue_start(q, &wire);
+}

@@ -1,0 +1,486 @@
+/* load.c - from files to the view in force: the rules, istiod's log lines, the swap. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "ca/room.h"
+#include "obs/log.h"
+#include "pki/issue.h"
+
+enum { SELF_SIGNED_DAYS = 3650, GENERATION_FILE_BYTES = 256 };
+
+/* -- the rules -- */
+
+static int
+no(const char **ret_reason, const char *reason, enum err_code code, struct err *e,
+   const char *words)
+{
+    *ret_reason = reason;
+    return err_set(e, code, "%s", words);
+}
+
+static int
+life_check(const struct ca_conf *conf, const struct ca_loaded *next, const char **ret_reason,
+           struct err *e)
+{
+    int64_t left = bundle_not_after(next->bundle) - unix_s();
+    int64_t leaf = (int64_t)(conf->default_ttl_ms / 1000);
+
+    if (left >= leaf)
+        return 0;
+    *ret_reason = "short_life";
+    return err_set(e, E_DENIED,
+                   "ca-cert.pem: its chain ends in %" PRId64 " s, which is less than one leaf "
+                   "lifetime (%" PRId64 " s); put an intermediate with more life in its place",
+                   left, leaf);
+}
+
+int
+ca_load_check(const struct ca_conf *conf, const struct ca_loaded *now, const struct ca_loaded *next,
+              const char **ret_reason, struct err *e)
+{
+    bool same =
+        now->mode == next->mode && memcmp(now->content_id, next->content_id, DIGEST_BYTES) == 0;
+
+    *ret_reason = "";
+    if (now->mode == CA_MODE_SELF_SIGNED && next->mode == CA_MODE_PLUGGED_IN)
+        return no(ret_reason, "self_signed", E_STATE, e,
+                  "this mesh runs on a self-signed root; its workloads do not trust another yet: "
+                  "disable, then enable (mesh disable, mesh enable)");
+    if (same && now->manifest.generation == next->manifest.generation &&
+        now->manifest.renew_window_ms == next->manifest.renew_window_ms)
+        return CA_LOAD_SAME;
+    if (now->mode == next->mode && now->manifest.generation != 0 &&
+        next->manifest.generation != 0 && next->manifest.generation < now->manifest.generation) {
+        *ret_reason = "generation";
+        return err_set(e, E_STATE,
+                       "manifest.json: generation %" PRIu64 " is older than %" PRIu64
+                       ", which is in force; generations only grow",
+                       next->manifest.generation, now->manifest.generation);
+    }
+    return life_check(conf, next, ret_reason, e);
+}
+
+static void
+refuse(struct ca *c, const char *reason, const struct err *why)
+{
+    char labels[64];
+
+    metric_set(c->conf.metrics, &ca_m_is_present, "", 0);
+    if (strcmp(c->refused, why->msg) == 0)
+        return; /* said before */
+    (void)snprintf(c->refused, sizeof(c->refused), "%s", why->msg);
+    (void)snprintf(labels, sizeof(labels), "reason=\"%s\"", reason);
+    metric_add(c->conf.metrics, &ca_m_refused, labels, 1);
+    log_error("", "Failed to update new Plug-in CA certs: %s%s", why->msg,
+              c->loaded.bundle == NULL ? "" : " (the last good set stays in force)");
+}
+
+/* -- the generation of sets without a manifest -- */
+
+static int
+content_id(const struct bundle *b, uint8_t ret[DIGEST_BYTES], struct err *e)
+{
+    CLEANUP(buf_done) struct buf all = BUF_INIT(4 * PEM_MAX_BYTES);
+
+    /* the key is not needed: it is the certificate's */
+    TRY(bundle_part_pem(b, PART_ROOT_CERT, &all, e));
+    TRY(bundle_part_pem(b, PART_CA_CERT, &all, e));
+    TRY(bundle_part_pem(b, PART_CERT_CHAIN, &all, e));
+    digest(buf_span(&all), ret);
+    return 0;
+}
+
+/* TRUST_DIR/generation: "N CONTENT_ID\n", so that a restart on the same set keeps its number and
+ * one on another set goes on counting. */
+static uint64_t
+generation_recall(const struct ca *c, const uint8_t id[DIGEST_BYTES])
+{
+    static const char *const names[] = { "generation" };
+    CLEANUP(buf_done) struct buf text = BUF_INIT(GENERATION_FILE_BYTES);
+    char want[DIGEST_TEXT_BYTES];
+    struct span number, rest;
+    uint64_t n = c->loaded.generation;
+    bool present;
+    struct err e;
+
+    if (c->conf.trust_dir == NULL || n > 0 ||
+        fileset_read(c->conf.trust_dir, names, 1, &text, &present, &e) != 0 || !present)
+        return n + 1;
+    rest = span_trim(buf_span(&text));
+    hex_text(span_of(id, DIGEST_BYTES), want);
+    (void)span_cut(&rest, ' ', &number);
+    if (u64_parse(number, 0, UINT64_MAX - 1, &n, &e) < 0)
+        return 1;
+    return span_eq_str(rest, want) ? n : n + 1;
+}
+
+static void
+trust_dir_write(const struct ca *c)
+{
+    CLEANUP(buf_done) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
+    char line[GENERATION_FILE_BYTES], id[DIGEST_TEXT_BYTES];
+    struct err e;
+
+    if (c->conf.trust_dir == NULL)
+        return;
+    hex_text(span_of(c->loaded.content_id, DIGEST_BYTES), id);
+    (void)snprintf(line, sizeof(line), "%" PRIu64 " %s\n", c->loaded.generation, id);
+    if (roots_to_pem(bundle_roots(c->loaded.bundle), &pem, &e) == 0) {
+        const struct fileset_file files[] = { { "root-cert.pem", 0644, buf_span(&pem) },
+                                              { "generation", 0644, span_str(line) } };
+
+        if (fileset_write(c->conf.trust_dir, files, ARRAY_LEN(files), &e) == 0)
+            return;
+    }
+    log_error("", "the trust set is in force but not written to %s: %s", c->conf.trust_dir, e.msg);
+}
+
+/* -- the swap -- */
+
+static void
+workers_set(struct ca *c)
+{
+    struct err e;
+
+    for (size_t i = 0; i < c->workers_n; i++)
+        if (ca_worker_set(&c->workers[i], c->view, c->tls, &e) < 0)
+            log_error("", "a worker keeps the former set: %s", e.msg);
+}
+
+/* A view of `b` and TLS settings to go with it; nothing of `c` changes on failure. `server` NULL:
+ * keep the serving certificate. */
+static int
+view_make(struct ca *c, const struct ca_loaded *l, struct ca_server_cert *server,
+          struct ca_view **ret_view, struct tls_conf **ret_tls, struct err *e)
+{
+    struct jwks *keys[CA_JWKS_MAX] = { NULL };
+    CLEANUP(ca_view_unrefp) struct ca_view *v = NULL;
+
+    for (size_t i = 0; i < c->conf.issuers_n; i++)
+        keys[i] = c->jwks[i].keys;
+    struct ca_view_args a = { l->bundle, keys, l->generation, l->manifest.renew_window_ms };
+    TRY(ca_view_new(&a, &v, e));
+    if (server != NULL)
+        TRY(ca_server_cert_make(&c->conf, v, server, e));
+    TRY(ca_server_tls(server == NULL ? &c->server : server, v, ret_tls, e));
+    *ret_view = STEAL(v);
+    return 0;
+}
+
+static void
+view_put(struct ca *c, struct ca_view *take_v, struct tls_conf *take_tls)
+{
+    ca_view_unref(c->view);
+    tls_conf_unref(c->tls);
+    c->view = take_v;
+    c->tls = take_tls;
+    workers_set(c);
+}
+
+static void
+log_cert(const struct cert *cert)
+{
+    CLEANUP(buf_done) struct buf line = BUF_INIT(4096);
+    struct err e;
+
+    if (cert_log_line(cert, &line, &e) == 0)
+        log_info("", "%s", buf_text(&line));
+}
+
+/* Source: specs/istio-ca.md 5.4, 5.6. */
+static void
+log_loaded(const struct ca *c, bool is_reload)
+{
+    const struct bundle *b = c->loaded.bundle;
+
+    if (is_reload)
+        log_info("", "update root cert and generate new dns certs");
+    log_cert(c->server.leaf);
+    for (size_t i = 0; i < bundle_chain_count(b); i++)
+        log_cert(bundle_chain_at(b, i));
+    log_cert(bundle_signer_root(b));
+    log_info("", "Istiod certificates are reloaded");
+    log_info("spiffe", "Added %zu certs to trust domain %s in peer cert verifier",
+             roots_count(bundle_roots(b)), c->conf.trust_domain);
+    if (is_reload)
+        log_info("", "Istiod has detected the newly added intermediate CA and updated its key and "
+                     "certs accordingly");
+    log_with(LOG_INFO, "", LABELS({ "generation", c->view->generation_text }),
+             "Bundle in force: %s",
+             c->loaded.mode == CA_MODE_SELF_SIGNED ? "self-signed" : "plugged-in");
+}
+
+static void
+warn_short_life(const struct ca *c)
+{
+    int64_t left = c->view->not_after - unix_s();
+    int64_t leaf = (int64_t)(c->conf.default_ttl_ms / 1000);
+
+    if (left < 2 * leaf)
+        log_warn("",
+                 "THE SIGNING CERTIFICATE ENDS SOON: %" PRId64 " s are left, less than two leaf "
+                 "lifetimes of %" PRId64 " s; leaves are cut short, replace the intermediate now",
+                 left, leaf);
+}
+
+static int
+load(struct ca *c, const struct ca_loaded *next, struct err *e)
+{
+    struct ca_server_cert server = { .key = NULL };
+    struct ca_view *v;
+    struct tls_conf *tls;
+
+    bool is_reload = c->loaded.bundle != NULL;
+    if (is_reload && !roots_equal(bundle_roots(c->loaded.bundle), bundle_roots(next->bundle)))
+        log_info("", "Updating new ROOT-CA");
+    if (view_make(c, next, &server, &v, &tls, e) < 0) {
+        ca_server_cert_done(&server);
+        return -(int)e->code;
+    }
+    bundle_unref(c->loaded.bundle);
+    c->loaded = *next;
+    (void)bundle_ref(c->loaded.bundle);
+    ca_server_cert_done(&c->server);
+    c->server = server;
+    view_put(c, v, tls);
+    trust_dir_write(c);
+    log_loaded(c, is_reload);
+    warn_short_life(c);
+    return 0;
+}
+
+static void
+loaded_say(struct ca *c)
+{
+    struct bundle *b = c->loaded.bundle;
+    struct metrics *m = c->conf.metrics;
+
+    metric_set(m, &ca_m_generation, "", (double)c->loaded.generation);
+    metric_add(m, &ca_m_reloads, "", 1);
+    ca_metrics_expiry(c);
+    if (c->conf.on_loaded != NULL)
+        c->conf.on_loaded(c->loaded.generation, bundle_roots(b), cert_id(bundle_signer(b)),
+                          c->conf.arg);
+}
+
+static void
+present_is_loaded(struct ca *c)
+{
+    memcpy(c->loaded_id, filewatch_present_id(c->watch), DIGEST_BYTES);
+    c->refused[0] = '\0';
+    metric_set(c->conf.metrics, &ca_m_is_present, "", 1);
+}
+
+/* One checked set: load it, or say why not. */
+static void
+consider(struct ca *c, struct bundle *b, const struct set_manifest *m, bool is_ours)
+{
+    struct ca_loaded next = { .mode = m->self_signed ? CA_MODE_SELF_SIGNED : CA_MODE_PLUGGED_IN,
+                              .is_ours = is_ours,
+                              .bundle = b,
+                              .manifest = *m };
+    const char *reason = "internal";
+    struct err e;
+
+    int r = content_id(b, next.content_id, &e);
+    if (r == 0)
+        r = ca_load_check(&c->conf, &c->loaded, &next, &reason, &e);
+    if (r == CA_LOAD_SAME) {
+        log_debug("", "the same set again");
+        present_is_loaded(c);
+        return;
+    }
+    if (r == 0) {
+        next.generation = m->generation > 0 ? m->generation : generation_recall(c, next.content_id);
+        reason = "internal";
+        r = load(c, &next, &e);
+    }
+    if (r < 0) {
+        refuse(c, reason, &e);
+        return;
+    }
+    present_is_loaded(c);
+    loaded_say(c);
+}
+
+/* -- self-signed -- */
+
+static int
+self_signed_make(const struct ca *c, struct bundle **ret, struct err *e)
+{
+    CLEANUP(key_unrefp) struct key *key = NULL;
+    CLEANUP(cert_unrefp) struct cert *root = NULL;
+    CLEANUP(buf_done) struct buf cert_pem = BUF_INIT(PEM_MAX_BYTES);
+    CLEANUP(buf_wipe) struct buf key_pem = BUF_INIT(PEM_MAX_BYTES);
+    char subject[TRUST_DOMAIN_BYTES + 8];
+    struct ca_request q = { .subject = subject, .days = SELF_SIGNED_DAYS, .path_len = -1 };
+    struct set_manifest m = { .generation = 1, .self_signed = true };
+
+    (void)snprintf(subject, sizeof(subject), "O=%s", c->conf.trust_domain);
+    TRY(key_make(KEY_P256, &key, e));
+    TRY(root_make(&q, key, &root, e));
+    TRY(cert_to_pem(root, &cert_pem, e));
+    TRY(key_to_pem(key, &key_pem, e));
+    struct span parts[PART__N] = { [PART_ROOT_CERT] = buf_span(&cert_pem),
+                                   [PART_CA_CERT] = buf_span(&cert_pem),
+                                   [PART_CA_KEY] = buf_span(&key_pem) };
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    TRY(bundle_new(parts, &b, e));
+    TRY(set_write(c->conf.self_signed_dir, b, &m, e));
+    log_info("pkica", "Using self-generated public key; the self-signed root is kept in %s",
+             c->conf.self_signed_dir);
+    *ret = STEAL(b);
+    return 0;
+}
+
+/* r: 0; SET_ABSENT. */
+static int
+set_read(const char *dir, struct bundle **ret, struct set_manifest *m, struct err *e)
+{
+    struct buf bufs[PART__N + 1];
+    bool present[PART__N + 1];
+
+    for (size_t i = 0; i < PART__N + 1; i++)
+        bufs[i] = BUF_INIT(FILESET_MAX_FILE_BYTES);
+    int r = fileset_read(dir, set_file_names, PART__N + 1, bufs, present, e);
+    if (r == 0)
+        r = set_parse(bufs, present, ret, m, e);
+    else if (r == FILE_ABSENT)
+        r = SET_ABSENT;
+    for (size_t i = 0; i < PART__N + 1; i++)
+        buf_wipe(&bufs[i]);
+    return r;
+}
+
+static void
+load_self_signed(struct ca *c)
+{
+    struct set_manifest m = { .generation = 1, .self_signed = true };
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    struct err e;
+
+    if (c->conf.self_signed_dir == NULL)
+        return;
+    int r = set_read(c->conf.self_signed_dir, &b, &m, &e);
+    if (r == SET_ABSENT)
+        r = self_signed_make(c, &b, &e);
+    if (r < 0) {
+        (void)err_wrap(&e, "self-signed root in %s", c->conf.self_signed_dir);
+        refuse(c, "self_signed", &e);
+        return;
+    }
+    m.self_signed = true;
+    if (c->loaded.bundle == NULL)
+        log_info("", "Use self-signed certificate as the CA certificate");
+    consider(c, b, &m, true);
+}
+
+/* A mesh that ran self-signed when this process started still does, whatever has been plugged in.
+ */
+static void
+self_signed_first(struct ca *c)
+{
+    struct set_manifest m;
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    struct err e;
+
+    if (c->conf.self_signed_dir != NULL && c->loaded.bundle == NULL &&
+        set_read(c->conf.self_signed_dir, &b, &m, &e) == 0)
+        load_self_signed(c);
+}
+
+/* -- filewatch's calls -- */
+
+void
+ca_load_changed(const struct buf *bufs, const bool *present, void *arg)
+{
+    struct ca *c = arg;
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    struct set_manifest m = { .generation = 0 };
+    struct err e;
+
+    int r = set_parse(bufs, present, &b, &m, &e);
+    if (r == SET_ABSENT) {
+        if (c->loaded.bundle == NULL)
+            load_self_signed(c);
+        if (c->loaded.bundle == NULL || c->loaded.is_ours)
+            return;
+        if (c->loaded.mode == CA_MODE_SELF_SIGNED)
+            c->loaded.mode = CA_MODE_NONE; /* disabled: any set may follow */
+        r = err_set(&e, E_NOTFOUND, "%s holds no set any more", c->conf.dir);
+    }
+    self_signed_first(c);
+    if (c->loaded.bundle != NULL)
+        log_info("", "Update Istiod cacerts");
+    if (r < 0) {
+        refuse(c, e.code == E_NOTFOUND ? "absent" : "inconsistent", &e);
+        return;
+    }
+    consider(c, b, &m, false);
+}
+
+void
+ca_load_failed(const struct err *why, void *arg)
+{
+    struct ca *c = arg;
+
+    if (c->loaded.bundle == NULL && why->code == E_NOTFOUND)
+        load_self_signed(c);
+    if (!c->loaded.is_ours)
+        refuse(c, "unreadable", why);
+}
+
+void
+ca_load_after_disable(struct ca *c)
+{
+    struct set_manifest m = { .generation = 0 };
+    CLEANUP(bundle_unrefp) struct bundle *ours = NULL;
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    struct err e;
+
+    if (!c->loaded.is_ours || set_read(c->conf.self_signed_dir, &ours, &m, &e) != SET_ABSENT ||
+        set_read(c->conf.dir, &b, &m, &e) != 0)
+        return; /* nothing to move to, or nothing has changed: what is in force stays */
+    c->loaded.mode = CA_MODE_NONE;
+    log_info("", "Update Istiod cacerts");
+    consider(c, b, &m, false);
+}
+
+void
+ca_load_keys(struct ca *c)
+{
+    struct ca_view *v;
+    struct tls_conf *tls;
+    struct err e;
+
+    if (c->loaded.bundle == NULL)
+        return;
+    if (view_make(c, &c->loaded, NULL, &v, &tls, &e) < 0)
+        log_error("", "token keys have changed and are not in use yet: %s", e.msg);
+    else
+        view_put(c, v, tls);
+}
+
+void
+ca_load_server_cert(struct ca *c)
+{
+    struct ca_server_cert server = { .key = NULL };
+    struct ca_view *v;
+    struct tls_conf *tls;
+    struct err e;
+
+    if (view_make(c, &c->loaded, &server, &v, &tls, &e) < 0) {
+        ca_server_cert_done(&server);
+        log_error("", "the CA's serving certificate is not renewed: %s", e.msg);
+        return;
+    }
+    ca_server_cert_done(&c->server);
+    c->server = server;
+    view_put(c, v, tls);
+    log_cert(server.leaf);
+    log_info("", "Istiod certificates are reloaded");
+}

@@ -1,0 +1,184 @@
+/* room.h - private to ca/: what its files share. */
+#ifndef CA_ROOM_H
+#define CA_ROOM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "ca/ca.h"
+#include "net/filewatch.h"
+#include "net/grpc.h"
+#include "signer/signer.h"
+
+enum {
+    CA_WORKERS_MAX = 64,
+    CA_WATCHERS_MAX = 20000,       /* Trust.Watch streams of one worker */
+    CA_BACKDATE_S = 120,           /* specs/istio-ca.md 4.2: notBefore = now - 2 min */
+    CA_SERVER_LEAF_S = 30 * 86400, /* our own serving certificate, at most */
+    CA_TICK_MS = 30 * 1000,        /* half-life of that, expiry gauges, a held set */
+    CA_TEXTS_MAX = 64,
+};
+
+/* -- view: everything a worker needs to answer, immutable, reference-counted (any thread) -- */
+
+struct ca_view {
+    atomic_uint refs;
+    struct bundle *bundle;
+    struct signer *signer;
+    struct jwks *keys[CA_JWKS_MAX]; /* by issuer; NULL: not read yet */
+    uint64_t generation;
+    char generation_text[24];
+    int64_t not_after;      /* the end of the chain: no leaf outlives it */
+    struct buf answer_tail; /* cert_chain[1..], encoded: intermediates, then the whole trust set */
+    struct buf trust_set;   /* meshroot.v1.TrustSet, encoded */
+};
+
+struct ca_view_args {
+    struct bundle *bundle;    /* a reference is taken */
+    struct jwks *const *keys; /* CA_JWKS_MAX, references are taken */
+    uint64_t generation, renew_window_ms;
+};
+MUST_USE int ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e);
+struct ca_view *ca_view_ref(struct ca_view *v);
+void ca_view_unref(struct ca_view *v); /* NULL is fine */
+DEFINE_CLEANUP(struct ca_view, ca_view_unref)
+
+/* -- authn: who calls -- */
+
+struct ca_caller {
+    char identity[SPIFFE_ID_BYTES];
+    char auth[LEDGER_AUTH_BYTES]; /* for the ledger */
+};
+struct ca_credentials {
+    struct span authorization;   /* header value, or empty */
+    const struct tls_peer *peer; /* NULL: showed no certificate */
+};
+/* Client certificate first, then the bearer token, as istiod's order is. Errors: AUTH, with the
+ * reason word for metrics in *ret_reason (static). Source: specs/istio-ca.md 3. */
+MUST_USE int ca_authenticate(const struct ca_conf *conf, const struct ca_view *v,
+                             const struct ca_credentials *c, struct ca_caller *ret,
+                             const char **ret_reason, struct err *e);
+
+/* -- lifetimes -- */
+
+/* The end of a leaf asked for with `validity_s` (<= 0: the default). Errors: INVAL (above the
+ * maximum: specs/istio-ca.md 1.5's words), STATE (the signer has expired). Source: 4.4. */
+MUST_USE int ca_not_after(const struct ca_conf *conf, const struct ca_view *v, int64_t now,
+                          int64_t validity_s, int64_t *ret, struct err *e);
+
+/* -- our own serving certificate -- */
+
+struct ca_server_cert {
+    struct key *key;
+    struct cert *leaf;
+    int64_t half_life; /* unix seconds: when to make the next one */
+};
+void ca_server_cert_done(struct ca_server_cert *c); /* twice is harmless */
+MUST_USE int ca_server_cert_make(const struct ca_conf *conf, const struct ca_view *v,
+                                 struct ca_server_cert *ret, struct err *e);
+MUST_USE int ca_server_tls(const struct ca_server_cert *c, const struct ca_view *v,
+                           struct tls_conf **ret, struct err *e);
+
+/* -- workers -- */
+
+struct ca_watcher;
+
+struct ca_worker {
+    struct ca *ca;
+    struct loop *loop;
+    int listen_fd; /* -1 once the server has it */
+    pthread_t thread;
+    bool is_running;
+    /* from here on: its own thread only */
+    struct grpc_server *server;
+    struct ca_view *view;
+    struct ca_watcher *watchers;
+    size_t watchers_n, pending; /* pending: calls that wait for the ledger */
+    bool is_stopping, is_drained;
+};
+MUST_USE int ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e);
+/* Hands a view and TLS settings to one worker; references are taken. */
+MUST_USE int ca_worker_set(struct ca_worker *w, struct ca_view *v, struct tls_conf *tls,
+                           struct err *e);
+void ca_worker_stop(struct ca_worker *w); /* begins the drain */
+void ca_worker_join(struct ca_worker *w); /* waits, frees */
+void ca_worker_quit_if_idle(struct ca_worker *w);
+
+/* Handlers; `self` is the worker. */
+void ca_create_certificate(struct grpc_call *c, struct span msg, void *self);
+void ca_trust_watch(struct grpc_call *c, struct span msg, void *self);
+void ca_trust_acknowledge(struct grpc_call *c, struct span msg, void *self);
+void ca_trust_changed(struct ca_worker *w); /* the view has another trust set */
+void ca_trust_close(struct ca_worker *w);   /* ends every stream */
+bool ca_instance_is_sound(struct span s);   /* "" or 32 lower-case hex digits */
+/* Authenticates a call or ends it with UNAUTHENTICATED. */
+bool ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret);
+
+/* -- control -- */
+
+enum ca_mode { CA_MODE_NONE, CA_MODE_PLUGGED_IN, CA_MODE_SELF_SIGNED };
+
+struct ca_loaded { /* what is in force, and where it came from */
+    enum ca_mode mode;
+    bool is_ours; /* a self-signed set of conf.self_signed_dir */
+    struct bundle *bundle;
+    struct set_manifest manifest;
+    uint64_t generation;
+    uint8_t content_id[DIGEST_BYTES]; /* of the parts */
+};
+
+struct ca_jwks { /* one issuer's keys */
+    struct ca *ca;
+    size_t index;
+    struct jwks_source *source;
+    struct jwks *keys;
+};
+
+struct ca {
+    struct loop *loop;
+    struct ca_conf conf;
+    char *texts[CA_TEXTS_MAX]; /* owned copies behind conf */
+    size_t texts_n;
+    struct filewatch *watch;
+    struct timer *tick;
+    struct ca_jwks jwks[CA_JWKS_MAX];
+    struct ca_loaded loaded;
+    struct ca_view *view;
+    struct tls_conf *tls;
+    struct ca_server_cert server;
+    uint8_t loaded_id[DIGEST_BYTES]; /* filewatch_present_id when it was loaded */
+    char refused[ERR_MSG_BYTES];     /* "" when what is present is loaded */
+    struct ca_worker workers[CA_WORKERS_MAX];
+    size_t workers_n;
+    uint16_t port;
+    bool is_closed; /* ca_free was called; what was posted before finds this */
+    /* touched by every thread */
+    atomic_bool evidence_posted, kid_posted;
+    atomic_long watchers_n;
+};
+
+/* load.c: what may be loaded, and how it becomes the view in force. */
+filewatch_fn ca_load_changed;
+filewatch_error_fn ca_load_failed;
+/* A self-signed set that is gone means that the mesh was disabled: what is plugged in may be
+ * loaded. */
+void ca_load_after_disable(struct ca *c);
+void ca_load_keys(struct ca *c);        /* issuers' keys changed: a view of the same set */
+void ca_load_server_cert(struct ca *c); /* at half-life */
+/* The rules for one new set against what is loaded; r: 0 load it; CA_LOAD_SAME nothing new.
+ * *ret_reason is the metric's word. Errors: DENIED, STATE. */
+enum { CA_LOAD_SAME = 1 };
+MUST_USE int ca_load_check(const struct ca_conf *conf, const struct ca_loaded *now,
+                           const struct ca_loaded *next, const char **ret_reason, struct err *e);
+
+void ca_evidence(struct ca *c);    /* any thread: on_evidence soon, on the control loop */
+void ca_unknown_kid(struct ca *c); /* any thread: fetch the key sets soon */
+
+/* ca_metrics.c */
+extern const struct metric_desc ca_m_csr, ca_m_auth_failure, ca_m_sign_error, ca_m_issued,
+    ca_m_auth_reason, ca_m_handled, ca_m_seconds, ca_m_generation, ca_m_refused, ca_m_is_present,
+    ca_m_watchers, ca_m_reloads;
+void ca_metrics_expiry(struct ca *c);
+void ca_metrics_handled(struct ca *c, const char *method, int code, uint64_t start_us);
+
+#endif

@@ -1,0 +1,95 @@
+/* view.c - the bundle in force in the shape that answers need it in. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ca/room.h"
+#include "ca/wire.h"
+#include "meshroot.pb-c.h"
+
+enum { VIEW_MAX_BYTES = 1024 * 1024 };
+
+static int
+answer_tail_fill(struct ca_view *v, struct err *e)
+{
+    CLEANUP(buf_done) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
+
+    for (size_t i = 0; i < bundle_chain_count(v->bundle); i++) {
+        pem.n = 0;
+        TRY(cert_to_pem(bundle_chain_at(v->bundle, i), &pem, e));
+        TRY(wire_answer_add(&v->answer_tail, buf_span(&pem), e));
+    }
+    pem.n = 0;
+    TRY(roots_to_pem(bundle_roots(v->bundle), &pem, e));
+    return wire_answer_add(&v->answer_tail, buf_span(&pem), e);
+}
+
+static int
+trust_set_fill(struct ca_view *v, uint64_t renew_window_ms, struct err *e)
+{
+    Meshroot__V1__TrustSet m = MESHROOT__V1__TRUST_SET__INIT;
+    struct roots *roots = bundle_roots(v->bundle);
+    ProtobufCBinaryData ders[ROOTS_MAX];
+    uint8_t signer_id[DIGEST_BYTES], *to;
+
+    for (m.n_roots = 0; m.n_roots < roots_count(roots); m.n_roots++) {
+        struct span der = cert_der(roots_at(roots, m.n_roots));
+        uint8_t *p;
+
+        /* protobuf-c has no const; the bytes are only read */
+        memcpy(&p, &der.p, sizeof(p));
+        ders[m.n_roots] = (ProtobufCBinaryData){ der.n, p };
+    }
+    memcpy(signer_id, cert_id(bundle_signer(v->bundle)), DIGEST_BYTES);
+    m.roots = ders;
+    m.signer_id = (ProtobufCBinaryData){ DIGEST_BYTES, signer_id };
+    m.generation = v->generation;
+    m.renew_window_ms = renew_window_ms;
+    TRY(buf_reserve(&v->trust_set, meshroot__v1__trust_set__get_packed_size(&m), &to, e));
+    v->trust_set.n += meshroot__v1__trust_set__pack(&m, to);
+    return 0;
+}
+
+int
+ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e)
+{
+    CLEANUP(ca_view_unrefp) struct ca_view *v = calloc(1, sizeof(*v));
+
+    if (v == NULL)
+        return err_nomem(e);
+    atomic_init(&v->refs, 1);
+    v->bundle = bundle_ref(a->bundle);
+    for (size_t i = 0; i < CA_JWKS_MAX; i++)
+        v->keys[i] = a->keys[i] == NULL ? NULL : jwks_ref(a->keys[i]);
+    v->generation = a->generation;
+    (void)snprintf(v->generation_text, sizeof(v->generation_text), "%" PRIu64, a->generation);
+    v->not_after = bundle_not_after(a->bundle);
+    v->answer_tail = BUF_INIT(VIEW_MAX_BYTES);
+    v->trust_set = BUF_INIT(VIEW_MAX_BYTES);
+    TRY(signer_new(bundle_signer(a->bundle), bundle_key(a->bundle), &v->signer, e));
+    TRY(answer_tail_fill(v, e));
+    TRY(trust_set_fill(v, a->renew_window_ms, e));
+    *ret = STEAL(v);
+    return 0;
+}
+
+struct ca_view *
+ca_view_ref(struct ca_view *v)
+{
+    (void)atomic_fetch_add_explicit(&v->refs, 1, memory_order_relaxed);
+    return v;
+}
+
+void
+ca_view_unref(struct ca_view *v)
+{
+    if (v == NULL || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    signer_free(v->signer);
+    bundle_unref(v->bundle);
+    for (size_t i = 0; i < CA_JWKS_MAX; i++)
+        jwks_unref(v->keys[i]);
+    buf_done(&v->answer_tail);
+    buf_done(&v->trust_set);
+    free(v);
+}

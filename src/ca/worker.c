@@ -1,0 +1,176 @@
+/* worker.c - one thread: a loop, a listening socket, the services. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "ca/room.h"
+#include "obs/log.h"
+
+static const struct grpc_method methods[] = {
+    { "/istio.v1.auth.IstioCertificateService/CreateCertificate", false, ca_create_certificate },
+    { "/meshroot.v1.Trust/Watch", true, ca_trust_watch },
+    { "/meshroot.v1.Trust/Acknowledge", false, ca_trust_acknowledge },
+};
+
+struct change { /* one message to a worker */
+    struct ca_worker *worker;
+    struct ca_view *view;
+    struct tls_conf *tls;
+};
+
+static void
+change_free(struct change *m)
+{
+    if (m == NULL)
+        return;
+    ca_view_unref(m->view);
+    tls_conf_unref(m->tls);
+    free(m);
+}
+DEFINE_CLEANUP(struct change, change_free)
+
+static int
+serve(struct ca_worker *w, struct tls_conf *tls, struct err *e)
+{
+    struct grpc_server_conf conf = { .listen_fd = w->listen_fd,
+                                     .tls = tls,
+                                     .methods = methods,
+                                     .methods_n = ARRAY_LEN(methods),
+                                     .self = w };
+
+    if (w->server != NULL) {
+        grpc_server_set_tls(w->server, tls);
+        return 0;
+    }
+    if (w->listen_fd < 0)
+        return err_set(e, E_STATE, "the worker's socket is closed");
+    w->listen_fd = -1; /* taken, also on failure */
+    return grpc_server_new(w->loop, &conf, &w->server, e);
+}
+
+static void
+on_change(void *arg)
+{
+    CLEANUP(change_freep) struct change *m = arg;
+    struct ca_worker *w = m->worker;
+    struct ca_view *old = w->view;
+    struct err e;
+
+    if (w->is_stopping)
+        return;
+    w->view = STEAL(m->view);
+    if (serve(w, m->tls, &e) < 0)
+        log_error("serverca", "a worker cannot serve: %s", e.msg);
+    if (old != NULL && !span_eq(buf_span(&old->trust_set), buf_span(&w->view->trust_set)))
+        ca_trust_changed(w);
+    ca_view_unref(old);
+}
+
+int
+ca_worker_set(struct ca_worker *w, struct ca_view *v, struct tls_conf *tls, struct err *e)
+{
+    CLEANUP(change_freep) struct change *m = calloc(1, sizeof(*m));
+
+    if (m == NULL)
+        return err_nomem(e);
+    *m = (struct change){ w, ca_view_ref(v), tls_conf_ref(tls) };
+    TRY(loop_post(w->loop, on_change, m, e));
+    (void)STEAL(m); /* on_change has it */
+    return 0;
+}
+
+static void *
+worker_main(void *arg)
+{
+    struct ca_worker *w = arg;
+    struct err e;
+
+    if (loop_run(w->loop, &e) < 0)
+        log_error("serverca", "a worker's loop ended: %s", e.msg);
+    return NULL;
+}
+
+int
+ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e)
+{
+    *w = (struct ca_worker){ .ca = c, .listen_fd = listen_fd };
+    TRY(loop_new(&w->loop, e));
+    int no = pthread_create(&w->thread, NULL, worker_main, w);
+    if (no != 0)
+        return err_sys(e, no, "cannot start a worker");
+    w->is_running = true;
+    return 0;
+}
+
+/* The last answer of the ledger has come and the server is empty: nothing will touch this loop any
+ * more. */
+void
+ca_worker_quit_if_idle(struct ca_worker *w)
+{
+    if (w->is_stopping && w->is_drained && w->pending == 0)
+        loop_stop(w->loop);
+}
+
+static void
+on_drained(void *arg)
+{
+    struct ca_worker *w = arg;
+
+    w->is_drained = true;
+    ca_worker_quit_if_idle(w);
+}
+
+static void
+on_stop(void *arg)
+{
+    struct ca_worker *w = arg;
+
+    w->is_stopping = true;
+    ca_trust_close(w);
+    if (w->server != NULL)
+        grpc_server_drain(w->server, CA_DRAIN_MS, on_drained, w);
+    else
+        on_drained(w);
+}
+
+void
+ca_worker_stop(struct ca_worker *w)
+{
+    struct err e;
+
+    if (w->is_running && loop_post(w->loop, on_stop, w, &e) < 0)
+        log_error("serverca", "cannot stop a worker: %s", e.msg);
+}
+
+void
+ca_worker_join(struct ca_worker *w)
+{
+    if (w->is_running)
+        (void)pthread_join(w->thread, NULL);
+    w->is_running = false;
+    grpc_server_free(w->server);
+    loop_free(w->loop);
+    ca_view_unref(w->view);
+    if (w->listen_fd >= 0)
+        (void)close(w->listen_fd);
+    *w = (struct ca_worker){ .listen_fd = -1 };
+}
+
+bool
+ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret)
+{
+    struct ca_credentials given = { grpc_header(c, "authorization"), grpc_peer(c) };
+    const char *reason = "none";
+    char labels[64];
+    struct err why;
+
+    if (ca_authenticate(&w->ca->conf, w->view, &given, ret, &reason, &why) == 0)
+        return true;
+    if (strcmp(reason, "kid") == 0)
+        ca_unknown_kid(w->ca);
+    (void)snprintf(labels, sizeof(labels), "reason=\"%s\"", reason);
+    metric_add(w->ca->conf.metrics, &ca_m_auth_failure, "", 1);
+    metric_add(w->ca->conf.metrics, &ca_m_auth_reason, labels, 1);
+    log_error("security", "Failed to authenticate client from %s: %s", grpc_peer_addr(c), why.msg);
+    return false;
+}
