@@ -5,6 +5,10 @@
 #include "cmd/tool.h"
 
 extern const struct command cmd_ca_serve;
+extern const struct command cmd_pki_root;
+extern const struct command cmd_pki_intermediate;
+extern const struct command cmd_pki_inspect;
+extern const struct command cmd_pki_verify;
 extern const struct command cmd_version;
 
 #endif

@@ -9,6 +9,10 @@
 
 /* In the order of the help page. */
 static const struct command *const commands[] = {
+    &cmd_pki_root,
+    &cmd_pki_intermediate,
+    &cmd_pki_inspect,
+    &cmd_pki_verify,
     &cmd_version,
 };
 

@@ -400,6 +400,52 @@ cert_check_time(const struct cert *c, struct err *e)
                    late ? "expired at" : "is not valid before", at, now_text);
 }
 
+/* Names for the bits of `have`, each with a comma in front of it but the first of the text. */
+struct usage {
+    uint32_t bit;
+    const char *name;
+};
+
+static void
+add_usages(char ret[USAGE_TEXT_BYTES], uint32_t have, const struct usage *u, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t at = strlen(ret);
+
+        if ((have & u[i].bit) != 0)
+            (void)snprintf(ret + at, USAGE_TEXT_BYTES - at, "%s%s", at > 0 ? "," : "", u[i].name);
+    }
+}
+
+void
+cert_usage_text(const struct cert *c, char ret[USAGE_TEXT_BYTES])
+{
+    static const struct usage key[] = {
+        { KU_DIGITAL_SIGNATURE, "digitalSignature" },
+        { KU_NON_REPUDIATION, "nonRepudiation" },
+        { KU_KEY_ENCIPHERMENT, "keyEncipherment" },
+        { KU_DATA_ENCIPHERMENT, "dataEncipherment" },
+        { KU_KEY_AGREEMENT, "keyAgreement" },
+        { KU_KEY_CERT_SIGN, "keyCertSign" },
+        { KU_CRL_SIGN, "cRLSign" },
+    };
+    static const struct usage extended[] = {
+        { XKU_SSL_SERVER, "serverAuth" },      { XKU_SSL_CLIENT, "clientAuth" },
+        { XKU_CODE_SIGN, "codeSigning" },      { XKU_SMIME, "emailProtection" },
+        { XKU_TIMESTAMP, "timeStamping" },     { XKU_OCSP_SIGN, "OCSPSigning" },
+        { XKU_ANYEKU, "anyExtendedKeyUsage" },
+    };
+    uint32_t flags = X509_get_extension_flags(c->x);
+
+    ret[0] = '\0';
+    if ((flags & EXFLAG_KUSAGE) != 0)
+        add_usages(ret, X509_get_key_usage(c->x), key, ARRAY_LEN(key));
+    if ((flags & EXFLAG_XKUSAGE) != 0)
+        add_usages(ret, X509_get_extended_key_usage(c->x), extended, ARRAY_LEN(extended));
+    if (ret[0] == '\0')
+        memcpy(ret, "-", 2);
+}
+
 void
 cert_subject_text(const struct cert *c, char ret[NAME_TEXT_BYTES])
 {

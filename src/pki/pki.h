@@ -94,8 +94,8 @@ bool cert_key_matches(const struct cert *c, const struct key *k);
  * one). */
 enum { CERT_NO_URI = 1 };
 MUST_USE int cert_spiffe_uri(const struct cert *c, struct span *ret, struct err *e);
-/* Every subject alternative name, in order; value as it stands in the certificate (4 or 16 bytes for
- * an IP address, nothing for SAN_OTHER), borrowed. i < cert_san_count. */
+/* Every subject alternative name, in order; value as it stands in the certificate (4 or 16 bytes
+ * for an IP address, nothing for SAN_OTHER), borrowed. i < cert_san_count. */
 enum san_kind { SAN_OTHER, SAN_URI, SAN_DNS, SAN_IP, SAN_EMAIL };
 struct san {
     enum san_kind kind;
@@ -103,6 +103,10 @@ struct san {
 };
 size_t cert_san_count(const struct cert *c);
 struct san cert_san_at(const struct cert *c, size_t i);
+/* Key usage, then extended key usage, by OpenSSL's names: "keyCertSign,cRLSign", "-" without both.
+ */
+enum { USAGE_TEXT_BYTES = 256 };
+void cert_usage_text(const struct cert *c, char ret[USAGE_TEXT_BYTES]);
 /* Names as Go prints them, which istiod's log lines use: "CN=Intermediate CA -
  * A1,O=Istio,L=cluster-A1". Source: specs/istio-ca.md 4.6. */
 void cert_subject_text(const struct cert *c, char ret[NAME_TEXT_BYTES]);

@@ -1,0 +1,195 @@
+/* pki_inspect.c - meshroot pki inspect: what is in PEM files. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/str.h"
+#include "cmd/commands.h"
+#include "cmd/pki_tool.h"
+#include "pki/leaf.h"
+
+enum { INSPECT_FILES_MAX = 64, INSPECT_CERTS_MAX = 64 };
+
+struct inspect_conf {
+    const char *output;
+};
+
+static const struct opt opts[] = { OPT_OUTPUT(struct inspect_conf, output), { .name = NULL } };
+
+/* What one file turned out to be: prints it, or adds objects to `list`. */
+struct sight {
+    const char *path;
+    struct span text;
+    json_t *list; /* NULL: print */
+};
+
+static int
+see_key(const struct sight *s, struct err *e)
+{
+    CLEANUP(key_unrefp) struct key *k = NULL;
+
+    TRY(key_from_pem(s->text, &k, e));
+    const char *kind = key_kind_name(key_get_kind(k));
+    if (s->list != NULL)
+        (void)json_array_append_new(s->list,
+                                    json_pack("{s:s, s:s}", "type", "private key", "key", kind));
+    else
+        printf("  private key, %s\n", kind);
+    return 0;
+}
+
+static int
+see_csr(const struct sight *s, struct err *e)
+{
+    CLEANUP(buf_done) struct buf der = BUF_INIT(CSR_MAX_BYTES);
+    struct csr c;
+
+    TRY(csr_from_pem(s->text, &der, e));
+    TRY(csr_parse(buf_span(&der), &c, e));
+    TRY(csr_verify(buf_span(&der), &c, e));
+    const char *kind = key_kind_name(c.kind);
+    if (s->list != NULL)
+        (void)json_array_append_new(
+            s->list, json_pack("{s:s, s:s}", "type", "certificate request", "key", kind));
+    else
+        printf("  certificate request, %s, its signature is good\n", kind);
+    return 0;
+}
+
+static int
+see_certs(const struct sight *s, struct err *e)
+{
+    struct cert *v[INSPECT_CERTS_MAX];
+    size_t n = 0;
+
+    if (s->text.n > 0 && s->text.p[0] == 0x30) { /* DER */
+        TRY(cert_from_der(s->text, &v[0], e));
+        n = 1;
+    } else {
+        TRY(certs_from_pem(s->text, v, ARRAY_LEN(v), &n, e));
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (s->list != NULL) {
+            (void)json_array_append_new(s->list, cert_json(v[i]));
+        } else {
+            printf("  certificate %zu of %zu\n", i + 1, n);
+            cert_print(v[i], 4);
+        }
+        cert_unref(v[i]);
+    }
+    return 0;
+}
+
+static bool
+has(struct span text, const char *what)
+{
+    return text.n > 0 && memmem(text.p, text.n, what, strlen(what)) != NULL;
+}
+
+/* In this order: a key's file may hold its certificate too, and the key is what matters. */
+static const struct {
+    const char *mark;
+    int (*see)(const struct sight *s, struct err *e);
+} sorts[] = {
+    { "PRIVATE KEY-----", see_key },
+    { "CERTIFICATE REQUEST-----", see_csr },
+    { "", see_certs },
+};
+
+static int
+inspect_file(const char *path, json_t *files, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf text = BUF_INIT(PEM_MAX_BYTES);
+    struct sight s = { .path = path };
+    size_t i = 0;
+
+    TRY(read_input(NULL, path, &text, e));
+    s.text = buf_span(&text);
+    if (files != NULL) {
+        s.list = json_array();
+        (void)json_array_append_new(files, json_pack("{s:s, s:o}", "file", path, "holds", s.list));
+    }
+    while (sorts[i].mark[0] != '\0' && !has(s.text, sorts[i].mark))
+        i++;
+    if (files == NULL)
+        printf("%s\n", path);
+    return sorts[i].see(&s, e) < 0 ? err_wrap(e, "%s", path) : 0;
+}
+
+static int
+is_pem_name(const struct dirent *de)
+{
+    size_t n = strlen(de->d_name);
+
+    return de->d_name[0] != '.' && n > 4 && strcmp(de->d_name + n - 4, ".pem") == 0;
+}
+
+static int
+inspect_dir(const char *dir, json_t *files, struct err *e)
+{
+    struct dirent **names = NULL;
+    int n = scandir(dir, &names, is_pem_name, alphasort), r = 0;
+
+    if (n < 0)
+        return err_sys(e, errno, "%s: list", dir);
+    if (n == 0)
+        r = err_set(e, E_NOTFOUND, "%s: no file named *.pem", dir);
+    if (n > INSPECT_FILES_MAX)
+        r = err_set(e, E_LIMIT, "%s: more than %d files", dir, (int)INSPECT_FILES_MAX);
+    for (int i = 0; i < n; i++) {
+        CLEANUP(str_freep) char *path = NULL;
+
+        if (r == 0)
+            r = str_format(&path, e, "%s/%s", dir, names[i]->d_name);
+        if (r == 0)
+            r = inspect_file(path, files, e);
+        free(names[i]);
+    }
+    free(names);
+    return r;
+}
+
+static int
+run(const void *conf, const struct opt_args *args, struct err *e)
+{
+    const struct inspect_conf *c = conf;
+    json_t *files = c->output[0] == 'j' ? json_array() : NULL;
+    int r = 0;
+
+    for (int i = 0; i < args->n && r == 0; i++) {
+        struct stat st;
+
+        if (stat(args->v[i], &st) == 0 && S_ISDIR(st.st_mode))
+            r = inspect_dir(args->v[i], files, e);
+        else
+            r = inspect_file(args->v[i], files, e);
+    }
+    if (r == 0 && files != NULL) {
+        json_t *j = json_pack("{s:O}", "files", files);
+        print_json(j);
+        json_decref(j);
+    }
+    json_decref(files);
+    return r;
+}
+
+const struct command cmd_pki_inspect = {
+    "pki inspect",
+    "FILE...|DIR",
+    1,
+    INSPECT_FILES_MAX,
+    opts,
+    sizeof(struct inspect_conf),
+    run,
+    "show what is in certificate, key and request files",
+    "Shows every certificate of the files (or of all *.pem of a folder): names, validity, key, "
+    "usage,\n"
+    "identifiers. Of keys only the kind is shown, never the key. No network is used.\n"
+    "\n"
+    "Examples:\n"
+    "  meshroot pki inspect a1\n"
+    "  meshroot pki inspect a1/cert-chain.pem --output json\n",
+};
