@@ -24,12 +24,14 @@ guid_make(char ret[GUID_BYTES], struct err *e)
     b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
     b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
     hex_text(span_of(b, sizeof(b)), hex);
-    (void)snprintf(ret, GUID_BYTES, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+    (void)snprintf(ret, GUID_BYTES, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16,
+                   hex + 20);
     return 0;
 }
 
 static int
-secret_hash(const uint8_t salt[SALT_BYTES], struct span secret, uint8_t ret[DIGEST_BYTES], struct err *e)
+secret_hash(const uint8_t salt[SALT_BYTES], struct span secret, uint8_t ret[DIGEST_BYTES],
+            struct err *e)
 {
     struct buf b = BUF_INIT(1024);
     int r = buf_add(&b, span_of(salt, SALT_BYTES), e);
@@ -42,11 +44,12 @@ secret_hash(const uint8_t salt[SALT_BYTES], struct span secret, uint8_t ret[DIGE
 }
 
 static int
-app_store(struct cloud *c, const struct cloud_app *a, const char *salt, const char *hash, struct err *e)
+app_store(struct cloud *c, const struct cloud_app *a, const char *salt, const char *hash,
+          struct err *e)
 {
     char key[APP_KEY_BYTES], oid_key[APP_KEY_BYTES];
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", a->name, "role", a->role, "oid", a->oid, "salt", salt,
-                          "hash", hash);
+    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", a->name, "role", a->role, "oid",
+                          a->oid, "salt", salt, "hash", hash);
     CLEANUP(str_freep) char *text = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
 
     json_decref(j);
@@ -64,8 +67,8 @@ app_store(struct cloud *c, const struct cloud_app *a, const char *salt, const ch
 }
 
 int
-cloud_app_add(struct cloud *c, const char *name, const char *role, struct cloud_app *ret, struct secret **ret_secret,
-              struct err *e)
+cloud_app_add(struct cloud *c, const char *name, const char *role, struct cloud_app *ret,
+              struct secret **ret_secret, struct err *e)
 {
     struct cloud_app a = { 0 };
     CLEANUP(secret_freep) struct secret *raw = NULL;
@@ -107,7 +110,8 @@ is_guid(const char *s)
 
 /* r: 0, *ret_j is the record (owner: caller); CLOUD_NO_APP. */
 static int
-app_load(struct cloud *c, const char *client_id, struct cloud_app *ret, json_t **ret_j, struct err *e)
+app_load(struct cloud *c, const char *client_id, struct cloud_app *ret, json_t **ret_j,
+         struct err *e)
 {
     char key[APP_KEY_BYTES];
     struct buf b = BUF_INIT(APP_MAX_BYTES);
@@ -138,7 +142,8 @@ app_load(struct cloud *c, const char *client_id, struct cloud_app *ret, json_t *
 }
 
 int
-app_check(struct cloud *c, const char *client_id, struct span secret, struct cloud_app *ret, struct err *e)
+app_check(struct cloud *c, const char *client_id, struct span secret, struct cloud_app *ret,
+          struct err *e)
 {
     uint8_t salt[SALT_BYTES], want[DIGEST_BYTES], got[DIGEST_BYTES];
     json_t *j = NULL;

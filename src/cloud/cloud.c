@@ -1,4 +1,5 @@
-/* cloud.c - the token service's pages: discovery documents, keys, and the way to the token endpoint. */
+/* cloud.c - the token service's pages: discovery documents, keys, and the way to the token
+ * endpoint. */
 #include "cloud/cloud.h"
 
 #include <stdio.h>
@@ -29,7 +30,8 @@ reply_json(struct http_exchange *x, int status, json_t *take_j)
     free(text);
 }
 
-/* -- pages --------------------------------------------------------------------------------------- */
+/* -- pages ---------------------------------------------------------------------------------------
+ */
 
 /* Members that MSAL reads. Source: specs/azure.md 2.2. */
 static void
@@ -39,12 +41,15 @@ serve_openid(struct cloud *c, struct http_exchange *x, struct span tenant)
 
     (void)c;
     base_url(x, base);
-    (void)snprintf(at, sizeof(at), "%s/%.*s", base, (int)(tenant.n < 100 ? tenant.n : 100), (const char *)tenant.p);
+    (void)snprintf(at, sizeof(at), "%s/%.*s", base, (int)(tenant.n < 100 ? tenant.n : 100),
+                   (const char *)tenant.p);
     reply_json(x, 200,
-               json_pack("{s:s+, s:s+, s:s+, s:s+, s:[s], s:[s], s:[s], s:[s]}", "issuer", at, "/v2.0",
-                         "authorization_endpoint", at, "/oauth2/v2.0/authorize", "token_endpoint", at, "/oauth2/v2.0/token",
-                         "jwks_uri", at, "/discovery/v2.0/keys", "response_types_supported", "code",
-                         "subject_types_supported", "pairwise", "id_token_signing_alg_values_supported", "RS256",
+               json_pack("{s:s+, s:s+, s:s+, s:s+, s:[s], s:[s], s:[s], s:[s]}", "issuer", at,
+                         "/v2.0", "authorization_endpoint", at, "/oauth2/v2.0/authorize",
+                         "token_endpoint", at, "/oauth2/v2.0/token", "jwks_uri", at,
+                         "/discovery/v2.0/keys", "response_types_supported", "code",
+                         "subject_types_supported", "pairwise",
+                         "id_token_signing_alg_values_supported", "RS256",
                          "token_endpoint_auth_methods_supported", "client_secret_post"));
 }
 
@@ -58,9 +63,10 @@ serve_instance(struct cloud *c, struct http_exchange *x, struct span tenant)
     base_url(x, base);
     host = host != NULL ? host : "localhost";
     reply_json(x, 200,
-               json_pack("{s:s+++, s:s, s:[{s:s, s:s, s:[s]}]}", "tenant_discovery_endpoint", base, "/", c->tenant,
-                         "/v2.0/.well-known/openid-configuration", "api-version", "1.1", "metadata", "preferred_network",
-                         host, "preferred_cache", host, "aliases", host));
+               json_pack("{s:s+++, s:s, s:[{s:s, s:s, s:[s]}]}", "tenant_discovery_endpoint", base,
+                         "/", c->tenant, "/v2.0/.well-known/openid-configuration", "api-version",
+                         "1.1", "metadata", "preferred_network", host, "preferred_cache", host,
+                         "aliases", host));
 }
 
 static void
@@ -82,7 +88,8 @@ serve_token_v1(struct cloud *c, struct http_exchange *x, struct span tenant)
     token_serve(c, x, tenant, true);
 }
 
-/* After the tenant. "common/discovery/instance" has its literal first. Source: specs/azure.md 2.1. */
+/* After the tenant. "common/discovery/instance" has its literal first. Source: specs/azure.md 2.1.
+ */
 static const struct page {
     const char *method, *tenant, *rest; /* tenant NULL: any */
     void (*serve)(struct cloud *c, struct http_exchange *x, struct span tenant);
@@ -107,7 +114,8 @@ page_find(const char *path, struct span *ret_tenant)
     if (!span_cut(&rest, '/', ret_tenant) || rest.p == NULL)
         return NULL;
     for (size_t i = 0; i < ARRAY_LEN(pages); i++)
-        if (span_eq_str(rest, pages[i].rest) && (pages[i].tenant == NULL || span_eq_str(*ret_tenant, pages[i].tenant)))
+        if (span_eq_str(rest, pages[i].rest) &&
+            (pages[i].tenant == NULL || span_eq_str(*ret_tenant, pages[i].tenant)))
             return &pages[i];
     return NULL;
 }
@@ -135,7 +143,8 @@ cloud_serve(struct cloud *c, struct http_exchange *x)
         p->serve(c, x, tenant);
 }
 
-/* -- open and close ------------------------------------------------------------------------------ */
+/* -- open and close ------------------------------------------------------------------------------
+ */
 
 /* The key id: the thumbprint of its public half. */
 static int

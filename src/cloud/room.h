@@ -28,8 +28,10 @@ struct cloud {
 /* A random (version 4) GUID as text. Source: RFC 9562 5.4. */
 MUST_USE int guid_make(char ret[GUID_BYTES], struct err *e);
 
-/* The app, when `secret` is its secret. r: 0; CLOUD_NO_APP unknown id. Errors: AUTH (wrong secret), SYS. Blocks: disk. */
-MUST_USE int app_check(struct cloud *c, const char *client_id, struct span secret, struct cloud_app *ret, struct err *e);
+/* The app, when `secret` is its secret. r: 0; CLOUD_NO_APP unknown id. Errors: AUTH (wrong secret),
+ * SYS. Blocks: disk. */
+MUST_USE int app_check(struct cloud *c, const char *client_id, struct span secret,
+                       struct cloud_app *ret, struct err *e);
 
 /* POST /{tenant}/oauth2/v2.0/token and /{tenant}/oauth2/token (v1). */
 void token_serve(struct cloud *c, struct http_exchange *x, struct span tenant, bool v1);

@@ -1,4 +1,5 @@
-/* token.c - the token endpoint: client credentials in, a signed access token out, or Entra's error. */
+/* token.c - the token endpoint: client credentials in, a signed access token out, or Entra's error.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,26 +30,36 @@ struct refusal {
     unsigned aadsts;
     const char *text;
 };
-static const struct refusal bad_secret = { 401, "invalid_client", 7000215, "Invalid client secret provided." };
-static const struct refusal no_credential = { 401, "invalid_client", 7000218,
-                                              "The request body must contain client_secret or client_assertion." };
-static const struct refusal assertion_unsupported = { 401, "invalid_client", 700027,
-                                                      "Client assertions are not configured for this application." };
-static const struct refusal unknown_app = { 400, "unauthorized_client", 700016,
-                                            "Application with this identifier was not found in the directory." };
+static const struct refusal bad_secret = { 401, "invalid_client", 7000215,
+                                           "Invalid client secret provided." };
+static const struct refusal no_credential = {
+    401, "invalid_client", 7000218,
+    "The request body must contain client_secret or client_assertion."
+};
+static const struct refusal assertion_unsupported = {
+    401, "invalid_client", 700027, "Client assertions are not configured for this application."
+};
+static const struct refusal unknown_app = {
+    400, "unauthorized_client", 700016,
+    "Application with this identifier was not found in the directory."
+};
 static const struct refusal unknown_tenant = { 400, "invalid_request", 90002, "Tenant not found." };
-static const struct refusal bad_scope = { 400, "invalid_scope", 70011, "The provided value for scope is not valid." };
+static const struct refusal bad_scope = { 400, "invalid_scope", 70011,
+                                          "The provided value for scope is not valid." };
 static const struct refusal bad_grant = { 400, "unsupported_grant_type", 70003,
                                           "The app requested an unsupported grant type." };
-static const struct refusal bad_form = { 400, "invalid_request", 90014, "The request body is malformed." };
+static const struct refusal bad_form = { 400, "invalid_request", 90014,
+                                         "The request body is malformed." };
 static const struct refusal throttled = { 429, "temporarily_unavailable", 90033,
                                           "Too many failed attempts for this application." };
-static const struct refusal internal = { 500, "server_error", 90033, "A transient error has occurred." };
+static const struct refusal internal = { 500, "server_error", 90033,
+                                         "A transient error has occurred." };
 
 static void
 refuse(struct cloud *c, struct http_exchange *x, const struct refusal *f)
 {
-    char trace[GUID_BYTES] = "", correlation[GUID_BYTES] = "", now[RFC3339_BYTES], label[64], text[512];
+    char trace[GUID_BYTES] = "", correlation[GUID_BYTES] = "", now[RFC3339_BYTES], label[64],
+         text[512];
     struct err e;
 
     if (guid_make(trace, &e) < 0 || guid_make(correlation, &e) < 0)
@@ -56,24 +67,27 @@ refuse(struct cloud *c, struct http_exchange *x, const struct refusal *f)
     rfc3339_s(unix_s(), now);
     (void)snprintf(label, sizeof(label), "result=\"AADSTS%u\"", f->aadsts);
     metric_add(c->metrics, &metric_tokens, label, 1);
-    log_with(LOG_WARN, "cloud", LABELS({ "client", http_peer_addr(x) }), "token refused: %s AADSTS%u", f->error,
-             f->aadsts);
-    (void)snprintf(text, sizeof(text), "AADSTS%u: %s Trace ID: %s Correlation ID: %s Timestamp: %s", f->aadsts, f->text,
-                   trace, correlation, now);
+    log_with(LOG_WARN, "cloud", LABELS({ "client", http_peer_addr(x) }),
+             "token refused: %s AADSTS%u", f->error, f->aadsts);
+    (void)snprintf(text, sizeof(text), "AADSTS%u: %s Trace ID: %s Correlation ID: %s Timestamp: %s",
+                   f->aadsts, f->text, trace, correlation, now);
     if (f->status == 429)
         http_reply_header(x, "Retry-After", "60");
     reply_json(x, f->status,
-               json_pack("{s:s, s:s, s:[i], s:s, s:s, s:s}", "error", f->error, "error_description", text, "error_codes",
-                         (int)f->aadsts, "timestamp", now, "trace_id", trace, "correlation_id", correlation));
+               json_pack("{s:s, s:s, s:[i], s:s, s:s, s:s}", "error", f->error, "error_description",
+                         text, "error_codes", (int)f->aadsts, "timestamp", now, "trace_id", trace,
+                         "correlation_id", correlation));
 }
 
-/* -- the limiter of guesses ---------------------------------------------------------------------- */
+/* -- the limiter of guesses ----------------------------------------------------------------------
+ */
 
 static struct failing *
 failing_find(struct cloud *c, const char *client_id)
 {
     for (size_t i = 0; i < FAILING_MAX; i++)
-        if (strcmp(c->failing[i].client_id, client_id) == 0 && mono_ms() - c->failing[i].since_ms < FAILURES_MS)
+        if (strcmp(c->failing[i].client_id, client_id) == 0 &&
+            mono_ms() - c->failing[i].since_ms < FAILURES_MS)
             return &c->failing[i];
     return NULL;
 }
@@ -94,7 +108,8 @@ failing_add(struct cloud *c, const char *client_id)
     f->n++;
 }
 
-/* -- the token ----------------------------------------------------------------------------------- */
+/* -- the token -----------------------------------------------------------------------------------
+ */
 
 /* The audience: the scope that ends in "/.default", without exactly that; v1: the resource. */
 static int
@@ -111,7 +126,8 @@ audience_get(struct span body, bool v1, struct buf *ret, struct err *e)
 
         r = FORM_ABSENT;
         while (r == FORM_ABSENT && span_cut(&rest, ' ', &word))
-            if (word.n >= sizeof(suffix) && memcmp(word.p + word.n - (sizeof(suffix) - 1), suffix, sizeof(suffix) - 1) == 0)
+            if (word.n >= sizeof(suffix) &&
+                memcmp(word.p + word.n - (sizeof(suffix) - 1), suffix, sizeof(suffix) - 1) == 0)
                 r = buf_add(ret, span_of(word.p, word.n - (sizeof(suffix) - 1)), e);
     }
     buf_done(&b);
@@ -122,17 +138,19 @@ audience_get(struct span body, bool v1, struct buf *ret, struct err *e)
 }
 
 static int
-token_make(struct cloud *c, const struct cloud_app *a, const char *audience, struct buf *out, struct err *e)
+token_make(struct cloud *c, const struct cloud_app *a, const char *audience, struct buf *out,
+           struct err *e)
 {
     char issuer[512], uti[GUID_BYTES];
     int64_t now = unix_s();
 
     cloud_issuer(c, issuer);
     TRY(guid_make(uti, e));
-    json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "aud", audience, "iss",
-                          issuer, "iat", (json_int_t)now, "nbf", (json_int_t)now, "exp", (json_int_t)(now + TOKEN_LIFE_S),
-                          "appid", a->client_id, "appidacr", "1", "oid", a->oid, "sub", a->oid, "tid", c->tenant, "idtyp",
-                          "app", "uti", uti, "ver", "1.0");
+    json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}",
+                          "aud", audience, "iss", issuer, "iat", (json_int_t)now, "nbf",
+                          (json_int_t)now, "exp", (json_int_t)(now + TOKEN_LIFE_S), "appid",
+                          a->client_id, "appidacr", "1", "oid", a->oid, "sub", a->oid, "tid",
+                          c->tenant, "idtyp", "app", "uti", uti, "ver", "1.0");
     CLEANUP(str_freep) char *text = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
     json_decref(j);
     if (text == NULL)
@@ -146,18 +164,20 @@ answer_make(const char *token, const char *audience, bool v1)
     char life[24], expires[24], now[24];
 
     if (!v1)
-        return json_pack("{s:s, s:i, s:i, s:s}", "token_type", "Bearer", "expires_in", TOKEN_LIFE_S, "ext_expires_in",
-                         TOKEN_LIFE_S, "access_token", token);
+        return json_pack("{s:s, s:i, s:i, s:s}", "token_type", "Bearer", "expires_in", TOKEN_LIFE_S,
+                         "ext_expires_in", TOKEN_LIFE_S, "access_token", token);
     (void)snprintf(life, sizeof(life), "%d", TOKEN_LIFE_S);
     (void)snprintf(now, sizeof(now), "%" PRId64, unix_s());
     (void)snprintf(expires, sizeof(expires), "%" PRId64, unix_s() + TOKEN_LIFE_S);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "token_type", "Bearer", "expires_in", life, "ext_expires_in",
-                     life, "expires_on", expires, "not_before", now, "resource", audience, "access_token", token);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "token_type", "Bearer", "expires_in",
+                     life, "ext_expires_in", life, "expires_on", expires, "not_before", now,
+                     "resource", audience, "access_token", token);
 }
 
 /* r: 0 and *ret_app; or the row that says why not, in *ret_why. */
 static int
-client_check(struct cloud *c, struct span body, struct cloud_app *ret_app, const struct refusal **ret_why)
+client_check(struct cloud *c, struct span body, struct cloud_app *ret_app,
+             const struct refusal **ret_why)
 {
     struct buf id = BUF_INIT(FIELD_MAX_BYTES), secret = BUF_INIT(FIELD_MAX_BYTES);
     struct err e = { 0 };
@@ -176,7 +196,8 @@ client_check(struct cloud *c, struct span body, struct cloud_app *ret_app, const
     } else if (r == FORM_ABSENT || client_id[0] == '\0') {
         *ret_why = &unknown_app;
     } else if (s == FORM_ABSENT) {
-        *ret_why = form_field(body, "client_assertion", &id, &e) == 0 ? &assertion_unsupported : &no_credential;
+        *ret_why = form_field(body, "client_assertion", &id, &e) == 0 ? &assertion_unsupported
+                                                                      : &no_credential;
     } else if (f != NULL && f->n >= FAILURES_MAX) {
         *ret_why = &throttled;
     } else {
@@ -198,9 +219,11 @@ request_check(struct cloud *c, struct http_exchange *x, struct span tenant, stru
 {
     struct err e;
 
-    if (tenant.n != strlen(c->tenant) || strncasecmp((const char *)tenant.p, c->tenant, tenant.n) != 0)
+    if (tenant.n != strlen(c->tenant) ||
+        strncasecmp((const char *)tenant.p, c->tenant, tenant.n) != 0)
         return &unknown_tenant;
-    if (form_field(http_body(x), "grant_type", b, &e) != 0 || !span_eq_str(buf_span(b), "client_credentials"))
+    if (form_field(http_body(x), "grant_type", b, &e) != 0 ||
+        !span_eq_str(buf_span(b), "client_credentials"))
         return &bad_grant;
     return NULL;
 }
@@ -228,8 +251,8 @@ token_serve(struct cloud *c, struct http_exchange *x, struct span tenant, bool v
         refuse(c, x, why);
     } else {
         metric_add(c->metrics, &metric_tokens, "result=\"ok\"", 1);
-        log_with(LOG_INFO, "cloud", LABELS({ "client", http_peer_addr(x) }, { "app", app.name }), "token issued for %s",
-                 buf_text(&audience));
+        log_with(LOG_INFO, "cloud", LABELS({ "client", http_peer_addr(x) }, { "app", app.name }),
+                 "token issued for %s", buf_text(&audience));
         reply_json(x, 200, answer_make(buf_text(&token), buf_text(&audience), v1));
     }
     buf_done(&audience);

@@ -1,4 +1,5 @@
-/* fuzz_form.c - any body: no crash; what is found holds no NUL and is no longer than what was sent. */
+/* fuzz_form.c - any body: no crash; what is found holds no NUL and is no longer than what was sent.
+ */
 #include <stdlib.h>
 #include <string.h>
 

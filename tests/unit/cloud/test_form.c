@@ -12,7 +12,8 @@ test_fields(void **state)
         const char *body, *name, *want; /* want NULL: absent */
     } rows[] = {
         { "grant_type=client_credentials&client_id=a", "client_id", "a" },
-        { "scope=https%3A%2F%2Fvault.azure.net%2F.default+openid", "scope", "https://vault.azure.net/.default openid" },
+        { "scope=https%3A%2F%2Fvault.azure.net%2F.default+openid", "scope",
+          "https://vault.azure.net/.default openid" },
         { "client%5Fid=x", "client_id", "x" },
         { "a=1&a=2", "a", "1" },
         { "a=&b", "a", "" },
@@ -41,8 +42,8 @@ test_refusals(void **state)
         const char *body, *says;
         enum err_code code;
     } rows[] = {
-        { "a=%", "broken % escape", E_PARSE },   { "a=%4", "broken % escape", E_PARSE },
-        { "a=%zz", "broken % escape", E_PARSE }, { "a=%00", "NUL byte", E_PARSE },
+        { "a=%", "broken % escape", E_PARSE },     { "a=%4", "broken % escape", E_PARSE },
+        { "a=%zz", "broken % escape", E_PARSE },   { "a=%00", "NUL byte", E_PARSE },
         { "a=12345678901", "more than", E_LIMIT },
     };
 

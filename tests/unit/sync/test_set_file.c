@@ -1,0 +1,206 @@
+/* test_set_file.c - what is written is read back; what does not belong together is refused by name.
+ */
+#include "unit.h"
+
+#include <string.h>
+
+#include "base/file.h"
+#include "mint.h"
+#include "pki/bundle.h"
+#include "sync/sync.h"
+#include "tmpdir.h"
+
+struct kit {
+    struct mint_ca root, a1, a2;
+    struct bundle *b1, *b2;
+    char dir[64];
+};
+
+static struct bundle *
+bundle_of(const struct mint_ca *root, const struct mint_ca *ca)
+{
+    struct buf text[PART__N];
+    struct span parts[PART__N];
+    struct bundle *b = NULL;
+    struct err e = { 0 };
+
+    for (size_t i = 0; i < PART__N; i++)
+        text[i] = BUF_INIT(PEM_MAX_BYTES);
+    assert_ok(cert_to_pem(root->cert, &text[PART_ROOT_CERT], &e));
+    assert_ok(cert_to_pem(ca->cert, &text[PART_CA_CERT], &e));
+    assert_ok(key_to_pem(ca->key, &text[PART_CA_KEY], &e));
+    assert_ok(cert_to_pem(ca->cert, &text[PART_CERT_CHAIN], &e));
+    for (size_t i = 0; i < PART__N; i++)
+        parts[i] = buf_span(&text[i]);
+    assert_ok(bundle_new(parts, &b, &e));
+    for (size_t i = 0; i < PART__N; i++)
+        buf_wipe(&text[i]);
+    return b;
+}
+
+static int
+setup(void **state)
+{
+    static struct kit k;
+
+    k = (struct kit){ .b1 = NULL };
+    mint_ca(&k.root, "O=Istio,CN=Root A", NULL);
+    mint_ca(&k.a1, "O=Istio,CN=A1", &k.root);
+    mint_ca(&k.a2, "O=Istio,CN=A2", &k.root);
+    k.b1 = bundle_of(&k.root, &k.a1);
+    k.b2 = bundle_of(&k.root, &k.a2);
+    tmpdir_make(k.dir);
+    *state = &k;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct kit *k = *state;
+
+    bundle_unref(k->b1);
+    bundle_unref(k->b2);
+    mint_ca_done(&k->a1);
+    mint_ca_done(&k->a2);
+    mint_ca_done(&k->root);
+    tmpdir_remove(k->dir);
+    return 0;
+}
+
+/* Reads the folder; `drop` is a file to pretend absent, `swap` one whose text is replaced by
+ * `text`. */
+static int
+read_back(const struct kit *k, int drop, int swap, const char *text, struct bundle **ret,
+          struct set_manifest *m, struct err *ret_e)
+{
+    struct err e = { 0 };
+    struct buf bufs[PART__N + 1];
+    bool present[PART__N + 1] = { false };
+
+    for (size_t i = 0; i <= PART__N; i++)
+        bufs[i] = BUF_INIT(PEM_MAX_BYTES);
+    assert_ok(fileset_read(k->dir, set_file_names, PART__N + 1, bufs, present, &e));
+    if (drop >= 0) {
+        present[drop] = false;
+        bufs[drop].n = 0;
+    }
+    if (swap >= 0) {
+        bufs[swap].n = 0;
+        assert_ok(buf_add_str(&bufs[swap], text, &e));
+    }
+    int r = set_parse(bufs, present, ret, m, ret_e);
+    for (size_t i = 0; i <= PART__N; i++)
+        buf_wipe(&bufs[i]);
+    return r;
+}
+
+static const struct set_manifest manifest = { .generation = 7,
+                                              .versions = { { "v1", "v2", "v3", "v4" } },
+                                              .renew_window_ms = 2000 };
+
+static void
+test_round_trip(void **state)
+{
+    const struct kit *k = *state;
+    struct bundle *b = NULL;
+    struct set_manifest m = { 0 };
+    struct err e = { 0 };
+
+    assert_ok(set_write(k->dir, k->b1, &manifest, &e));
+    assert_int_equal(read_back(k, -1, -1, NULL, &b, &m, &e), 0);
+    assert_memory_equal(&m, &manifest, sizeof(m));
+    assert_memory_equal(cert_id(bundle_signer(b)), cert_id(bundle_signer(k->b1)), DIGEST_BYTES);
+    assert_true(roots_equal(bundle_roots(b), bundle_roots(k->b1)));
+    bundle_unref(b);
+}
+
+static void
+test_without_manifest(void **state)
+{
+    const struct kit *k = *state;
+    struct bundle *b = NULL;
+    struct set_manifest m = { .generation = 9 };
+    struct err e = { 0 };
+
+    assert_ok(set_write(k->dir, k->b1, &manifest, &e));
+    assert_int_equal(read_back(k, PART__N, -1, NULL, &b, &m, &e), 0);
+    assert_int_equal(m.generation, 0);
+    bundle_unref(b);
+}
+
+static void
+test_refusals(void **state)
+{
+    const struct kit *k = *state;
+    static const struct {
+        int drop, swap;
+        const char *text, *says;
+        enum err_code code;
+    } rows[] = {
+        { PART_CA_KEY, -1, NULL, "ca-key.pem missing", E_DENIED },
+        { PART_CERT_CHAIN, -1, NULL, "cert-chain.pem missing", E_DENIED },
+        { -1, PART__N, "[]", "want a JSON object", E_PARSE },
+        { -1, PART__N, "{", "manifest.json: line 1", E_PARSE },
+        { -1, PART__N, "{\"generation\":-1}", "generation: want a whole number", E_PARSE },
+        { -1, PART__N, "{\"generation\":1,\"generation\":2}", "manifest.json: line", E_PARSE },
+        { -1, PART__N, "{\"generation\":1,\"renew_window_ms\":0}", "versions: root-cert", E_PARSE },
+        { -1, PART_CA_CERT, "no PEM", "ca-cert.pem", E_PARSE },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct bundle *b = NULL;
+        struct set_manifest m = { .generation = 42 };
+        struct err e = { 0 };
+
+        assert_ok(set_write(k->dir, k->b1, &manifest, &e));
+        assert_err(read_back(k, rows[i].drop, rows[i].swap, rows[i].text, &b, &m, &e), rows[i].code,
+                   rows[i].says);
+        assert_null(b);
+        assert_int_equal(m.generation, 42); /* untouched */
+    }
+}
+
+/* A manifest of one set beside the files of another: somebody copied files by hand. */
+static void
+test_manifest_of_another_signer(void **state)
+{
+    const struct kit *k = *state;
+    struct buf text = BUF_INIT(4096);
+    struct bundle *b = NULL;
+    struct set_manifest m = { 0 };
+    struct err e = { 0 };
+    char path[128];
+
+    assert_ok(set_write(k->dir, k->b1, &manifest, &e));
+    (void)snprintf(path, sizeof(path), "%s/manifest.json", k->dir);
+    assert_ok(file_read(path, &text, &e));
+    assert_ok(set_write(k->dir, k->b2, &manifest, &e));
+    assert_err(read_back(k, -1, PART__N, buf_text(&text), &b, &m, &e), E_DENIED,
+               "is of another ca-cert.pem");
+    buf_done(&text);
+}
+
+static void
+test_absent(void **state)
+{
+    struct buf bufs[PART__N + 1] = { 0 };
+    bool present[PART__N + 1] = { false };
+    struct bundle *b = NULL;
+    struct set_manifest m = { 0 };
+    struct err e = { 0 };
+
+    (void)state;
+    assert_int_equal(set_parse(bufs, present, &b, &m, &e), SET_ABSENT);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_without_manifest),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_manifest_of_another_signer),
+        cmocka_unit_test(test_absent),
+    };
+    return cmocka_run_group_tests_name("sync/set_file", tests, setup, teardown);
+}
