@@ -23,7 +23,8 @@ enum {
     STORE_KEY_BYTES = 512,
     STORE_VALUE_BYTES = 256 * 1024,
     STORE_TXN_OPS = 64,
-    STORE_QUEUE_OPS = 65536, /* waiting to be committed; beyond: LIMIT */
+    STORE_QUEUE_OPS = 65536,              /* waiting to be committed; beyond: LIMIT */
+    STORE_QUEUE_BYTES = 64 * 1024 * 1024, /* their keys and values together */
 };
 
 /* Opens (creates) DIR/meshroot.db: SQLite, WAL, synchronous=FULL, mode 0600; starts the writer
@@ -33,22 +34,31 @@ MUST_USE int store_open_sqlite(const char *dir, struct store **ret, struct err *
 /* Commits what waits, then closes. NULL is fine. */
 void store_close(struct store *s);
 
-enum store_op_kind { STORE_PUT, STORE_DELETE, STORE_EXPECT };
+enum store_op_kind {
+    STORE_PUT,
+    STORE_DELETE,
+    STORE_EXPECT,       /* the key's revision must be `revision`; 0: the key must not exist */
+    STORE_EXPECT_VALUE, /* the key's value must be `value`; an empty one: or not exist */
+};
 struct store_op {
     enum store_op_kind kind;
-    const char *key;   /* copied */
-    struct span value; /* STORE_PUT; copied */
-    uint64_t
-        revision; /* STORE_EXPECT: the key's revision must be this; 0: the key must not exist */
+    const char *key;   /* copied; 1..STORE_KEY_BYTES bytes, no control characters */
+    struct span value; /* STORE_PUT, STORE_EXPECT_VALUE; copied */
+    uint64_t revision; /* STORE_EXPECT */
 };
 
-/* All of `ops` or none, durable before `done` is called with e->code == E_NONE, on `l` (NULL: no
- * answer). done's errors: CONFLICT (an EXPECT did not hold), SYS (disk full, read-only: the store
- * stays usable). Errors: INVAL, LIMIT (the queue is full), NOMEM. Thread: any. */
+/* All of `ops` or none, durable before `done` is called with e->code == E_NONE, on `l`. With `l`
+ * NULL `done` is called on the writer's thread (it is short, and does not wait for the store); with
+ * `done` NULL there is no answer. Expectations are about the state before this transaction. Answers
+ * come in the order of the commits, which is the order of the calls. Every key that was put has
+ * *revision afterwards; revisions only grow. done's errors: CONFLICT (an expectation did not hold),
+ * SYS (disk full, read-only: the store stays usable). Errors: INVAL, LIMIT (the queue is full),
+ * NOMEM. Thread: any. */
 typedef void store_done_fn(const struct err *e, uint64_t revision, void *arg);
 MUST_USE int store_commit(struct store *s, const struct store_op *ops, size_t n, struct loop *l,
                           store_done_fn *done, void *arg, struct err *e);
-/* Waits until it is durable: for starts and commands, never on a loop. */
+/* Waits until it is durable: for starts and commands, never on a loop. `ret_revision` may be NULL.
+ */
 MUST_USE int store_commit_wait(struct store *s, const struct store_op *ops, size_t n,
                                uint64_t *ret_revision, struct err *e);
 
@@ -57,16 +67,17 @@ MUST_USE int store_commit_wait(struct store *s, const struct store_op *ops, size
 enum { STORE_ABSENT = 1 };
 MUST_USE int store_get(struct store *s, const char *key, struct buf *value, uint64_t *ret_revision,
                        struct err *e);
-/* Calls each(key, value, revision, arg) for keys with `prefix` that sort after `after` (NULL: from
- * the first), in order, at most `limit`; a negative result of `each` stops and is returned.
- * Backwards when `reverse`. */
+/* Calls each(key, value, revision, arg) for keys with `prefix` in order (backwards when `reverse`),
+ * beginning with the one that follows `after` in that order (NULL: from the end), at most `limit`;
+ * a negative result of `each` stops and is returned. All of it is one snapshot; other readers wait
+ * meanwhile, so walk long ranges in pages. `each` may read from the store. */
 typedef int store_each_fn(const char *key, struct span value, uint64_t revision, void *arg,
                           struct err *e);
 MUST_USE int store_list(struct store *s, const char *prefix, const char *after, size_t limit,
                         bool reverse, store_each_fn *each, void *arg, struct err *e);
 
-/* Calls fn(key, arg) on `l` after each commit that touched a key with `prefix` (a hint: read it
- * again). */
+/* Calls fn(key, arg) on `l` after each commit that put or deleted a key with `prefix` (a hint: read
+ * it again). */
 struct store_watch;
 typedef void store_watch_fn(const char *key, void *arg);
 MUST_USE int store_watch_new(struct store *s, const char *prefix, struct loop *l,
@@ -74,7 +85,8 @@ MUST_USE int store_watch_new(struct store *s, const char *prefix, struct loop *l
                              struct err *e);
 void store_watch_free(struct store_watch *w); /* from the loop's thread; no call comes afterwards */
 
-/* A sum over what the writer did: commits and operations, for metrics and tests of grouping. */
+/* A sum over what the writer did: durable transactions of the database (each for many commits),
+ * operations in them, and transactions that failed for SYS. */
 struct store_stats {
     uint64_t transactions, operations, errors;
 };

@@ -1,0 +1,644 @@
+/* What store.h promises, on SQLite. */
+#include "unit.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "store/store.h"
+#include "tmpdir.h"
+
+struct fix {
+    char dir[64];
+    struct store *s;
+    struct loop *l;
+};
+
+static int
+setup(void **state)
+{
+    struct fix *f = calloc(1, sizeof(*f));
+    struct err e = { 0 };
+
+    tmpdir_make(f->dir);
+    assert_ok(loop_new(&f->l, &e));
+    assert_ok(store_open_sqlite(f->dir, &f->s, &e));
+    *state = f;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct fix *f = *state;
+
+    store_close(f->s);
+    loop_free(f->l);
+    tmpdir_remove(f->dir);
+    free(f);
+    return 0;
+}
+
+static struct store_op
+put(const char *key, const char *value)
+{
+    return (struct store_op){ .kind = STORE_PUT, .key = key, .value = span_str(value) };
+}
+
+static void
+put_now(struct fix *f, const char *key, const char *value)
+{
+    struct err e = { 0 };
+    struct store_op op = put(key, value);
+
+    assert_ok(store_commit_wait(f->s, &op, 1, NULL, &e));
+}
+
+static void
+assert_value(struct fix *f, const char *key, const char *want)
+{
+    struct buf b = BUF_INIT(STORE_VALUE_BYTES);
+    struct err e = { 0 };
+    int r = store_get(f->s, key, &b, NULL, &e);
+
+    assert_int_equal(r, want == NULL ? STORE_ABSENT : 0);
+    if (want != NULL)
+        assert_string_equal(buf_text(&b), want);
+    buf_done(&b);
+}
+
+static void
+put_get_delete_and_revisions(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct store_op ops[] = { put("a/1", "one"), put("a/2", "") };
+    uint64_t first = 0, second = 0, seen = 0;
+    struct buf b = BUF_INIT(64);
+
+    assert_value(f, "a/1", NULL);
+    assert_ok(store_commit_wait(f->s, ops, 2, &first, &e));
+    assert_value(f, "a/1", "one");
+    assert_value(f, "a/2", "");
+    assert_ok(store_get(f->s, "a/2", &b, &seen, &e));
+    assert_int_equal(seen, first);
+    assert_true(first > 0);
+
+    struct store_op del[] = { { .kind = STORE_DELETE, .key = "a/1" },
+                              { .kind = STORE_DELETE, .key = "no" } };
+    assert_ok(store_commit_wait(f->s, del, 2, &second, &e));
+    assert_true(second > first);
+    assert_value(f, "a/1", NULL);
+    buf_done(&b);
+}
+
+static void
+expectations(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    uint64_t rev = 0;
+    struct store_op one = put("k", "v1");
+
+    assert_ok(store_commit_wait(f->s, &one, 1, &rev, &e));
+    struct {
+        const char *what;
+        struct store_op expect;
+        bool holds;
+    } rows[] = {
+        { "right revision", { .kind = STORE_EXPECT, .key = "k", .revision = rev }, true },
+        { "wrong revision", { .kind = STORE_EXPECT, .key = "k", .revision = rev + 7 }, false },
+        { "must not exist, exists", { .kind = STORE_EXPECT, .key = "k" }, false },
+        { "must not exist, does not", { .kind = STORE_EXPECT, .key = "none" }, true },
+        { "must exist, does not", { .kind = STORE_EXPECT, .key = "none", .revision = 1 }, false },
+        { "right value",
+          { .kind = STORE_EXPECT_VALUE, .key = "k", .value = span_str("v1") },
+          true },
+        { "wrong value",
+          { .kind = STORE_EXPECT_VALUE, .key = "k", .value = span_str("v2") },
+          false },
+        { "no value, absent", { .kind = STORE_EXPECT_VALUE, .key = "none" }, true },
+        { "no value, there", { .kind = STORE_EXPECT_VALUE, .key = "k" }, false },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        /* the put comes first: expectations are about the state before */
+        struct store_op ops[] = { put("mark", rows[i].what), rows[i].expect };
+
+        if (rows[i].holds) {
+            assert_ok(store_commit_wait(f->s, ops, 2, NULL, &e));
+            assert_value(f, "mark", rows[i].what);
+        } else {
+            put_now(f, "mark", "before");
+            assert_err(store_commit_wait(f->s, ops, 2, NULL, &e), E_CONFLICT, rows[i].expect.key);
+            assert_value(f, "mark", "before");
+        }
+    }
+}
+
+static void
+bad_arguments(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    static char long_key[STORE_KEY_BYTES + 2], big[STORE_VALUE_BYTES + 1];
+    struct store_op many[STORE_TXN_OPS + 1];
+
+    memset(long_key, 'k', sizeof(long_key) - 1);
+    for (size_t i = 0; i < ARRAY_LEN(many); i++)
+        many[i] = put("k", "v");
+    struct store_op large = { .kind = STORE_PUT, .key = "k", .value = span_of(big, sizeof(big)) };
+    struct store_op bad[] = { put("", "v"), put(long_key, "v"), put("a\nb", "v"), large };
+    const char *says[] = { "0 bytes", "513 bytes", "control character", "value of" };
+
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        assert_err(store_commit_wait(f->s, &bad[i], 1, NULL, &e), E_INVAL, says[i]);
+    assert_err(store_commit_wait(f->s, many, 0, NULL, &e), E_INVAL, "0 operations");
+    assert_err(store_commit_wait(f->s, many, ARRAY_LEN(many), NULL, &e), E_INVAL, "65 operations");
+    large.value.n = STORE_VALUE_BYTES;
+    assert_ok(store_commit_wait(f->s, &large, 1, NULL, &e));
+}
+
+/* -- list */
+
+static int
+join(const char *key, struct span value, uint64_t revision, void *arg, struct err *e)
+{
+    (void)revision;
+    return buf_addf(arg, e, "%s=%.*s ", key, SPAN_ARG(value));
+}
+
+static void
+list_ranges(void **state)
+{
+    struct fix *f = *state;
+    static const struct {
+        const char *prefix, *after;
+        size_t limit;
+        bool reverse;
+        const char *want;
+    } rows[] = {
+        { "a/", NULL, 10, false, "a/1=1 a/2=2 a/3=3 " },
+        { "a/", NULL, 2, false, "a/1=1 a/2=2 " },
+        { "a/", "a/1", 10, false, "a/2=2 a/3=3 " },
+        { "a/", "a/3", 10, false, "" },
+        { "a/", "A", 10, false, "a/1=1 a/2=2 a/3=3 " },
+        { "a/", "b", 10, false, "" },
+        { "a/", NULL, 10, true, "a/3=3 a/2=2 a/1=1 " },
+        { "a/", NULL, 1, true, "a/3=3 " },
+        { "a/", "a/3", 10, true, "a/2=2 a/1=1 " },
+        { "a/", "a/25", 10, true, "a/2=2 a/1=1 " },
+        { "a/", "z", 10, true, "a/3=3 a/2=2 a/1=1 " },
+        { "a/", "A", 10, true, "" },
+        { "a/", NULL, 0, false, "" },
+        { "a", NULL, 10, false, "a/1=1 a/2=2 a/3=3 a0=x " },
+        { "", NULL, 10, false, "a/1=1 a/2=2 a/3=3 a0=x b=y " },
+        { "", "a/3", 1, false, "a0=x " },
+        { "", NULL, 2, true, "b=y a0=x " },
+        { "none", NULL, 10, false, "" },
+    };
+    put_now(f, "a/3", "3");
+    put_now(f, "a/1", "1");
+    put_now(f, "a/2", "2");
+    put_now(f, "a0", "x");
+    put_now(f, "b", "y");
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct buf b = BUF_INIT(4096);
+        struct err e = { 0 };
+
+        assert_ok(store_list(f->s, rows[i].prefix, rows[i].after, rows[i].limit, rows[i].reverse,
+                             join, &b, &e));
+        assert_string_equal(buf_text(&b), rows[i].want);
+        buf_done(&b);
+    }
+}
+
+static int
+stop_at_two(const char *key, struct span value, uint64_t revision, void *arg, struct err *e)
+{
+    struct fix *f = arg;
+
+    (void)value;
+    (void)revision;
+    assert_value(f, key, "v"); /* reading inside a walk is allowed */
+    return strcmp(key, "l/2") == 0 ? err_set(e, E_STATE, "enough") : 0;
+}
+
+static void
+list_stops_with_the_error_of_each(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+
+    put_now(f, "l/1", "v");
+    put_now(f, "l/2", "v");
+    put_now(f, "l/3", "v");
+    assert_err(store_list(f->s, "l/", NULL, 10, false, stop_at_two, f, &e), E_STATE, "enough");
+    assert_value(f, "l/3", "v"); /* and the store is fine */
+}
+
+/* -- answers and grouping */
+
+struct answers {
+    struct loop *l;
+    size_t n, want, conflicts;
+    uint64_t last;
+    bool ordered;
+};
+
+static void
+on_answer(const struct err *e, uint64_t revision, void *arg)
+{
+    struct answers *a = arg;
+
+    if (e->code == E_CONFLICT)
+        a->conflicts++;
+    else
+        assert_int_equal(e->code, E_NONE);
+    if (e->code == E_NONE) {
+        a->ordered = a->ordered && revision > a->last;
+        a->last = revision;
+    }
+    if (++a->n == a->want)
+        loop_stop(a->l);
+}
+
+static void
+commits_are_grouped_answered_in_order_and_conflicts_stay_alone(void **state)
+{
+    struct fix *f = *state;
+    struct answers a = { .l = f->l, .want = 1000, .ordered = true };
+    struct err e = { 0 };
+    struct store_stats before, after;
+
+    store_get_stats(f->s, &before);
+    for (size_t i = 0; i < a.want; i++) {
+        char key[32];
+        (void)snprintf(key, sizeof(key), "g/%04zu", i);
+        struct store_op ops[] = {
+            put(key, "v"), { .kind = STORE_EXPECT, .key = "absent", .revision = i % 10 == 3 }
+        };
+
+        assert_ok(store_commit(f->s, ops, 2, f->l, on_answer, &a, &e));
+    }
+    assert_ok(loop_run(f->l, &e));
+    store_get_stats(f->s, &after);
+    assert_true(a.ordered);
+    assert_int_equal(a.conflicts, 100);
+    assert_value(f, "g/0003", NULL);
+    assert_value(f, "g/0004", "v");
+    assert_true(after.transactions - before.transactions < 300);
+    assert_int_equal(after.operations - before.operations, 2000);
+}
+
+static void
+the_queue_has_a_bound(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    static char big[STORE_VALUE_BYTES];
+    struct store_op ops[STORE_TXN_OPS];
+    int r = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(ops); i++)
+        ops[i] = (struct store_op){ .kind = STORE_PUT,
+                                    .key = "same",
+                                    .value = span_of(big, sizeof(big)) };
+    for (int i = 0; i < 1000 && r == 0; i++) /* 16 MiB each */
+        r = store_commit(f->s, ops, ARRAY_LEN(ops), NULL, NULL, NULL, &e);
+    assert_int_equal(r, -E_LIMIT);
+    assert_non_null(strstr(e.msg, "too many writes wait"));
+}
+
+static void
+close_commits_what_waits(void **state)
+{
+    struct fix *f = *state;
+    struct answers a = { .l = f->l, .want = 50, .ordered = true };
+    struct err e = { 0 };
+
+    for (size_t i = 0; i < a.want; i++) {
+        struct store_op op = put("c", "v");
+        assert_ok(store_commit(f->s, &op, 1, f->l, on_answer, &a, &e));
+    }
+    store_close(f->s);
+    f->s = NULL;
+    assert_ok(loop_run(f->l, &e));
+    assert_int_equal(a.n, 50);
+    assert_ok(store_open_sqlite(f->dir, &f->s, &e));
+    assert_value(f, "c", "v");
+    uint64_t rev = 0;
+    struct store_op op = put("c", "w");
+    assert_ok(store_commit_wait(f->s, &op, 1, &rev, &e));
+    assert_true(rev > a.last); /* revisions go on growing over a restart */
+}
+
+/* -- watch */
+
+struct seen {
+    struct loop *l;
+    struct buf text;
+    const char *until;
+    struct store_watch *w;
+    bool free_on_first;
+};
+
+static void
+on_touch(const char *key, void *arg)
+{
+    struct seen *s = arg;
+    struct err e = { 0 };
+
+    assert_ok(buf_addf(&s->text, &e, "%s ", key));
+    if (s->free_on_first) {
+        store_watch_free(s->w);
+        s->w = NULL;
+    }
+    if (strcmp(key, s->until) == 0)
+        loop_stop(s->l);
+}
+
+static void
+watch_tells_of_keys_with_the_prefix(void **state)
+{
+    struct fix *f = *state;
+    struct seen w = { .l = f->l, .text = BUF_INIT(4096), .until = "w/end" };
+    struct seen once = { .l = f->l, .text = BUF_INIT(4096), .until = "-", .free_on_first = true };
+    struct err e = { 0 };
+    struct store_op ops[] = { put("w/1", "v"),
+                              put("x/1", "v"),
+                              { .kind = STORE_DELETE, .key = "w/2" },
+                              { .kind = STORE_EXPECT, .key = "w/none" } };
+    struct store_op conflict[] = { put("w/3", "v"), { .kind = STORE_EXPECT, .key = "w/1" } };
+    struct store_op end = put("w/end", "v");
+
+    assert_ok(store_watch_new(f->s, "w/", f->l, on_touch, &w, &w.w, &e));
+    assert_ok(store_watch_new(f->s, "w/", f->l, on_touch, &once, &once.w, &e));
+    assert_ok(store_commit_wait(f->s, ops, 4, NULL, &e));
+    assert_int_equal(store_commit_wait(f->s, conflict, 2, NULL, &e), -E_CONFLICT);
+    assert_ok(store_commit_wait(f->s, &end, 1, NULL, &e));
+    assert_ok(loop_run(f->l, &e));
+    assert_string_equal(buf_text(&w.text), "w/1 w/2 w/end ");
+    assert_string_equal(buf_text(&once.text),
+                        "w/1 "); /* none after free, though two were under way */
+    store_close(f->s);
+    f->s = NULL;
+    store_watch_free(w.w); /* after its store is fine */
+    buf_done(&w.text);
+    buf_done(&once.text);
+}
+
+/* -- crashes and bad disks */
+
+static void
+child_commits(const char *dir, int out)
+{
+    struct store *s = NULL;
+    struct err e = { 0 };
+
+    if (store_open_sqlite(dir, &s, &e) < 0)
+        _exit(1);
+    for (uint32_t i = 1;; i++) {
+        char key[32];
+        (void)snprintf(key, sizeof(key), "n/%08u", i);
+        struct store_op op = put(key, "v");
+
+        if (store_commit_wait(s, &op, 1, NULL, &e) < 0 || write(out, &i, sizeof(i)) != sizeof(i))
+            _exit(1);
+    }
+}
+
+static void
+what_was_acknowledged_survives_kill_9(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    uint32_t acknowledged = 0;
+
+    store_close(f->s);
+    f->s = NULL;
+    for (int round = 0; round < 3; round++) {
+        int fds[2];
+        uint32_t i = 0, base = acknowledged;
+
+        assert_int_equal(pipe(fds), 0);
+        pid_t pid = fork();
+        if (pid == 0)
+            child_commits(f->dir, fds[1]);
+        (void)close(fds[1]);
+        while (i < 20u + (unsigned)round * 7 && read(fds[0], &i, sizeof(i)) == sizeof(i))
+            acknowledged = i > base ? i : base;
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        while (read(fds[0], &i, sizeof(i)) == sizeof(i))
+            acknowledged = i > acknowledged ? i : acknowledged;
+        (void)close(fds[0]);
+        assert_ok(store_open_sqlite(f->dir, &f->s, &e));
+        for (i = 1; i <= acknowledged; i++) {
+            char key[32];
+            (void)snprintf(key, sizeof(key), "n/%08u", i);
+            assert_value(f, key, "v");
+        }
+        store_close(f->s);
+        f->s = NULL;
+    }
+    assert_true(acknowledged >= 34);
+}
+
+static void
+a_full_disk_is_an_error_and_passes(void **state)
+{
+    struct fix *f = *state;
+    static char big[STORE_VALUE_BYTES];
+    struct err e = { 0 };
+    struct rlimit old, tight = { 64 * 1024, 0 };
+    struct store_op large = { .kind = STORE_PUT, .key = "big", .value = span_of(big, sizeof(big)) };
+    struct store_stats st;
+
+    put_now(f, "k", "before");
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    tight.rlim_max = old.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+    int r = store_commit_wait(f->s, &large, 1, NULL, &e);
+    struct err second = { 0 };
+    int r2 = store_commit_wait(f->s, &large, 1, NULL, &second);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+
+    assert_int_equal(r, -E_SYS);
+    assert_non_null(strstr(e.msg, "meshroot.db: write: "));
+    assert_int_equal(r2, -E_SYS);
+    assert_value(f, "k", "before");
+    assert_value(f, "big", NULL);
+    store_get_stats(f->s, &st);
+    assert_int_equal(st.errors, 2);
+    assert_ok(store_commit_wait(f->s, &large, 1, NULL, &e)); /* there is room again */
+    put_now(f, "k", "after");
+    assert_value(f, "k", "after");
+}
+
+/* In a child without root's rights, since root may write anywhere. 0: refused as it should be. */
+static int
+refused_in_read_only_folder(const char *dir)
+{
+    struct store *s = NULL;
+    struct err e = { 0 };
+    pid_t pid = fork();
+    int status = 0;
+
+    if (pid == 0) {
+        if (geteuid() == 0 && setresuid(65534, 65534, 65534) < 0)
+            _exit(2);
+        int r = store_open_sqlite(dir, &s, &e);
+        _exit(r == -E_SYS && strstr(e.msg, dir) != NULL &&
+                      strstr(e.msg, "Permission denied") != NULL
+                  ? 0
+                  : 1);
+    }
+    (void)waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 99;
+}
+
+static void
+a_read_only_or_missing_folder_is_named(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct store *s = NULL;
+    char dir[64], missing[80];
+
+    tmpdir_make(dir);
+    assert_int_equal(chmod(dir, 0555), 0);
+    assert_int_equal(refused_in_read_only_folder(dir), 0);
+    tmpdir_remove(dir);
+    (void)snprintf(missing, sizeof(missing), "%s/none", f->dir);
+    assert_err(store_open_sqlite(missing, &s, &e), E_SYS, "none/meshroot.db: open: No such file");
+}
+
+static void
+write_at(const char *dir, off_t at, const char *text)
+{
+    char path[128];
+
+    (void)snprintf(path, sizeof(path), "%s/meshroot.db", dir);
+    int fd = open(path, O_WRONLY | O_CREAT, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, text, strlen(text), at), (ssize_t)strlen(text));
+    (void)close(fd);
+}
+
+static void
+what_is_not_ours_or_damaged_is_refused(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    char dir[64];
+    struct store *s = NULL;
+
+    for (int i = 0; i < 2000; i++) {
+        char key[32];
+        (void)snprintf(key, sizeof(key), "d/%08d", i);
+        struct store_op op = put(key, "some value that fills pages");
+        assert_ok(store_commit(f->s, &op, 1, NULL, NULL, NULL, &e));
+    }
+    store_close(f->s);
+    f->s = NULL;
+
+    tmpdir_make(dir);
+    write_at(dir, 0, "this is a text file and not a database, whatever its name says it is");
+    assert_err(store_open_sqlite(dir, &s, &e), E_PARSE, "not a meshroot database");
+    tmpdir_remove(dir);
+
+    write_at(f->dir, 60, "\x7f"); /* user_version, first byte of four */
+    assert_err(store_open_sqlite(f->dir, &f->s, &e), E_PARSE, "another release");
+    write_at(f->dir, 68, "XY"); /* application_id */
+    assert_err(store_open_sqlite(f->dir, &f->s, &e), E_PARSE, "not a meshroot database");
+    write_at(f->dir, 68, "mr");
+    int fd = -1;
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/meshroot.db", f->dir);
+    fd = open(path, O_WRONLY);
+    assert_int_equal(pwrite(fd, "\0", 1, 60), 1);
+    (void)close(fd);
+    write_at(f->dir, 5 * 4096 + 3, "garbage garbage garbage garbage garbage");
+    assert_err(store_open_sqlite(f->dir, &f->s, &e), E_PARSE, "damaged");
+}
+
+static void
+files_are_private(void **state)
+{
+    struct fix *f = *state;
+    static const char *const names[] = { "meshroot.db", "meshroot.db-wal", "meshroot.db-shm" };
+
+    put_now(f, "k", "v");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char path[128];
+        struct stat st;
+
+        (void)snprintf(path, sizeof(path), "%s/%s", f->dir, names[i]);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_mode & 0777, 0600);
+    }
+}
+
+/* -- many threads */
+
+static void *
+hammer(void *arg)
+{
+    struct fix *f = arg;
+    struct buf b = BUF_INIT(4096);
+    struct err e = { 0 };
+
+    for (int i = 0; i < 200; i++) {
+        struct store_op op = put("h/k", "v");
+        b.n = 0;
+        if (store_commit_wait(f->s, &op, 1, NULL, &e) < 0 ||
+            store_get(f->s, "h/k", &b, NULL, &e) < 0)
+            return f;
+    }
+    buf_done(&b);
+    return NULL;
+}
+
+static void
+any_thread_may_call(void **state)
+{
+    pthread_t t[4];
+
+    for (size_t i = 0; i < ARRAY_LEN(t); i++)
+        assert_int_equal(pthread_create(&t[i], NULL, hammer, *state), 0);
+    for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+        void *bad = NULL;
+        assert_int_equal(pthread_join(t[i], &bad), 0);
+        assert_null(bad);
+    }
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(put_get_delete_and_revisions),
+        T(expectations),
+        T(bad_arguments),
+        T(list_ranges),
+        T(list_stops_with_the_error_of_each),
+        T(commits_are_grouped_answered_in_order_and_conflicts_stay_alone),
+        T(the_queue_has_a_bound),
+        T(close_commits_what_waits),
+        T(watch_tells_of_keys_with_the_prefix),
+        T(what_was_acknowledged_survives_kill_9),
+        T(a_full_disk_is_an_error_and_passes),
+        T(a_read_only_or_missing_folder_is_named),
+        T(what_is_not_ours_or_damaged_is_refused),
+        T(files_are_private),
+        T(any_thread_may_call),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
