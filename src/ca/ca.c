@@ -179,6 +179,7 @@ sources_open(struct ca *c, struct err *e)
         TRY(jwks_source_new(c->loop, &k, &c->jwks[i].source, e));
     }
     TRY(timer_new(c->loop, on_tick, c, &c->tick, e));
+    TRY(timer_new(c->loop, ca_load_say, c, &c->say, e));
     timer_set(c->tick, CA_TICK_MS);
     TRY(filewatch_new(c->loop, &files, &c->watch, e));
     log_info("", "Added cacerts files watcher at %s", c->conf.dir);
@@ -221,6 +222,7 @@ ca_free(struct ca *c)
         return;
     filewatch_free(c->watch);
     timer_free(c->tick);
+    timer_free(c->say);
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         jwks_source_free(c->jwks[i].source);
     for (size_t i = 0; i < c->workers_n; i++)

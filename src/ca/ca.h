@@ -43,7 +43,8 @@ struct ca_conf {
     const char *replica;   /* this replica's name */
     const char *trust_dir; /* where root-cert.pem, what callers verify us with, and the local
                               generation are written at each load; NULL: nowhere */
-    /* A set was loaded. */
+    /* A set was loaded, and no call that started under an older one is left: nothing writes a row
+     * or hands out a trust set of an older generation any more (rotate_replica relies on it). */
     void (*on_loaded)(uint64_t generation, const struct roots *roots,
                       const uint8_t signer_id[DIGEST_BYTES], void *arg);
     /* A workload acknowledged, or a row was written: gates may open. */

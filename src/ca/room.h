@@ -23,6 +23,7 @@ enum {
 
 struct ca_view {
     atomic_uint refs;
+    atomic_size_t *alive; /* counts the CA's views, which it outlives; NULL: nobody counts */
     struct bundle *bundle;
     struct signer *signer;
     struct jwks *keys[CA_JWKS_MAX]; /* by issuer; NULL: not read yet */
@@ -37,6 +38,7 @@ struct ca_view_args {
     struct bundle *bundle;    /* a reference is taken */
     struct jwks *const *keys; /* CA_JWKS_MAX, references are taken */
     uint64_t generation, renew_window_ms;
+    atomic_size_t *alive;
 };
 MUST_USE int ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e);
 struct ca_view *ca_view_ref(struct ca_view *v);
@@ -140,7 +142,7 @@ struct ca {
     char *texts[CA_TEXTS_MAX]; /* owned copies behind conf */
     size_t texts_n;
     struct filewatch *watch;
-    struct timer *tick;
+    struct timer *tick, *say;
     struct ca_jwks jwks[CA_JWKS_MAX];
     struct ca_loaded loaded;
     struct ca_view *view;
@@ -155,6 +157,7 @@ struct ca {
     /* touched by every thread */
     atomic_bool evidence_posted, kid_posted;
     atomic_long watchers_n;
+    atomic_size_t views_alive;
 };
 
 /* load.c: what may be loaded, and how it becomes the view in force. */
@@ -163,6 +166,7 @@ filewatch_error_fn ca_load_failed;
 /* A self-signed set that is gone means that the mesh was disabled: what is plugged in may be
  * loaded. */
 void ca_load_after_disable(struct ca *c);
+loop_fn ca_load_say;                    /* on_loaded, once no call holds an older view */
 void ca_load_keys(struct ca *c);        /* issuers' keys changed: a view of the same set */
 void ca_load_server_cert(struct ca *c); /* at half-life */
 /* The rules for one new set against what is loaded; r: 0 load it; CA_LOAD_SAME nothing new.

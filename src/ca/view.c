@@ -58,6 +58,9 @@ ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e)
     if (v == NULL)
         return err_nomem(e);
     atomic_init(&v->refs, 1);
+    v->alive = a->alive;
+    if (v->alive != NULL)
+        (void)atomic_fetch_add_explicit(v->alive, 1, memory_order_relaxed);
     v->bundle = bundle_ref(a->bundle);
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         v->keys[i] = a->keys[i] == NULL ? NULL : jwks_ref(a->keys[i]);
@@ -91,5 +94,7 @@ ca_view_unref(struct ca_view *v)
         jwks_unref(v->keys[i]);
     buf_done(&v->answer_tail);
     buf_done(&v->trust_set);
+    if (v->alive != NULL)
+        (void)atomic_fetch_sub_explicit(v->alive, 1, memory_order_acq_rel);
     free(v);
 }
