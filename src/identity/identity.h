@@ -18,7 +18,12 @@
 /* -- SPIFFE ids ----------------------------------------------------------------------------------
  */
 
-enum { SPIFFE_ID_BYTES = 512, TRUST_DOMAIN_BYTES = 256, K8S_NAME_BYTES = 254 };
+enum {
+    SPIFFE_ID_BYTES = 512, /* of an id in Istio's form, with its NUL */
+    TRUST_DOMAIN_BYTES = 256,
+    K8S_NAME_BYTES = 254,
+    SPIFFE_URI_MAX_BYTES = 2048 /* of any id; SPIFFE-ID 2.3 */
+};
 
 /* A workload identity in Istio's form, taken apart. */
 struct spiffe_id {
@@ -31,11 +36,18 @@ struct spiffe_id {
  * trip with spiffe_text is exact. */
 MUST_USE int spiffe_parse(struct span s, struct spiffe_id *ret, struct err *e);
 void spiffe_text(const struct spiffe_id *id, char ret[SPIFFE_ID_BYTES]);
+/* The same from its three names, each checked, so that the text fits. Errors: PARSE (which). */
+MUST_USE int spiffe_make(struct span trust_domain, struct span ns, struct span sa,
+                         struct spiffe_id *ret, struct err *e);
 /* Any SPIFFE id (other path shapes too): valid form, and its trust domain in *ret_td (borrowed).
  * Errors: PARSE. */
 MUST_USE int spiffe_uri_check(struct span s, struct span *ret_td, struct err *e);
 /* A trust domain name. Errors: PARSE. */
 MUST_USE int trust_domain_check(const char *td, struct err *e);
+/* Names of namespaces (RFC 1123 label) and of service accounts, pods, nodes (RFC 1123 subdomain).
+ */
+bool k8s_label_ok(struct span s);
+bool k8s_subdomain_ok(struct span s);
 
 /* An allow rule: a SPIFFE id in which one whole path segment, or the tail after a '/', may be "*":
  * "spiffe://td/ns/shop/sa/x", "spiffe://td/ns/shop/sa/" + "*", "spiffe://td/" + "*". */
@@ -47,28 +59,39 @@ bool allow_rule_matches(const char *rule, struct span spiffe_uri);
 
 /* An immutable set of public keys, reference-counted; thread: any. */
 struct jwks;
-/* RFC 7517 JSON: RSA >= 2048, EC P-256/384/521; others are skipped; no usable key is an error. At
- * most 64 keys, 256 KiB. Errors: PARSE, LIMIT. */
+/* RFC 7517 JSON: RSA 2048..8192, EC P-256/384/521; others are skipped; no usable key is an error,
+ * and so are a damaged key, two of one kind with one kid, and a private key. At most JWKS_MAX_KEYS
+ * keys, JWKS_DOC_MAX_BYTES. Errors: PARSE (which key), LIMIT. */
+enum { JWKS_MAX_KEYS = 64, JWKS_DOC_MAX_BYTES = 256 * 1024, JWKS_KID_BYTES = 256 };
 MUST_USE int jwks_from_json(struct span json, struct jwks **ret, struct err *e);
 struct jwks *jwks_ref(struct jwks *j);
 void jwks_unref(struct jwks *j); /* NULL is fine */
 DEFINE_CLEANUP(struct jwks, jwks_unref)
 /* The public half of our own key as a JWKS document (one key, use sig, kid) into `out`. */
 MUST_USE int jwks_of_key(const struct key *k, const char *kid, struct buf *out, struct err *e);
+/* The key's RFC 7638 thumbprint (SHA-256, base64url): a kid that nobody has to invent. */
+enum { JWK_THUMBPRINT_BYTES = 44 };
+MUST_USE int jwk_thumbprint(const struct key *k, char ret[JWK_THUMBPRINT_BYTES], struct err *e);
+size_t jwks_count(const struct jwks *j);
 
 /* A key set that keeps itself fresh from a file (content hash, every 5 s) or an https URL (every 5
- * min, and on an unknown key id at most once in 10 s). The last good set is kept over an outage.
- * on_change runs on `l`. */
+ * min, every 10 s until the first good one, and on an unknown key id at most once in 10 s). The
+ * last good set is kept over an outage; before the first good one there is none, never a default
+ * (peers.md 5a 21). on_change runs on `l`, never inside jwks_source_new. A failure is logged when
+ * its reason changes, and counted. */
 struct jwks_source;
 struct jwks_source_conf {
     const char *location;                            /* path, "file:..." or "https://..."; copied */
     const char *ca_file;                             /* for https; NULL: the system's */
     void (*on_change)(struct jwks *keys, void *arg); /* `keys` borrowed */
     void *arg;
+    struct metrics *metrics; /* borrowed; may be NULL */
 };
+/* Errors: INVAL (http:// and other schemes: keys that came in the clear prove nothing). */
 MUST_USE int jwks_source_new(struct loop *l, const struct jwks_source_conf *conf,
                              struct jwks_source **ret, struct err *e);
 void jwks_source_free(struct jwks_source *s); /* NULL is fine */
+DEFINE_CLEANUP(struct jwks_source, jwks_source_free)
 /* A token named a key we do not have: fetch soon. Thread: its loop. */
 void jwks_source_unknown_kid(struct jwks_source *s);
 
@@ -94,10 +117,11 @@ struct jwt_rule {
 };
 
 /* Compact JWS with RS256/384/512, PS256, ES256/384/512 whose key kind fits the alg; header must
- * have no "crit", and "jwk", "x5c", "jku" in it are ignored. exp is required. Any other alg, "none"
- * above all, is refused. Errors: AUTH, each with its reason word in *ret_reason (static: "expired",
- * "audience", "issuer", "alg", "kid", "signature", "malformed", "not_yet_valid"), for metrics and
- * logs. Thread: any. */
+ * have no "crit", and "jwk", "x5c", "jku" in it are ignored. A token without kid is checked with
+ * the only key of the set that fits, if there is only one. exp is required. Any other alg, "none"
+ * above all, is refused; so is every token when the rule names no audience. Errors: NOMEM; AUTH,
+ * each with its reason word in *ret_reason (static: "expired", "audience", "issuer", "alg", "kid",
+ * "signature", "malformed", "not_yet_valid"), for metrics and logs. Thread: any. */
 MUST_USE int jwt_verify(const struct jwks *keys, struct span token, const struct jwt_rule *rule,
                         struct jwt_claims *ret, const char **ret_reason, struct err *e);
 

@@ -1,0 +1,73 @@
+#include "identity/json.h"
+
+/* jansson recurses per level and allows 2048 of them; brackets are counted before it starts. */
+static int
+depth_check(struct span s, struct err *e)
+{
+    bool in_text = false;
+    int depth = 0;
+
+    for (size_t i = 0; i < s.n; i++) {
+        uint8_t c = s.p[i];
+
+        if (in_text && c == '\\')
+            i++;
+        else if (c == '"')
+            in_text = !in_text;
+        else if (!in_text && (c == '{' || c == '['))
+            depth++;
+        else if (!in_text && (c == '}' || c == ']'))
+            depth--;
+        if (depth > JSON_MAX_DEPTH)
+            return err_set(e, E_PARSE, "JSON nested deeper than %d", JSON_MAX_DEPTH);
+    }
+    return 0;
+}
+
+int
+json_object_parse(struct span s, json_t **ret, struct err *e)
+{
+    json_error_t je;
+
+    TRY(depth_check(s, e));
+    json_t *j = json_loadb(s.n == 0 ? "" : (const char *)s.p, s.n, JSON_REJECT_DUPLICATES, &je);
+    if (j == NULL)
+        return err_set(e, json_error_code(&je) == json_error_out_of_memory ? E_NOMEM : E_PARSE,
+                       "JSON: line %d, column %d: %s", je.line, je.column, je.text);
+    if (!json_is_object(j)) {
+        json_decref(j);
+        return err_set(e, E_PARSE, "JSON: not an object");
+    }
+    *ret = j;
+    return 0;
+}
+
+int
+json_text(const json_t *o, const char *name, struct span *ret, struct err *e)
+{
+    const json_t *v = json_object_get(o, name);
+
+    if (v == NULL)
+        return JSON_MEMBER_ABSENT;
+    if (!json_is_string(v))
+        return err_set(e, E_PARSE, "\"%s\" is not a text", name);
+    *ret = span_of(json_string_value(v), json_string_length(v));
+    return 0;
+}
+
+int
+json_text_copy(const json_t *o, const char *name, char *ret, size_t cap, struct err *e)
+{
+    struct span s;
+
+    if (TRY(json_text(o, name, &s, e)) == JSON_MEMBER_ABSENT) {
+        ret[0] = '\0';
+        return 0;
+    }
+    if (s.n >= cap)
+        return err_set(e, E_PARSE, "\"%s\" has %zu bytes, at most %zu are allowed", name, s.n,
+                       cap - 1);
+    memcpy(ret, s.p, s.n);
+    ret[s.n] = '\0';
+    return 0;
+}
