@@ -24,7 +24,7 @@ enum trouble {
     TROUBLE_STORE,
     TROUBLE_TARGET,
     TROUBLE_SIGNER,
-    TROUBLE_EXPIRED,
+    TROUBLE_SHORT_LIFE,
     TROUBLE__N
 };
 extern const char *const trouble_names[TROUBLE__N]; /* also reasons of status and metric */

@@ -14,8 +14,8 @@ static const char KEY_PLAN[] = "rotate/plan";
 static const char KEY_FLOOR[] = "rotate/generation";
 
 const char *const trouble_names[TROUBLE__N] = {
-    [TROUBLE_NONE] = "none",     [TROUBLE_STORE] = "store",     [TROUBLE_TARGET] = "target",
-    [TROUBLE_SIGNER] = "signer", [TROUBLE_EXPIRED] = "expired",
+    [TROUBLE_NONE] = "none",     [TROUBLE_STORE] = "store",           [TROUBLE_TARGET] = "target",
+    [TROUBLE_SIGNER] = "signer", [TROUBLE_SHORT_LIFE] = "short_life",
 };
 
 void
@@ -247,15 +247,19 @@ roots_of(const struct rotate *r, const struct plan *next, struct roots **ret, st
     return 0;
 }
 
-/* Errors: STATE (the wanted signer has expired meanwhile), SYS, LIMIT, NOMEM. */
+/* Errors: STATE (the wanted signer has too little life left), SYS, LIMIT, NOMEM. */
 static int
 take(struct rotate *r, const struct plan *next, const struct action *a, struct err *e)
 {
     CLEANUP(roots_unrefp) struct roots *roots = NULL;
     bool moves = !r->has_plan || !plan_signer_eq(&next->signer, &r->plan.signer);
 
-    if (moves && bundle_not_after(r->want) <= unix_s())
-        return err_set(e, E_STATE, "the wanted signer's chain has expired; set a new one");
+    int64_t left = bundle_not_after(r->want) - unix_s();
+    if (moves && (left <= 0 || left < r->conf.min_life_s))
+        return err_set(e, E_STATE,
+                       "the chain of the wanted signer ends in %" PRId64 " s; it must have %" PRId64
+                       " s left: set a new intermediate",
+                       left, r->conf.min_life_s);
     TRY(roots_of(r, next, &roots, e));
     return plan_put(r, next, roots, moves ? r->want : NULL, a, e);
 }
@@ -268,7 +272,7 @@ try_take(struct rotate *r, const struct plan *next, const struct action *a)
     if (mono_ms() < r->retry_at)
         return;
     if (take(r, next, a, &e) < 0)
-        rotate_trouble(r, e.code == E_STATE ? TROUBLE_EXPIRED : TROUBLE_STORE, &e);
+        rotate_trouble(r, e.code == E_STATE ? TROUBLE_SHORT_LIFE : TROUBLE_STORE, &e);
 }
 
 static void

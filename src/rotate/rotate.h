@@ -28,7 +28,9 @@ struct rotate_conf {
     const char *target_dir;   /* the CA's folder; copied */
     bool hold_replacement;    /* root replaced straight: hold it instead of staging it */
     uint64_t renew_window_ms; /* leaves of the old signer are asked to renew within this */
-    size_t replicas_n;        /* how many CA replicas must report before a gate opens */
+    int64_t min_life_s; /* a signer whose chain ends sooner is not moved to: the CA refuses one
+                           with less than a leaf lifetime; 0: it must not have expired */
+    size_t replicas_n;  /* how many CA replicas must report before a gate opens */
     /* Fetches a pinned set (sync_fetch); NULL while no vault is configured. */
     int (*fetch)(void *self, const struct sync_versions *v, sync_fetched_fn *done, void *arg,
                  struct err *e);

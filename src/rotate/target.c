@@ -27,8 +27,8 @@ signer_of(const struct bundle *b, const struct sync_versions *v, struct plan_sig
         ret->versions = *v;
 }
 
-/* Without the root: a signer whose root was renewed with the same key chains to either, and which
- * one a bundle names depends on the other roots beside it. The plan says which one is meant. */
+/* The root counts: one that was renewed with its key has the same intermediate below it, and leaves
+ * are recorded under the root that the bundle names. */
 static bool
 signs_as_planned(struct rotate *r, const struct bundle *b)
 {
@@ -37,11 +37,10 @@ signs_as_planned(struct rotate *r, const struct bundle *b)
     if (b == NULL)
         return false;
     signer_of(b, NULL, &s);
-    bool same = memcmp(s.id, r->plan.signer.id, DIGEST_BYTES) == 0 &&
-                memcmp(s.chain_id, r->plan.signer.chain_id, DIGEST_BYTES) == 0;
-    if (same)
-        cert_subject_text(bundle_signer(b), r->signer_subject);
-    return same;
+    if (!plan_signer_eq(&s, &r->plan.signer))
+        return false;
+    cert_subject_text(bundle_signer(b), r->signer_subject);
+    return true;
 }
 
 /* r: 0; SET_ABSENT. Errors: as fileset_read, set_parse. */

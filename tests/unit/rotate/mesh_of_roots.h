@@ -32,6 +32,19 @@ make_root(const char *cn, struct authority *ret)
     assert_ok(root_make(&q, ret->key, &ret->cert, &e));
 }
 
+/* Another certificate with the same name and key. */
+static inline void
+renew_root(const char *cn, const struct authority *root, struct authority *ret)
+{
+    struct err e;
+    char subject[64];
+    const struct ca_request q = { .subject = subject, .days = 3650, .path_len = -1 };
+
+    (void)snprintf(subject, sizeof(subject), "O=Test,CN=%s", cn);
+    ret->key = key_ref(root->key);
+    assert_ok(root_make(&q, ret->key, &ret->cert, &e));
+}
+
 static inline void
 make_intermediate(const char *cn, uint64_t days, const struct authority *root,
                   struct authority *ret)

@@ -24,11 +24,13 @@ make_pki(void **state)
     (void)state;
     make_root("Root A", &pki.a);
     make_root("Root B", &pki.b);
+    renew_root("Root A", &pki.a, &pki.a_renewed);
     make_intermediate("Intermediate A1", 3000, &pki.a, &pki.a1);
     make_intermediate("Intermediate A2", 3000, &pki.a, &pki.a2);
     make_intermediate("Intermediate B1", 3000, &pki.b, &pki.b1);
     make_intermediate("Intermediate B short", 1, &pki.b, &pki.b_short);
     pki.a_a1 = make_bundle(&pki.a, &pki.a1, NULL);
+    pki.a_renewed_a1 = make_bundle(&pki.a_renewed, &pki.a1, NULL);
     pki.a_a2 = make_bundle(&pki.a, &pki.a2, NULL);
     pki.ab_a1 = make_bundle(&pki.a, &pki.a1, &pki.b);
     pki.ab_b1 = make_bundle(&pki.b, &pki.b1, &pki.a);
@@ -41,8 +43,10 @@ int
 free_pki(void **state)
 {
     (void)state;
-    struct authority *all[] = { &pki.a, &pki.b, &pki.a1, &pki.a2, &pki.b1, &pki.b_short };
-    struct bundle *bundles[] = { pki.a_a1, pki.a_a2, pki.ab_a1, pki.ab_b1, pki.b_b1, pki.b_brief };
+    struct authority *all[] = { &pki.a,  &pki.b,  &pki.a_renewed, &pki.a1,
+                                &pki.a2, &pki.b1, &pki.b_short };
+    struct bundle *bundles[] = { pki.a_a1, pki.a_a2,    pki.ab_a1,       pki.ab_b1,
+                                 pki.b_b1, pki.b_brief, pki.a_renewed_a1 };
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         authority_done(all[i]);
@@ -224,7 +228,7 @@ tear_down(void **state)
 /* -- what is seen --------------------------------------------------------------------------------
  */
 
-static struct bundle *
+struct bundle *
 folder_read(struct scene *s, struct set_manifest *ret_m)
 {
     struct err e;

@@ -38,8 +38,8 @@ struct scene {
 
 /* Made once: keys take their time. */
 struct scene_pki {
-    struct authority a, b, a1, a2, b1, b_short;
-    struct bundle *a_a1, *a_a2, *ab_a1, *ab_b1, *b_b1, *b_brief;
+    struct authority a, b, a_renewed, a1, a2, b1, b_short;
+    struct bundle *a_a1, *a_a2, *ab_a1, *ab_b1, *b_b1, *b_brief, *a_renewed_a1;
 };
 extern struct scene_pki pki;
 
@@ -61,6 +61,7 @@ void want(struct scene *s, struct bundle *b, const char *version);
 void replica_loads(struct scene *s);
 void assert_held(struct scene *s, const char *reason, const char *gated);
 void settle(struct scene *s, struct bundle *b, const char *version);
+struct bundle *folder_read(struct scene *s, struct set_manifest *ret_m); /* bundle_unref */
 void folder_remove(struct scene *s);
 
 /* The loop runs until cond(s), or the test fails. */

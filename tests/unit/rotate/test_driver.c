@@ -322,10 +322,25 @@ a_wanted_signer_that_expires_while_it_waits_never_signs(void **state)
     clock_shift_for_test(2 * 24 * 3600);
     s->loads[0] = (struct load){ "A", "AB", 2 };
     rotate_look(s->r);
-    assert_held(s, "expired", "none");
+    assert_held(s, "short_life", "none");
     assert_folder(s, 2, "AB", &pki.a1, "a1");
     settle(s, pki.a_a1, "a1"); /* and back */
     assert_folder(s, 3, "A", &pki.a1, "a1");
+}
+
+static void
+a_signer_that_the_ca_would_refuse_is_not_moved_to(void **state)
+{
+    struct scene *s = *state;
+
+    s->r->conf.min_life_s = 3 * 24 * 3600;
+    want(s, pki.b_brief, "brief");
+    run_until(s, is_troubled);
+    assert_held(s, "short_life", "none");
+    assert_false(s->r->has_plan);
+    settle(s, pki.a_a1, "a1");
+    assert_folder(s, 1, "A", &pki.a1, "a1");
+    assert_false(is_troubled(s));
 }
 
 static void
@@ -384,6 +399,7 @@ main(void)
         scene_test(the_first_generation_is_above_what_workloads_hold),
         scene_test(a_reset_undoes_a_step_under_way),
         scene_test(a_wanted_signer_that_expires_while_it_waits_never_signs),
+        scene_test(a_signer_that_the_ca_would_refuse_is_not_moved_to),
         scene_test(a_damaged_plan_stops_the_start),
         scene_test(replicas_are_bounded_and_may_go),
     };

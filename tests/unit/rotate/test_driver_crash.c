@@ -55,6 +55,33 @@ a_crash_after_the_folder_loses_nothing(void **state)
     assert_folder(s, 2, "AB", &pki.a1, "a1");
 }
 
+/* The intermediate is the same certificate below the old root and the renewed one. */
+static void
+a_root_renewed_with_its_key_is_another_root(void **state)
+{
+    struct scene *s = *state;
+    struct set_manifest m;
+
+    settle(s, pki.a_a1, "a1");
+    want(s, pki.a_renewed_a1, "renewed");
+    run_until(s, is_held);
+    replica_loads(s);
+    rotate_look(s->r);
+    assert_non_null(s->r->commit);
+    driver_crash(s);
+    s->answer = pki.a_renewed_a1;
+    driver_open(s);
+    run_until(s, is_caught_up);
+    assert_int_equal(s->fetches, 1);
+    CLEANUP(bundle_unrefp) struct bundle *b = folder_read(s, &m);
+    assert_int_equal(m.generation, 3);
+    assert_memory_equal(cert_id(bundle_signer_root(b)), cert_id(pki.a_renewed.cert), DIGEST_BYTES);
+    want(s, pki.a_renewed_a1, "renewed");
+    replica_loads(s);
+    run_until(s, is_settled);
+    assert_int_equal(roots_count(s->r->roots), 1);
+}
+
 static void
 a_vault_that_is_down_is_asked_again(void **state)
 {
@@ -109,6 +136,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         scene_test(a_crash_between_store_and_folder_is_a_delay),
         scene_test(a_crash_after_the_folder_loses_nothing),
+        scene_test(a_root_renewed_with_its_key_is_another_root),
         scene_test(a_vault_that_is_down_is_asked_again),
         scene_test(a_vault_that_gives_another_signer_is_not_believed),
         scene_test(without_a_vault_a_missing_signer_is_said),
