@@ -13,7 +13,7 @@
 #include "obs/log.h"
 
 struct serve_conf {
-    const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *log_format;
+    const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *log_format, *port_file;
     struct opt_list issuers, audiences, names;
     uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms;
     bool self_signed;
@@ -43,6 +43,8 @@ static const struct opt opts[] = {
       "with nothing in the folder, make a self-signed root (kept in STATE/self-signed)" },
     { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15014", NULL, NULL, 0, "ADDR",
       "/metrics, /healthz, /readyz, /status; \"off\" for none" },
+    { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE",
+      "write the ports in use here, as JSON, once they are open" },
     { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "of log lines" },
     { .name = NULL },
 };
@@ -57,6 +59,7 @@ struct serve { /* everything that runs, freed in reverse */
     struct http_server *http;
     char *dir, *trust_dir, *self_signed_dir;
     int lock_fd;
+    uint16_t monitoring_port; /* 0: none */
 };
 
 static void
@@ -146,14 +149,13 @@ monitoring_start(struct serve *s, const char *listen, struct err *e)
 {
     struct http_server_conf h = { .on_request = on_request, .self = s };
     struct addr a;
-    uint16_t port;
 
     if (strcmp(listen, "off") == 0)
         return 0;
     TRY(addr_parse(listen, &a, e));
-    TRY(addr_listen(&a, false, &h.listen_fd, &port, e));
+    TRY(addr_listen(&a, false, &h.listen_fd, &s->monitoring_port, e));
     TRY(http_server_new(s->loop, &h, &s->http, e));
-    log_info("", "monitoring at http://%s:%u", a.host, port);
+    log_info("", "monitoring at http://%s:%u", a.host, s->monitoring_port);
     return 0;
 }
 
@@ -221,6 +223,18 @@ ca_start(struct serve *s, const struct serve_conf *o, struct err *e)
     return 0;
 }
 
+static int
+port_file_write(const struct serve *s, const char *path, struct err *e)
+{
+    char text[96];
+
+    if (path == NULL)
+        return 0;
+    (void)snprintf(text, sizeof(text), "{\"ca\": %u, \"monitoring\": %u}\n", ca_port(s->ca),
+                   s->monitoring_port);
+    return file_write(path, span_str(text), 0644, e);
+}
+
 static void
 on_stop(void *arg)
 {
@@ -246,6 +260,7 @@ serve_start(struct serve *s, const struct serve_conf *o, struct err *e)
     TRY(loop_on_signal(s->loop, SIGINT, on_stop, s, e));
     TRY(ca_start(s, o, e));
     TRY(monitoring_start(s, o->monitoring, e));
+    TRY(port_file_write(s, o->port_file, e));
     return loop_run(s->loop, e);
 }
 
