@@ -9,6 +9,12 @@ extern const struct command cmd_pki_root;
 extern const struct command cmd_pki_intermediate;
 extern const struct command cmd_pki_inspect;
 extern const struct command cmd_pki_verify;
+extern const struct command cmd_vault_secret_get;
+extern const struct command cmd_vault_secret_list;
+extern const struct command cmd_vault_secret_list_versions;
+extern const struct command cmd_vault_secret_set;
+extern const struct command cmd_vault_secret_update;
+extern const struct command cmd_vault_serve;
 extern const struct command cmd_version;
 
 #endif

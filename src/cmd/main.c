@@ -13,6 +13,12 @@ static const struct command *const commands[] = {
     &cmd_pki_intermediate,
     &cmd_pki_inspect,
     &cmd_pki_verify,
+    &cmd_vault_serve,
+    &cmd_vault_secret_set,
+    &cmd_vault_secret_get,
+    &cmd_vault_secret_list,
+    &cmd_vault_secret_list_versions,
+    &cmd_vault_secret_update,
     &cmd_version,
 };
 

@@ -365,8 +365,11 @@ http_client_free(struct http_client *c)
 static bool
 is_loopback(const char *host)
 {
+    size_t n = strlen(host);
+
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "[::1]") == 0 ||
-           strcasecmp(host, "localhost") == 0;
+           strcasecmp(host, "localhost") == 0 ||
+           (n > 10 && strcasecmp(host + n - 10, ".localhost") == 0); /* RFC 6761 6.3 */
 }
 
 /* Fills q->where. r: 1 when the URL's host is loopback. */

@@ -117,6 +117,22 @@ status_code(int status)
     return status >= 500 && status <= 599 ? E_BUSY : E_PEER;
 }
 
+/* Of the long text of a 403, what helps: the action that is missing, and the role that has it. */
+static void
+shown_message(const char *message, char ret[TEXT_SHOWN])
+{
+    const char *action = message == NULL ? NULL : strstr(message, "Action: ");
+    const char *role = action == NULL ? NULL : strstr(action, "Role needed: ");
+
+    if (action == NULL) {
+        shown(message, ret);
+        return;
+    }
+    (void)snprintf(ret, TEXT_SHOWN, "caller may not do this. %.*s%s%.*s",
+                   (int)strcspn(action, "\r\n"), action, role == NULL ? "" : ". ",
+                   role == NULL ? 0 : (int)strcspn(role, "\r\n"), role == NULL ? "" : role);
+}
+
 /* The service's own words, when it is the service that speaks. */
 static int
 answer_error(const struct http_answer *a, struct err *e)
@@ -132,7 +148,7 @@ answer_error(const struct http_answer *a, struct err *e)
         code = json_string_value(error);
         shown(json_string_value(json_object_get(j, "error_description")), text);
     } else {
-        shown(json_string_value(json_object_get(error, "message")), text);
+        shown_message(json_string_value(json_object_get(error, "message")), text);
     }
     if (code != NULL) {
         (void)err_set(e, status_code(a->status), "%d %.60s%s%.60s: %s", a->status, code,
