@@ -15,7 +15,8 @@ enum {
     TARGET_LOOK_MS = 10000,   /* invariant 7: the folder is re-read by content */
     RETRY_MIN_MS = 250,       /* store, folder or vault failed: doubles, with jitter ... */
     RETRY_MAX_MS = 30 * 1000, /* ... up to this */
-    POKE_MS = 20,             /* a burst of acknowledgements is looked at once */
+    POKE_MS = 20,             /* a burst of acknowledgements is looked at once ... */
+    POKE_SHARE = 10, /* ... and looking takes a tenth of the time at most, however big the fleet */
 };
 
 /* What keeps the driver, not a gate, from going on. */
@@ -96,6 +97,7 @@ struct rotate {
     uint64_t retry_ms, retry_at;
 
     bool poked;
+    uint64_t gates_ms;        /* what the last look at the ledger took */
     struct plan_step step;    /* as last looked at */
     uint64_t held_generation; /* that the log has told of, with ... */
     enum plan_hold held_told;

@@ -222,7 +222,9 @@ look_at_gates(struct rotate *r)
         reps[i].name = r->replicas[i].name;
     }
     const struct plan_evidence ev = { reps, r->replicas_n, each_workload, r };
+    uint64_t start = mono_ms();
     plan_next(&r->plan, &r->wanted, &ev, &set, &r->step);
+    r->gates_ms = mono_ms() - start;
 }
 
 /* Of the certificates of the plan and of the wanted set, those that `next` has. */
@@ -489,7 +491,7 @@ rotate_poke(struct rotate *r)
     /* A settled fleet acknowledges and renews all the time; only a held step is waiting for it. */
     if (r->step.kind == STEP_HELD && !r->poked) {
         r->poked = true;
-        rotate_look_soon(r, POKE_MS);
+        rotate_look_soon(r, POKE_MS + POKE_SHARE * r->gates_ms);
     }
 }
 
