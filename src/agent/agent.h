@@ -15,6 +15,7 @@ struct agent;
 enum { AGENT_ALLOW_MAX = 32, AGENT_OUTBOUND_MAX = 32 };
 
 struct agent_conf {
+    /* Texts are borrowed until agent_free. */
     const char *dir; /* state: instance id, and the set key.pem, cert-chain.pem, root-cert.pem */
     const char *ca_addr; /* "127.0.0.1:15012" */
     const char *ca_name; /* name in the CA's certificate; NULL: host of ca_addr */
@@ -43,6 +44,13 @@ MUST_USE int agent_new(struct loop *l, const struct agent_conf *conf, struct age
 /* Says goodbye to the CA (best effort, bounded) when `ended`, then done(arg). */
 void agent_stop(struct agent *a, bool ended, loop_fn *done, void *arg);
 void agent_free(struct agent *a); /* NULL is fine */
+/* The port in use of the i-th listener: inbound first (when there is one), then each outbound; 0
+ * beyond them. */
+uint16_t agent_port(const struct agent *a, size_t i);
+/* True while a leaf that has not expired is in use. */
+bool agent_is_ready(const struct agent *a);
+/* Sets the gauges that change with time; before /metrics is read. */
+void agent_metrics_refresh(struct agent *a);
 /* {"identity","instance","generation","leaf":{...},"roots":[...],"next_renewal","last_error",...}
  */
 json_t *agent_status(const struct agent *a);

@@ -4,6 +4,7 @@
 
 #include "cmd/tool.h"
 
+extern const struct command cmd_agent_run;
 extern const struct command cmd_ca_serve;
 extern const struct command cmd_pki_root;
 extern const struct command cmd_pki_intermediate;

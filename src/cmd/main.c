@@ -9,6 +9,7 @@
 
 /* In the order of the help page. */
 static const struct command *const commands[] = {
+    &cmd_agent_run,
     &cmd_pki_root,
     &cmd_pki_intermediate,
     &cmd_pki_inspect,

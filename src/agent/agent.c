@@ -1,0 +1,330 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/plan.h"
+#include "agent/room.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "obs/log.h"
+
+uint32_t
+agent_random(void)
+{
+    return (uint32_t)random_below((uint64_t)UINT32_MAX + 1);
+}
+
+void
+agent_note_error(struct agent *a, const char *what, const struct err *e)
+{
+    char text[ERR_MSG_BYTES];
+
+    (void)snprintf(text, sizeof(text), "%s: %.400s", what, e->msg);
+    if (strcmp(text, a->last_error) != 0) /* once for each reason, not for each try */
+        log_warn("agent", "%s", text);
+    memcpy(a->last_error, text, sizeof(text));
+    a->last_error_s = unix_s();
+}
+
+const struct creds *
+agent_newest(const struct agent *a)
+{
+    return a->pending != NULL ? a->pending : a->now;
+}
+
+static void
+log_applied(const struct agent *a, const struct creds *before)
+{
+    const struct creds *c = a->now;
+    char serial[SERIAL_TEXT_BYTES], end[RFC3339_BYTES], roots[24], generation[24];
+
+    cert_serial_text(c->leaf, serial);
+    rfc3339_s(cert_not_after(c->leaf), end);
+    (void)snprintf(roots, sizeof(roots), "%zu", roots_count(c->roots));
+    (void)snprintf(generation, sizeof(generation), "%llu", (unsigned long long)c->generation);
+    bool new_leaf = before == NULL || !span_eq(cert_serial(before->leaf), cert_serial(c->leaf));
+    log_with(LOG_INFO, "cache",
+             LABELS({ "generation", generation }, { "roots", roots }, { "serial", serial },
+                    { "not_after", end }),
+             new_leaf ? "generated new workload certificate" : "trust set changed");
+    if (!creds_leaf_is_trusted(c))
+        log_warn("cache", "the trust set of generation %s has no root for our own leaf %s",
+                 generation, serial);
+}
+
+static void
+became_ready(void *arg)
+{
+    struct agent *a = arg;
+
+    if (!a->is_stopping && a->conf.on_ready != NULL)
+        a->conf.on_ready(a->conf.arg);
+}
+
+/* The moment of change: from here on new handshakes use it. The trust set and the leaf go
+ * together. */
+static void
+use(struct agent *a, struct creds *take, struct tls_conf *const conf[2])
+{
+    CLEANUP(creds_freep) struct creds *before = a->now;
+
+    a->now = take;
+    proxies_set(a, conf);
+    log_applied(a, before);
+    bool is_new_leaf =
+        before == NULL || !span_eq(cert_serial(before->leaf), cert_serial(take->leaf));
+    if (is_new_leaf) {
+        renew_schedule(a);
+        if (before != NULL)
+            grpc_client_reconnect(a->client); /* the CA is to see the new leaf */
+        trust_watch(a);
+    }
+    if (!a->is_ready) {
+        a->is_ready = true;
+        count_started(a);
+        loop_defer(a->loop, became_ready, a);
+    }
+}
+
+static int
+apply(struct agent *a, struct creds *take, bool write, struct err *e)
+{
+    struct tls_conf *conf[2] = { NULL, NULL };
+    int r = proxies_use(a, take, conf, e);
+
+    if (r == 0 && write) {
+        r = creds_write(a->conf.dir, a->conf.identity, take, e);
+        if (r < 0)
+            count_write_failure(a);
+    }
+    if (r == 0) {
+        use(a, take, conf);
+        reload_start(a->reload);
+    }
+    tls_conf_unref(conf[0]);
+    tls_conf_unref(conf[1]);
+    return r;
+}
+
+void
+agent_apply(struct agent *a, struct creds *take)
+{
+    struct err e = { 0 };
+
+    if (a->is_stopping) {
+        creds_free(take);
+        return;
+    }
+    if (take != a->pending)
+        creds_free(a->pending);
+    a->pending = NULL;
+    if (apply(a, take, true, &e) == 0) {
+        timer_stop(a->write_retry);
+        return;
+    }
+    a->pending = take;
+    agent_note_error(a, "cannot use the new certificate or trust set yet; the old one stays", &e);
+    timer_set(a->write_retry, WRITE_RETRY_MS);
+}
+
+static void
+on_write_retry(void *arg)
+{
+    struct agent *a = arg;
+
+    if (a->pending != NULL)
+        agent_apply(a, a->pending);
+}
+
+/* -- making -------------------------------------------------------------------------------------
+ */
+
+/* Made once, kept for ever: the CA tells agents of one identity apart by it. */
+static int
+instance_open(struct agent *a, struct err *e)
+{
+    CLEANUP(str_freep) char *path = NULL;
+    CLEANUP(buf_done) struct buf b = BUF_INIT(256);
+    uint8_t bytes[(INSTANCE_BYTES - 1) / 2];
+
+    TRY(str_format(&path, e, "%s/instance", a->conf.dir));
+    if (TRY(file_read(path, &b, e)) == 0) {
+        struct span s = span_trim(buf_span(&b));
+
+        if (s.n != INSTANCE_BYTES - 1 || hex_parse(s, bytes, sizeof(bytes), e) < 0)
+            return err_set(e, E_PARSE, "%s: not 32 hex digits; remove it to make a new one", path);
+    } else {
+        TRY(random_bytes(bytes, sizeof(bytes), e));
+        hex_text(span_of(bytes, sizeof(bytes)), a->instance);
+        b.n = 0;
+        TRY(buf_addf(&b, e, "%s\n", a->instance));
+        TRY(file_write_new(path, buf_span(&b), 0600, e));
+    }
+    hex_text(span_of(bytes, sizeof(bytes)), a->instance);
+    return 0;
+}
+
+/* A leaf that is still good is used again: no new CSR, the same word. */
+static int
+resume(struct agent *a, struct err *e)
+{
+    CLEANUP(creds_freep) struct creds *c = NULL;
+    struct err why = { 0 };
+    int r = creds_read(a->conf.dir, a->conf.identity, &c, &why);
+
+    if (r == CREDS_ABSENT)
+        return 0;
+    if (r < 0) {
+        log_info("agent", "what was kept is not used: %s", why.msg);
+        return 0;
+    }
+    log_info("agent", "goes on with the certificate and trust set of generation %llu",
+             (unsigned long long)c->generation);
+    return apply(a, STEAL(c), false, e);
+}
+
+static int
+check_conf(const struct agent_conf *c, struct err *e)
+{
+    struct span td;
+
+    if (c->dir == NULL || c->ca_addr == NULL || c->ca_root == NULL || c->identity == NULL)
+        return err_set(e, E_INVAL,
+                       "a folder, the CA's address and roots, and an identity are needed");
+    if (spiffe_uri_check(span_str(c->identity), &td, e) < 0)
+        return err_wrap(e, "identity");
+    if (c->inbound != NULL && c->allow_n == 0)
+        return err_set(e, E_INVAL, "inbound without a rule of whom to let in");
+    for (size_t i = 0; i < c->allow_n; i++)
+        TRY(allow_rule_check(c->allow[i], e));
+    return 0;
+}
+
+static int
+agent_open(struct agent *a, struct err *e)
+{
+    TRY(check_conf(&a->conf, e));
+    if (addr_parse(a->conf.ca_addr, &a->ca, e) < 0)
+        return err_wrap(e, "the CA's address");
+    TRY(dir_make(a->conf.dir, 0755, e));
+    TRY(dir_lock(a->conf.dir, &a->lock_fd, e));
+    TRY(instance_open(a, e));
+    const struct grpc_client_conf cc = {
+        .host = a->ca.host,
+        .port = a->ca.port,
+        .verify_name = a->conf.ca_name,
+    };
+    TRY(grpc_client_new(a->loop, &cc, &a->client, e));
+    TRY(timer_new(a->loop, on_write_retry, a, &a->write_retry, e));
+    TRY(renew_init(a, e));
+    TRY(trust_init(a, e));
+    TRY(reload_new(a, &a->reload, e));
+    TRY(proxies_open(a, e));
+    TRY(resume(a, e));
+    if (a->now == NULL)
+        renew_within(a, 0);
+    return 0;
+}
+
+int
+agent_new(struct loop *l, const struct agent_conf *conf, struct agent **ret, struct err *e)
+{
+    struct agent *a = calloc(1, sizeof(*a));
+
+    if (a == NULL)
+        return err_nomem(e);
+    a->conf = *conf;
+    a->loop = l;
+    a->lock_fd = -1;
+    a->started_ms = mono_ms();
+    if (agent_open(a, e) < 0) {
+        agent_free(a);
+        return err_wrap(e, "agent");
+    }
+    *ret = a;
+    return 0;
+}
+
+uint16_t
+agent_port(const struct agent *a, size_t i)
+{
+    return i < a->proxies_n ? a->proxies[i].port : 0;
+}
+
+/* -- ending -------------------------------------------------------------------------------------
+ */
+
+static void
+stopped(void *arg)
+{
+    struct agent *a = arg;
+    loop_fn *fn = a->stopped;
+
+    a->stopped = NULL;
+    if (fn != NULL)
+        fn(a->stopped_arg);
+}
+
+static void
+on_goodbye(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    struct agent *a = arg;
+
+    (void)q;
+    if (code != GRPC_OK)
+        log_warn("agent", "the CA did not take our goodbye: %s: %s", grpc_code_name(code), msg);
+    if (a->stopped != NULL)
+        loop_defer(a->loop, stopped, a);
+}
+
+void
+agent_stop(struct agent *a, bool ended, loop_fn *done, void *arg)
+{
+    const struct grpc_answer answer = { .on_done = on_goodbye, .arg = a };
+    struct err e = { 0 };
+
+    a->is_stopping = true;
+    a->stopped = done;
+    a->stopped_arg = arg;
+    renew_done(a);
+    trust_done(a);
+    proxies_close(a); /* nothing uses the key any more, so the word is true */
+    if (ended)
+        creds_wipe(a->conf.dir);
+    if (!ended || a->now == NULL) {
+        loop_defer(a->loop, stopped, a);
+        return;
+    }
+    if (timer_new(a->loop, stopped, a, &a->stop_timer, &e) < 0 ||
+        trust_goodbye(a, &answer, &e) < 0) {
+        log_warn("agent", "cannot say goodbye: %s", e.msg);
+        loop_defer(a->loop, stopped, a);
+        return;
+    }
+    timer_set(a->stop_timer, STOP_MS);
+}
+
+void
+agent_free(struct agent *a)
+{
+    if (a == NULL)
+        return;
+    a->is_stopping = true;
+    a->stopped = NULL;
+    renew_done(a);
+    trust_done(a);
+    proxies_close(a);
+    grpc_client_free(a->client);
+    reload_free(a->reload);
+    timer_free(a->write_retry);
+    timer_free(a->stop_timer);
+    timer_free(a->renew_timer);
+    timer_free(a->watch_timer);
+    timer_free(a->ack_timer);
+    creds_free(a->now);
+    creds_free(a->pending);
+    creds_free(a->answer);
+    if (a->lock_fd >= 0)
+        dir_unlock(a->lock_fd);
+    loop_defer(a->loop, free, a); /* a deferred call may still name it */
+}

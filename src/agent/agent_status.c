@@ -1,0 +1,92 @@
+#include "agent/room.h"
+#include "base/clock.h"
+#include "base/str.h"
+
+static json_t *
+time_json(int64_t t)
+{
+    char text[RFC3339_BYTES];
+
+    if (t == 0)
+        return json_null();
+    rfc3339_s(t, text);
+    return json_string(text);
+}
+
+static json_t *
+id_json(const uint8_t id[DIGEST_BYTES])
+{
+    char text[DIGEST_TEXT_BYTES];
+
+    hex_text(span_of(id, DIGEST_BYTES), text);
+    return json_string(text);
+}
+
+static json_t *
+leaf_json(const struct creds *c)
+{
+    char serial[SERIAL_TEXT_BYTES], issuer[NAME_TEXT_BYTES];
+
+    cert_serial_text(c->leaf, serial);
+    cert_issuer_text(c->leaf, issuer);
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b}", "serial", serial, "issuer", issuer,
+                     "signer_id", id_json(c->signer_id), "root_id", id_json(c->leaf_root_id),
+                     "not_before", time_json(cert_not_before(c->leaf)), "not_after",
+                     time_json(cert_not_after(c->leaf)), "trusted", creds_leaf_is_trusted(c));
+}
+
+static json_t *
+roots_json(const struct roots *r)
+{
+    json_t *all = json_array();
+
+    for (size_t i = 0; i < roots_count(r); i++) {
+        const struct cert *c = roots_at(r, i);
+        char subject[NAME_TEXT_BYTES];
+
+        cert_subject_text(c, subject);
+        (void)json_array_append_new(all, json_pack("{s:o, s:s, s:o}", "id", id_json(cert_id(c)),
+                                                   "subject", subject, "not_after",
+                                                   time_json(cert_not_after(c))));
+    }
+    return all;
+}
+
+static json_t *
+proxies_json(const struct agent *a)
+{
+    json_t *all = json_array();
+
+    for (size_t i = 0; i < a->proxies_n; i++) {
+        const struct agent_proxy *p = &a->proxies[i];
+
+        (void)json_array_append_new(all, json_pack("{s:s, s:i, s:I}", "direction",
+                                                   p->is_inbound ? "inbound" : "outbound", "port",
+                                                   (int)p->port, "connections",
+                                                   (json_int_t)proxy_connections(p->proxy)));
+    }
+    return all;
+}
+
+bool
+agent_is_ready(const struct agent *a)
+{
+    return a->now != NULL && cert_not_after(a->now->leaf) > unix_s();
+}
+
+json_t *
+agent_status(const struct agent *a)
+{
+    const struct creds *c = a->now;
+    bool has_error = a->last_error[0] != '\0';
+
+    return json_pack(
+        "{s:s, s:s, s:b, s:I, s:o, s:o, s:o, s:I, s:o, s:b, s:i, s:o, s:o, s:o}", "identity",
+        a->conf.identity, "instance", a->instance, "ready", agent_is_ready(a), "generation",
+        (json_int_t)(c == NULL ? 0 : c->generation), "leaf", c == NULL ? json_null() : leaf_json(c),
+        "roots", c == NULL ? json_array() : roots_json(c->roots), "next_renewal",
+        time_json(a->renew_at_s), "acknowledged_generation", (json_int_t)a->acked_generation,
+        "acknowledged_at", time_json(a->acked_at_s), "watching", a->is_watching, "failures",
+        (int)a->renew_failures, "last_error", has_error ? json_string(a->last_error) : json_null(),
+        "last_error_at", time_json(has_error ? a->last_error_s : 0), "proxies", proxies_json(a));
+}

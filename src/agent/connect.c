@@ -1,0 +1,129 @@
+/* connect.c - how the agent reaches its CA: roots, own leaf, token; all looked at for each call. */
+#include <string.h>
+
+#include "agent/room.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/str.h"
+
+static int
+ca_root_read(const struct agent *a, struct buf *b, struct err *e)
+{
+    int r = file_read(a->conf.ca_root, b, e);
+
+    if (r == FILE_ABSENT)
+        return err_set(e, E_NOTFOUND,
+                       "the file with the CA's roots does not exist: %s; the CA's root-cert.pem "
+                       "goes there",
+                       a->conf.ca_root);
+    return r < 0 ? err_wrap(e, "the CA's roots") : 0;
+}
+
+/* The CA proves itself under the file's roots, or under the trust set that it gave us. */
+static int
+ca_roots(const struct agent *a, struct span pem, struct roots **ret, struct err *e)
+{
+    CLEANUP(roots_unrefp) struct roots *file = NULL;
+
+    if (roots_from_pem(pem, &file, e) < 0)
+        return err_wrap(e, "the CA's roots, %s", a->conf.ca_root);
+    if (a->now == NULL) {
+        *ret = STEAL(file);
+        return 0;
+    }
+    return roots_union(file, a->now->roots, ret, e);
+}
+
+static bool
+leaf_is_valid(const struct agent *a)
+{
+    return a->now != NULL && cert_not_after(a->now->leaf) > unix_s();
+}
+
+/* What the settings are made from, as one digest: they are made anew only when it changes. */
+static int
+settings_id(const struct agent *a, struct span pem, uint8_t ret[DIGEST_BYTES], struct err *e)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT(PEM_MAX_BYTES + 64 * 1024);
+
+    TRY(buf_add(&b, pem, e));
+    if (leaf_is_valid(a))
+        TRY(buf_add(&b, span_of(cert_id(a->now->leaf), DIGEST_BYTES), e));
+    if (a->now != NULL)
+        for (size_t i = 0; i < roots_count(a->now->roots); i++)
+            TRY(buf_add(&b, span_of(cert_id(roots_at(a->now->roots, i)), DIGEST_BYTES), e));
+    digest(buf_span(&b), ret);
+    return 0;
+}
+
+int
+agent_connect(struct agent *a, struct err *e)
+{
+    CLEANUP(buf_done) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
+    CLEANUP(roots_unrefp) struct roots *roots = NULL;
+    CLEANUP(tls_conf_unrefp) struct tls_conf *tls = NULL;
+    uint8_t id[DIGEST_BYTES];
+
+    TRY(ca_root_read(a, &pem, e));
+    TRY(settings_id(a, buf_span(&pem), id, e));
+    if (memcmp(id, a->ca_tls_id, DIGEST_BYTES) == 0)
+        return 0;
+    TRY(ca_roots(a, buf_span(&pem), &roots, e));
+    struct tls_conf_args args = { .roots = roots, .rule = TLS_PEER_NAME, .alpn = "h2" };
+    if (leaf_is_valid(a)) {
+        args.key = a->now->key;
+        args.leaf = a->now->leaf;
+        args.chain = a->now->chain;
+        args.chain_n = a->now->chain_n;
+    }
+    TRY(tls_conf_new(&args, &tls, e));
+    grpc_client_set_tls(a->client, tls);
+    memcpy(a->ca_tls_id, id, DIGEST_BYTES);
+    return 0;
+}
+
+static int
+token_read(const struct agent *a, struct buf *bearer, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf b = BUF_INIT(TOKEN_MAX_BYTES);
+
+    if (TRY(file_read(a->conf.token_file, &b, e)) == FILE_ABSENT)
+        return err_set(e, E_NOTFOUND, "%s does not exist", a->conf.token_file);
+    struct span token = span_trim(buf_span(&b));
+    if (token.n == 0)
+        return err_set(e, E_AUTH, "%s is empty", a->conf.token_file);
+    for (size_t i = 0; i < token.n; i++)
+        if (token.p[i] <= ' ' || token.p[i] > '~')
+            return err_set(e, E_PARSE, "%s is not one token", a->conf.token_file);
+    TRY(buf_add_str(bearer, "Bearer ", e));
+    return buf_add(bearer, token, e);
+}
+
+/* Without a usable token the leaf must do. */
+int
+agent_headers(const struct agent *a, struct call_headers *ret, struct err *e)
+{
+    size_t n = 0;
+    int r = 0;
+
+    *ret = (struct call_headers){ .bearer = BUF_INIT(TOKEN_MAX_BYTES + 16) };
+    ret->kv[n++] = (struct grpc_header_kv){ "meshroot-instance", a->instance };
+    if (a->conf.token_file != NULL)
+        r = token_read(a, &ret->bearer, e);
+    if (r == 0 && ret->bearer.n > 0)
+        ret->kv[n++] = (struct grpc_header_kv){ "authorization", buf_text(&ret->bearer) };
+    ret->kv[n] = (struct grpc_header_kv){ NULL, NULL };
+    if (r == 0 && ret->bearer.n == 0 && !leaf_is_valid(a))
+        r = err_set(e, E_AUTH, "no token file is given, and there is no valid certificate yet");
+    if (r < 0 && !leaf_is_valid(a)) {
+        agent_headers_done(ret);
+        return err_wrap(e, "token");
+    }
+    return 0;
+}
+
+void
+agent_headers_done(struct call_headers *h)
+{
+    buf_wipe(&h->bearer);
+}

@@ -1,0 +1,46 @@
+/* creds.h - private to agent/: what a workload holds at one moment, checked to belong together.
+ * Immutable once made. Source: specs/istio-ca.md 1.4, 13.2 (5, 6, 9).
+ */
+#ifndef AGENT_CREDS_H
+#define AGENT_CREDS_H
+
+#include "base/err.h"
+#include "pki/pki.h"
+
+struct creds {
+    struct key *key;
+    struct cert *leaf;
+    struct cert *chain[CHAIN_MAX]; /* intermediates, nothing self-signed */
+    size_t chain_n;
+    struct roots *roots; /* the trust set */
+    int64_t received_s;  /* wall clock when the leaf came: its half-life counts from here */
+    uint64_t generation; /* of the trust set; 0: a CA that has none */
+    uint8_t signer_id[DIGEST_BYTES];    /* of the certificate that signed the leaf */
+    uint8_t leaf_root_id[DIGEST_BYTES]; /* the root the leaf ends in; zero when `roots` has none */
+};
+
+void creds_free(struct creds *c); /* NULL is fine */
+DEFINE_CLEANUP(struct creds, creds_free)
+
+/* From a CreateCertificate answer: `chain` is leaf, intermediates, and last the whole root bundle,
+ * each PEM. The leaf is checked: for this key, for exactly this identity, valid now, up to a root
+ * of the answer, for server and client. Errors: PARSE, DENIED, LIMIT; each says which element. */
+MUST_USE int creds_from_answer(struct key *key, const char *identity, char *const *chain, size_t n,
+                               uint64_t generation, struct creds **ret, struct err *e);
+/* The same leaf with another trust set. */
+MUST_USE int creds_with_roots(const struct creds *c, struct roots *roots, uint64_t generation,
+                              struct creds **ret, struct err *e);
+/* The trust set accepts the leaf. */
+bool creds_leaf_is_trusted(const struct creds *c);
+
+/* The file set key.pem (0600), cert-chain.pem, root-cert.pem, meshroot.json; one atomic swap. */
+MUST_USE int creds_write(const char *dir, const char *identity, const struct creds *c,
+                         struct err *e);
+/* Checked like an answer. r: 0 done; CREDS_ABSENT there is no set. Errors: as creds_from_answer,
+ * DENIED (of another identity). */
+enum { CREDS_ABSENT = 1 };
+MUST_USE int creds_read(const char *dir, const char *identity, struct creds **ret, struct err *e);
+/* Overwrites and removes every copy of the key under `dir`, and the set. Best effort. */
+void creds_wipe(const char *dir);
+
+#endif

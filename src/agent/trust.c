@@ -1,0 +1,309 @@
+/* trust.c - the trust stream, and our word about what we hold. The word is said only about what
+ * files, proxies and their readers use from then on; again after each change and each new stream.
+ */
+#include <string.h>
+
+#include "agent/plan.h"
+#include "agent/room.h"
+#include "base/clock.h"
+#include "base/str.h"
+#include "meshroot.pb-c.h"
+#include "obs/log.h"
+
+#define WATCH_PATH "/meshroot.v1.Trust/Watch"
+#define WORD_PATH  "/meshroot.v1.Trust/Acknowledge"
+
+enum { MESSAGE_MAX_BYTES = 8 * 1024 };
+
+/* -- the trust set ------------------------------------------------------------------------------
+ */
+
+static int
+roots_of(const Meshroot__V1__TrustSet *m, struct roots **ret, struct err *e)
+{
+    struct cert *certs[ROOTS_MAX];
+    size_t n = 0;
+    int r = 0;
+
+    if (m->n_roots == 0 || m->n_roots > ROOTS_MAX)
+        return err_set(e, E_LIMIT, "a trust set of %zu roots, want 1..%d", m->n_roots,
+                       (int)ROOTS_MAX);
+    for (; n < m->n_roots && r == 0; n += r == 0)
+        r = cert_from_der(span_of(m->roots[n].data, m->roots[n].len), &certs[n], e);
+    if (r == 0)
+        r = roots_from_certs(certs, n, ret, e);
+    for (size_t i = 0; i < n; i++)
+        cert_unref(certs[i]);
+    return r;
+}
+
+/* A leaf under another signer is to be renewed within the window that the CA gives, drawn once for
+ * each signer, so that a fleet does not come all at once. */
+static void
+follow_signer(struct agent *a, const Meshroot__V1__TrustSet *m)
+{
+    const struct creds *c = agent_newest(a);
+
+    if (m->signer_id.len != DIGEST_BYTES || m->renew_window_ms == 0 ||
+        memcmp(c->signer_id, m->signer_id.data, DIGEST_BYTES) == 0 ||
+        memcmp(a->pushed_signer, m->signer_id.data, DIGEST_BYTES) == 0)
+        return;
+    memcpy(a->pushed_signer, m->signer_id.data, DIGEST_BYTES);
+    log_info("agent", "the signer has moved: renews within %llu ms",
+             (unsigned long long)m->renew_window_ms);
+    renew_within(a, m->renew_window_ms);
+}
+
+static int
+take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
+{
+    CLEANUP(roots_unrefp) struct roots *roots = NULL;
+    const struct creds *held = agent_newest(a);
+    struct creds *next;
+
+    if (plan_generation(held->generation, m->generation) == PLAN_DROP) {
+        log_debug("agent", "a trust set of generation %llu, older than %llu, is put aside",
+                  (unsigned long long)m->generation, (unsigned long long)held->generation);
+        return 0;
+    }
+    TRY(roots_of(m, &roots, e));
+    if (m->generation != held->generation || !roots_equal(roots, held->roots)) {
+        TRY(creds_with_roots(held, roots, m->generation, &next, e));
+        bool is_trusted = creds_leaf_is_trusted(next);
+        agent_apply(a, next);
+        if (!is_trusted)
+            renew_within(a, RENEW_LATE_MS);
+    } else if (!a->is_watching)
+        trust_word_due(a); /* a new stream: the CA may have lost what we said */
+    follow_signer(a, m);
+    return 0;
+}
+
+static void
+on_message(struct span msg, void *arg)
+{
+    struct agent *a = arg;
+    struct err e = { 0 };
+    Meshroot__V1__TrustSet *m;
+
+    if (a->is_stopping)
+        return;
+    m = meshroot__v1__trust_set__unpack(NULL, msg.n, msg.p);
+    if (m == NULL)
+        (void)err_set(&e, E_PARSE, "not a TrustSet");
+    if (m == NULL || take_trust_set(a, m, &e) < 0)
+        agent_note_error(a, "trust set", &e);
+    else {
+        a->is_watching = true;
+        a->watch_failures = 0;
+    }
+    if (m != NULL)
+        meshroot__v1__trust_set__free_unpacked(m, NULL);
+}
+
+static void
+watch_later(struct agent *a, bool is_slow)
+{
+    a->watch_failures++;
+    timer_set(a->watch_timer, plan_backoff_ms(a->watch_failures, is_slow, agent_random()));
+}
+
+static void
+on_watch_done(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    struct agent *a = arg;
+
+    if (a->watch_call != q)
+        return; /* one that another has replaced */
+    a->watch_call = NULL;
+    a->is_watching = false;
+    if (a->is_stopping)
+        return;
+    if (code != GRPC_OK) {
+        struct err e = { 0 };
+
+        if (code == GRPC_UNAVAILABLE)
+            count_ca_failure(a);
+        (void)err_set(&e, E_PEER, "code = %s desc = %.350s", grpc_code_name(code), msg);
+        agent_note_error(a, "trust stream ended", &e);
+    }
+    watch_later(a, !plan_is_transient(code) && code != GRPC_OK);
+}
+
+static int
+pack_watch(const struct agent *a, struct buf *out, struct err *e)
+{
+    Meshroot__V1__WatchRequest m = MESHROOT__V1__WATCH_REQUEST__INIT;
+    uint8_t *p;
+
+    m.instance = (char *)(uintptr_t)a->instance;
+    m.generation = a->now->generation;
+    TRY(buf_reserve(out, meshroot__v1__watch_request__get_packed_size(&m), &p, e));
+    out->n += meshroot__v1__watch_request__pack(&m, p);
+    return 0;
+}
+
+static int
+call(struct agent *a, const char *path, struct span msg, uint64_t timeout_ms,
+     const struct grpc_answer *answer, struct grpc_request **ret, struct err *e)
+{
+    struct call_headers h;
+
+    TRY(agent_connect(a, e));
+    TRY(agent_headers(a, &h, e));
+    int r = grpc_client_call(a->client, path, h.kv, msg, timeout_ms, answer, ret, e);
+    agent_headers_done(&h);
+    return r;
+}
+
+void
+trust_watch(struct agent *a)
+{
+    CLEANUP(buf_done) struct buf msg = BUF_INIT(MESSAGE_MAX_BYTES);
+    const struct grpc_answer answer = { on_message, on_watch_done, a };
+    struct grpc_request *before = STEAL(a->watch_call);
+    struct err e = { 0 };
+
+    if (a->is_stopping || a->now == NULL)
+        return;
+    a->is_watching = false;
+    timer_stop(a->watch_timer);
+    int r = pack_watch(a, &msg, &e);
+    if (r == 0)
+        r = call(a, WATCH_PATH, buf_span(&msg), 0, &answer, &a->watch_call, &e);
+    if (before != NULL)
+        grpc_cancel(before);
+    if (r < 0) {
+        agent_note_error(a, "trust stream", &e);
+        watch_later(a, true);
+    }
+}
+
+static void
+on_watch_timer(void *arg)
+{
+    trust_watch(arg);
+}
+
+/* -- the word -----------------------------------------------------------------------------------
+ */
+
+static int
+pack_word(const struct agent *a, bool ended, struct buf *out, struct err *e)
+{
+    Meshroot__V1__Word m = MESHROOT__V1__WORD__INIT;
+    ProtobufCBinaryData ids[ROOTS_MAX];
+    struct span serial = cert_serial(a->now->leaf);
+    uint8_t *p;
+
+    for (size_t i = 0; i < roots_count(a->now->roots); i++)
+        ids[i] = (ProtobufCBinaryData){ DIGEST_BYTES,
+                                        (uint8_t *)(uintptr_t)cert_id(roots_at(a->now->roots, i)) };
+    m.instance = (char *)(uintptr_t)a->instance;
+    m.generation = a->now->generation;
+    m.n_root_ids = roots_count(a->now->roots);
+    m.root_ids = ids;
+    m.leaf_serial = (ProtobufCBinaryData){ serial.n, (uint8_t *)(uintptr_t)serial.p };
+    m.ended = ended;
+    TRY(buf_reserve(out, meshroot__v1__word__get_packed_size(&m), &p, e));
+    out->n += meshroot__v1__word__pack(&m, p);
+    return 0;
+}
+
+static void
+word_later(struct agent *a, bool is_slow)
+{
+    a->ack_due = true;
+    a->ack_failures++;
+    timer_set(a->ack_timer, plan_backoff_ms(a->ack_failures, is_slow, agent_random()));
+}
+
+static void say_word(struct agent *a);
+
+static void
+on_word_done(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    struct agent *a = arg;
+
+    (void)q;
+    a->ack_call = NULL;
+    if (a->is_stopping)
+        return;
+    if (code != GRPC_OK) {
+        struct err e = { 0 };
+
+        (void)err_set(&e, E_PEER, "code = %s desc = %.350s", grpc_code_name(code), msg);
+        agent_note_error(a, "acknowledge", &e);
+        word_later(a, !plan_is_transient(code));
+        return;
+    }
+    a->ack_failures = 0;
+    a->acked_generation = a->asked_generation;
+    a->acked_at_s = unix_s();
+    if (a->ack_due) /* something changed meanwhile */
+        say_word(a);
+}
+
+static void
+say_word(struct agent *a)
+{
+    CLEANUP(buf_done) struct buf msg = BUF_INIT(MESSAGE_MAX_BYTES);
+    const struct grpc_answer answer = { .on_done = on_word_done, .arg = a };
+    struct err e = { 0 };
+
+    if (a->ack_call != NULL || a->is_stopping || !reload_is_settled(a->reload))
+        return; /* it is said when that has ended */
+    a->ack_due = false;
+    timer_stop(a->ack_timer);
+    a->asked_generation = a->now->generation;
+    int r = pack_word(a, false, &msg, &e);
+    if (r == 0)
+        r = call(a, WORD_PATH, buf_span(&msg), CALL_MS, &answer, &a->ack_call, &e);
+    if (r < 0) {
+        agent_note_error(a, "acknowledge", &e);
+        word_later(a, true);
+    }
+}
+
+static void
+on_ack_timer(void *arg)
+{
+    say_word(arg);
+}
+
+void
+trust_word_due(struct agent *a)
+{
+    a->ack_due = true;
+    a->ack_failures = 0;
+    say_word(a);
+}
+
+int
+trust_goodbye(struct agent *a, const struct grpc_answer *answer, struct err *e)
+{
+    CLEANUP(buf_done) struct buf msg = BUF_INIT(MESSAGE_MAX_BYTES);
+
+    TRY(pack_word(a, true, &msg, e));
+    return call(a, WORD_PATH, buf_span(&msg), STOP_MS, answer, NULL, e);
+}
+
+int
+trust_init(struct agent *a, struct err *e)
+{
+    TRY(timer_new(a->loop, on_watch_timer, a, &a->watch_timer, e));
+    return timer_new(a->loop, on_ack_timer, a, &a->ack_timer, e);
+}
+
+void
+trust_done(struct agent *a)
+{
+    if (a->watch_timer != NULL)
+        timer_stop(a->watch_timer);
+    if (a->ack_timer != NULL)
+        timer_stop(a->ack_timer);
+    if (a->watch_call != NULL)
+        grpc_cancel(STEAL(a->watch_call));
+    if (a->ack_call != NULL)
+        grpc_cancel(STEAL(a->ack_call));
+}

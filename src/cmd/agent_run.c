@@ -1,0 +1,303 @@
+/* agent_run.c - meshroot agent run: the workload's side, beside the workload. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "base/file.h"
+#include "cmd/commands.h"
+#include "net/addr.h"
+#include "net/http.h"
+#include "obs/log.h"
+
+struct run_conf {
+    const char *dir, *ca_addr, *ca_name, *ca_root, *token_file, *identity, *key_type, *inbound;
+    const char *reload_command, *monitoring, *port_file, *log_format;
+    struct opt_list allow, outbound;
+    uint64_t ttl_ms, reload_pid;
+    bool ephemeral;
+};
+
+#define AT(member) offsetof(struct run_conf, member)
+/* clang-format off */
+static const struct opt opts[] = {
+    { "dir", OPT_STRING, AT(dir), NULL, NULL, NULL, OPT_REQUIRED, "DIR",
+      "where key.pem, cert-chain.pem, root-cert.pem go, and what is kept over a restart" },
+    { "identity", OPT_STRING, AT(identity), NULL, NULL, NULL, OPT_REQUIRED, "SPIFFE-ID",
+      "to ask for: spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT" },
+    { "ca-addr", OPT_STRING, AT(ca_addr), "127.0.0.1:15012", NULL, NULL, 0, "ADDR", "where the CA is" },
+    { "ca-name", OPT_STRING, AT(ca_name), NULL, NULL, NULL, 0, "NAME",
+      "name in the CA's certificate [the host of --ca-addr]" },
+    { "ca-root-cert", OPT_STRING, AT(ca_root), NULL, NULL, NULL, OPT_REQUIRED, "FILE",
+      "roots that vouch for the CA; read again for each connection" },
+    { "token-file", OPT_STRING, AT(token_file), NULL, NULL, NULL, 0, "FILE",
+      "token that proves who we are; read again for each call; without it only a kept leaf does" },
+    { "key-type", OPT_CHOICE, AT(key_type), "p256", "p256|p384|rsa2048|rsa3072|rsa4096", NULL, 0, "TYPE",
+      "of the key; a new one for each certificate" },
+    { "ttl", OPT_DURATION, AT(ttl_ms), "0", "0", "876000h", 0, "DURATION",
+      "life to ask for; 0: what the CA gives" },
+    { "inbound", OPT_STRING, AT(inbound), NULL, NULL, NULL, 0, "LISTEN=TO",
+      "take mTLS on LISTEN, hand clear text to TO" },
+    { "allow", OPT_LIST, AT(allow), NULL, NULL, NULL, 0, "RULE",
+      "who may come in: a SPIFFE id, with * for one segment or the tail" },
+    { "outbound", OPT_LIST, AT(outbound), NULL, NULL, NULL, 0, "LISTEN=PEER=RULE",
+      "take clear text on LISTEN, talk mTLS to PEER, which must match RULE" },
+    { "reload-command", OPT_STRING, AT(reload_command), NULL, NULL, NULL, 0, "COMMAND",
+      "run after each change of the files (words split at spaces, no shell; 10 s)" },
+    { "reload-pid", OPT_COUNT, AT(reload_pid), "0", "0", "4194304", 0, "PID",
+      "process that gets a SIGHUP after each change; 0: none" },
+    { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15020", NULL, NULL, 0, "ADDR",
+      "/metrics, /healthz, /readyz, /status; \"off\" for none" },
+    { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE",
+      "the ports in use, as JSON, once listening" },
+    { "ephemeral", OPT_FLAG, AT(ephemeral), NULL, NULL, NULL, 0, NULL,
+      "at the end wipe the key and tell the CA that it is not in use any more" },
+    { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "of log lines" },
+    { .name = NULL },
+};
+/* clang-format on */
+
+struct running { /* everything, freed in reverse */
+    const struct run_conf *o;
+    struct loop *loop;
+    struct metrics *metrics;
+    struct agent *agent;
+    struct http_server *http;
+    uint16_t monitoring_port;
+    bool is_stopping;
+};
+
+static void
+running_done(struct running *s)
+{
+    http_server_free(s->http);
+    agent_free(s->agent);
+    loop_free(s->loop);
+    metrics_free(s->metrics);
+}
+
+/* -- monitoring -- */
+
+static void
+reply_metrics(struct running *s, struct http_exchange *x)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT(1024 * 1024);
+    struct err e;
+
+    agent_metrics_refresh(s->agent);
+    if (metrics_text(s->metrics, &b, &e) < 0)
+        http_reply(x, 500, "text/plain", span_str(e.msg));
+    else
+        http_reply(x, 200, "text/plain; version=0.0.4", buf_span(&b));
+}
+
+static void
+reply_health(struct running *s, struct http_exchange *x)
+{
+    (void)s;
+    http_reply(x, 200, "text/plain", span_str("ok\n"));
+}
+
+static void
+reply_ready(struct running *s, struct http_exchange *x)
+{
+    bool ready = agent_is_ready(s->agent);
+
+    http_reply(x, ready ? 200 : 503, "text/plain",
+               span_str(ready ? "ready\n" : "no valid certificate is in use; see /status\n"));
+}
+
+static void
+reply_status(struct running *s, struct http_exchange *x)
+{
+    json_t *j = agent_status(s->agent);
+    char *text = j == NULL ? NULL : json_dumps(j, JSON_INDENT(2));
+
+    json_decref(j);
+    http_reply(x, text == NULL ? 500 : 200, "application/json", span_str(text));
+    free(text);
+}
+
+static const struct page {
+    const char *path;
+    void (*reply)(struct running *s, struct http_exchange *x);
+} pages[] = {
+    { "/metrics", reply_metrics },
+    { "/healthz", reply_health },
+    { "/readyz", reply_ready },
+    { "/status", reply_status },
+};
+
+static void
+on_request(struct http_exchange *x, void *self)
+{
+    if (strcmp(http_method(x), "GET") != 0) {
+        http_reply(x, 405, "text/plain", span_str("GET only\n"));
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(pages); i++)
+        if (strcmp(http_path(x), pages[i].path) == 0) {
+            pages[i].reply(self, x);
+            return;
+        }
+    http_reply(x, 404, "text/plain", span_str("/metrics, /healthz, /readyz, /status\n"));
+}
+
+static int
+monitoring_start(struct running *s, const char *listen, struct err *e)
+{
+    struct http_server_conf h = { .on_request = on_request, .self = s };
+    struct addr a;
+
+    if (strcmp(listen, "off") == 0)
+        return 0;
+    TRY(addr_parse(listen, &a, e));
+    TRY(addr_listen(&a, false, &h.listen_fd, &s->monitoring_port, e));
+    TRY(http_server_new(s->loop, &h, &s->http, e));
+    log_info("", "monitoring at http://%s:%u", a.host, s->monitoring_port);
+    return 0;
+}
+
+/* -- start and end -- */
+
+/* {"inbound": 8443, "outbound": [9001], "monitoring": 15020}; null for what is not there. */
+static int
+port_file_write(const struct running *s, struct err *e)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT(4096);
+    size_t i = s->o->inbound == NULL ? 0 : 1;
+
+    if (s->o->port_file == NULL)
+        return 0;
+    if (i == 1)
+        TRY(buf_addf(&b, e, "{\"inbound\": %u, \"outbound\": [", agent_port(s->agent, 0)));
+    else
+        TRY(buf_add_str(&b, "{\"inbound\": null, \"outbound\": [", e));
+    for (size_t k = 0; k < s->o->outbound.n; k++)
+        TRY(buf_addf(&b, e, "%s%u", k == 0 ? "" : ", ", agent_port(s->agent, i + k)));
+    if (s->http == NULL)
+        TRY(buf_add_str(&b, "], \"monitoring\": null}\n", e));
+    else
+        TRY(buf_addf(&b, e, "], \"monitoring\": %u}\n", s->monitoring_port));
+    return file_write(s->o->port_file, buf_span(&b), 0644, e);
+}
+
+static void
+on_stopped(void *arg)
+{
+    struct running *s = arg;
+
+    loop_stop(s->loop);
+}
+
+static void
+on_signal(void *arg)
+{
+    struct running *s = arg;
+
+    if (s->is_stopping) {
+        loop_stop(s->loop); /* asked twice: now */
+        return;
+    }
+    s->is_stopping = true;
+    log_info("", s->o->ephemeral ? "stopping: wipes the key and tells the CA"
+                                 : "stopping: certificate and key are kept for the next start");
+    agent_stop(s->agent, s->o->ephemeral, on_stopped, s);
+}
+
+static void
+on_ready(void *arg)
+{
+    (void)arg;
+    log_info("", "ready: the certificate is in use");
+}
+
+static int
+agent_start(struct running *s, struct err *e)
+{
+    const struct run_conf *o = s->o;
+    struct agent_conf c = { .dir = o->dir,
+                            .ca_addr = o->ca_addr,
+                            .ca_name = o->ca_name,
+                            .ca_root = o->ca_root,
+                            .token_file = o->token_file,
+                            .identity = o->identity,
+                            .ttl_ms = o->ttl_ms,
+                            .reload_command = o->reload_command,
+                            .reload_pid = (int64_t)o->reload_pid,
+                            .inbound = o->inbound,
+                            .allow_n = o->allow.n,
+                            .outbound_n = o->outbound.n,
+                            .metrics = s->metrics,
+                            .on_ready = on_ready,
+                            .arg = s };
+
+    TRY(key_kind_parse(o->key_type, &c.key_kind, e));
+    if (o->allow.n > AGENT_ALLOW_MAX || o->outbound.n > AGENT_OUTBOUND_MAX)
+        return err_set(e, E_INVAL, "at most %d --allow and %d --outbound", (int)AGENT_ALLOW_MAX,
+                       (int)AGENT_OUTBOUND_MAX);
+    for (size_t i = 0; i < o->allow.n; i++)
+        c.allow[i] = o->allow.v[i];
+    for (size_t i = 0; i < o->outbound.n; i++)
+        c.outbound[i] = o->outbound.v[i];
+    return agent_new(s->loop, &c, &s->agent, e);
+}
+
+static int
+start(struct running *s, struct err *e)
+{
+    TRY(metrics_new(&s->metrics, e));
+    TRY(loop_new(&s->loop, e));
+    TRY(loop_on_signal(s->loop, SIGTERM, on_signal, s, e));
+    TRY(loop_on_signal(s->loop, SIGINT, on_signal, s, e));
+    TRY(agent_start(s, e));
+    TRY(monitoring_start(s, s->o->monitoring, e));
+    TRY(port_file_write(s, e));
+    return loop_run(s->loop, e);
+}
+
+static int
+run(const void *conf, const struct opt_args *args, struct err *e)
+{
+    struct running s = { .o = conf };
+
+    (void)args;
+    log_setup(STDOUT_FILENO, LOG_INFO, s.o->log_format[0] == 'j');
+    int r = start(&s, e);
+    running_done(&s);
+    return r;
+}
+
+const struct command cmd_agent_run = {
+    "agent run",
+    "",
+    0,
+    0,
+    opts,
+    sizeof(struct run_conf),
+    run,
+    "run the workload's side: certificate, trust, files, mTLS proxy",
+    "Makes a key, gets a certificate for --identity from the CA, renews it at half of its life "
+    "(old one\n"
+    "kept until the new one works), and follows the CA's trust set. Both are used by the next "
+    "handshake;\n"
+    "open connections go on. The files in --dir change as one (DIR/..data is swapped), then "
+    "--reload-command\n"
+    "runs or --reload-pid gets a SIGHUP; only when that has worked is the CA told that the new "
+    "roots are\n"
+    "in use. After a restart a certificate that is still valid is used again.\n"
+    "\n"
+    "With --inbound and --outbound it is an mTLS proxy: workloads speak clear text to it on this "
+    "machine.\n"
+    "SIGTERM keeps the key for the next start; with --ephemeral it is wiped, and the CA is told.\n"
+    "\n"
+    "Examples:\n"
+    "  meshroot agent run --dir /run/certs --identity spiffe://cluster.local/ns/shop/sa/web \\\n"
+    "      --ca-root-cert /etc/meshroot/root-cert.pem --token-file /run/secrets/token \\\n"
+    "      --reload-command \"nginx -s reload\"\n"
+    "  meshroot agent run --dir ./web --identity spiffe://cluster.local/ns/shop/sa/web \\\n"
+    "      --ca-root-cert ca/root-cert.pem --token-file web.jwt \\\n"
+    "      --inbound 0.0.0.0:8443=127.0.0.1:8080 --allow 'spiffe://cluster.local/ns/shop/*' \\\n"
+    "      --outbound 127.0.0.1:9001=db:8443=spiffe://cluster.local/ns/shop/sa/db\n",
+};
