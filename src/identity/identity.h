@@ -86,6 +86,7 @@ struct jwks_source_conf {
     void (*on_change)(struct jwks *keys, void *arg); /* `keys` borrowed */
     void *arg;
     struct metrics *metrics; /* borrowed; may be NULL */
+    uint64_t every_ms;       /* 0: as above */
 };
 /* Errors: INVAL (http:// and other schemes: keys that came in the clear prove nothing). */
 MUST_USE int jwks_source_new(struct loop *l, const struct jwks_source_conf *conf,
