@@ -21,21 +21,35 @@ struct sync_versions {
 
 struct sync;
 
+/* How sync reports itself when nothing else is asked of it. */
+enum {
+    SYNC_CONFIRM_MS = 250, /* from a new look at the vault to the second one that must agree */
+    SYNC_ERROR_MAX_MS =
+        60 * 1000, /* the longest pause after errors (a shorter poll interval caps it) */
+};
+
 struct sync_conf {
-    struct vault_client *vault;        /* borrowed */
+    /* Reads one secret (version NULL: the latest) and calls done exactly once, never before it
+     * returns: vault_get with its client in production. */
+    int (*get)(void *self, const char *name, const char *version, vault_secret_fn *done, void *arg,
+               struct err *e);
+    void *self;
+    const char *vault_url;             /* for status and messages; copied */
     const char *object_names[PART__N]; /* secret names, copied */
     uint64_t poll_ms;                  /* 1 s .. 24 h */
     struct metrics *metrics;           /* may be NULL */
-    /* A whole, checked set that differs from the last one given. `b` and `v` are borrowed. */
+    /* A whole, checked set of other versions than the last one given. `b` and `v` are borrowed. */
     void (*on_bundle)(struct bundle *b, const struct sync_versions *v, void *arg);
     /* What the vault holds is no bundle, or the vault does not answer: once per new reason. */
     void (*on_refused)(const struct err *why, void *arg);
     void *arg;
 };
 
+/* The first poll is at once. Errors: INVAL, NOMEM. */
 MUST_USE int sync_new(struct loop *l, const struct sync_conf *conf, struct sync **ret,
                       struct err *e);
-void sync_free(struct sync *s); /* NULL is fine */
+/* The calls under way behind `get` must not answer any more (vault_client_free). NULL is fine. */
+void sync_free(struct sync *s);
 void sync_poke(struct sync *s); /* poll now */
 
 /* Fetches one pinned set, whatever is latest now; done once on the loop (b NULL: `why`). For
