@@ -19,6 +19,7 @@ check_round_trip(const struct pem_block *b)
 
     if (pem_decode(b, &der, &e) < 0) {
         assert(der.n == 0 && e.msg[0] != '\0');
+        buf_done(&der);
         return;
     }
     memcpy(label, b->label.p, b->label.n);
