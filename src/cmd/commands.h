@@ -6,6 +6,8 @@
 
 extern const struct command cmd_agent_run;
 extern const struct command cmd_ca_serve;
+extern const struct command cmd_identity_keygen;
+extern const struct command cmd_identity_token;
 extern const struct command cmd_pki_root;
 extern const struct command cmd_pki_intermediate;
 extern const struct command cmd_pki_inspect;

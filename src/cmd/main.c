@@ -20,6 +20,8 @@ static const struct command *const commands[] = {
     &cmd_vault_secret_list,
     &cmd_vault_secret_list_versions,
     &cmd_vault_secret_update,
+    &cmd_identity_keygen,
+    &cmd_identity_token,
     &cmd_version,
 };
 
