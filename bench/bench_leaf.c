@@ -24,6 +24,7 @@
 #include "net/grpc.h"
 #include "obs/log.h"
 #include "pki/issue.h"
+#include "pki/leaf.h"
 #include "pki/openssl.h"
 
 enum { CONNECTIONS = 8, CALLS = 4, WARM_UP = 400, TOKEN_BYTES = 4096 };
@@ -133,7 +134,7 @@ scene_make(enum key_kind kind, struct scene *s, struct err *e)
     TRY(key_make(kind, &s->root_key, e));
     TRY(key_make(kind, &s->ca_key, e));
     TRY(key_make(kind, &s->leaf_key, e));
-    TRY(key_make(kind, &s->token_key, e));
+    TRY(key_make(KEY_RSA2048, &s->token_key, e)); /* as a cluster signs its tokens */
     TRY(set_make(s, e));
     TRY(jwks_of_key(s->token_key, "k1", &jwks, e));
     TRY(file_write(s->jwks, buf_span(&jwks), 0600, e));
