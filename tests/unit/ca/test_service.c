@@ -1,0 +1,464 @@
+/* test_service.c - a whole CA in this process, called over TLS, with a ledger that fails on demand.
+ *
+ * Invariant 3: whatever the ledger does, no leaf comes out without its row.
+ */
+#include "kit.h"
+
+#include <inttypes.h>
+
+#include "../tmpdir.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "ca/wire.h"
+#include "istio_ca.pb-c.h"
+#include "meshroot.pb-c.h"
+
+static const char create[] = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+static const char acknowledge[] = "/meshroot.v1.Trust/Acknowledge";
+static const char watch[] = "/meshroot.v1.Trust/Watch";
+static const char identity[] = "spiffe://cluster.local/ns/shop/sa/cart";
+static const char instance[] = "0123456789abcdef0123456789abcdef";
+
+/* -- the ledger: these two take the place of the room's own -- */
+
+static struct {
+    int at_once;         /* what the call itself returns; 0 asynchronous */
+    enum err_code later; /* what done gets */
+    bool hold;           /* done is called by ledger_let_go only */
+    struct ledger_row row;
+    struct ledger_ack ack;
+    struct {
+        struct loop *loop;
+        ledger_done_fn *done;
+        void *arg;
+    } held;
+    atomic_int calls;
+} fake;
+
+static void
+answer_now(void *arg)
+{
+    struct err e = { .code = fake.later, .msg = "the disk is full" };
+
+    (void)arg;
+    fake.held.done(&e, fake.held.arg);
+}
+
+static int
+take(struct loop *loop, ledger_done_fn *done, void *arg, struct err *e)
+{
+    (void)atomic_fetch_add(&fake.calls, 1);
+    if (fake.at_once < 0)
+        return err_set(e, (enum err_code) - fake.at_once, "not now");
+    if (fake.at_once > 0)
+        return fake.at_once;
+    fake.held.loop = loop;
+    fake.held.done = done;
+    fake.held.arg = arg;
+    return fake.hold ? 0 : loop_post(loop, answer_now, NULL, e);
+}
+
+int
+ledger_append(struct ledger *l, const struct ledger_row *row, struct loop *loop,
+              ledger_done_fn *done, void *arg, struct err *e)
+{
+    (void)l;
+    fake.row = *row;
+    return take(loop, done, arg, e);
+}
+
+int
+ledger_acknowledge(struct ledger *l, const struct ledger_ack *a, struct loop *loop,
+                   ledger_done_fn *done, void *arg, struct err *e)
+{
+    (void)l;
+    fake.ack = *a;
+    return take(loop, done, arg, e);
+}
+
+/* -- the scene -- */
+
+struct scene {
+    char dir[64], ca_dir[80], jwks[80];
+    struct loop *loop;
+    struct kit kit;
+    struct metrics *metrics;
+    struct ca *ca;
+    struct grpc_client *client;
+    struct timer *patience, *turn;
+    struct buf token, csr;
+    size_t evidence_n;
+    uint64_t loaded;
+    /* the last call */
+    int code;
+    char msg[256], generation[24];
+    struct buf answer;
+    size_t messages_n;
+};
+
+static void
+on_loaded(uint64_t generation, const struct roots *roots, const uint8_t id[DIGEST_BYTES], void *arg)
+{
+    struct scene *s = arg;
+
+    assert_int_equal(roots_count(roots), 1);
+    assert_memory_equal(id, cert_id(s->kit.ca), DIGEST_BYTES);
+    s->loaded = generation;
+    loop_stop(s->loop);
+}
+
+static void
+on_evidence(void *arg)
+{
+    struct scene *s = arg;
+
+    s->evidence_n++;
+}
+
+static void
+out_of_patience(void *arg)
+{
+    (void)arg;
+    fail_msg("nothing happened for 20 s");
+}
+
+static void
+run(struct scene *s)
+{
+    struct err e = { 0 };
+
+    timer_set(s->patience, 20000);
+    assert_ok(loop_run(s->loop, &e));
+    timer_stop(s->patience);
+}
+
+static void
+on_turn(void *arg)
+{
+    struct scene *s = arg;
+
+    loop_stop(s->loop);
+}
+
+/* A millisecond of our own loop. */
+static void
+turn(struct scene *s)
+{
+    struct err e = { 0 };
+
+    timer_set(s->turn, 1);
+    assert_ok(loop_run(s->loop, &e));
+}
+
+static void
+ca_open(struct scene *s)
+{
+    struct ca_conf conf = kit_conf();
+    struct tls_conf_args a = { .roots = bundle_roots(s->kit.bundle),
+                               .rule = TLS_PEER_NAME,
+                               .alpn = "h2" };
+    struct tls_conf *tls;
+    struct err e = { 0 };
+
+    conf.dir = s->ca_dir;
+    conf.listen = "127.0.0.1:0";
+    conf.workers = 1;
+    conf.issuers[0].jwks = s->jwks;
+    conf.metrics = s->metrics;
+    conf.on_loaded = on_loaded;
+    conf.on_evidence = on_evidence;
+    conf.arg = s;
+    assert_ok(ca_new(s->loop, &conf, &s->ca, &e));
+    assert_false(ca_is_ready(s->ca));
+    run(s);
+    assert_true(ca_is_ready(s->ca));
+    assert_ok(tls_conf_new(&a, &tls, &e));
+    struct grpc_client_conf c = { .host = "127.0.0.1", .port = ca_port(s->ca), .tls = tls };
+    assert_ok(grpc_client_new(s->loop, &c, &s->client, &e));
+    tls_conf_unref(tls);
+}
+
+static int
+setup(void **state)
+{
+    struct scene *s = calloc(1, sizeof(*s));
+    CLEANUP(buf_done) struct buf keys = BUF_INIT(8192), claims = BUF_INIT(1024);
+    struct set_manifest m = { .generation = 41, .renew_window_ms = 500 };
+    struct err e = { 0 };
+
+    assert_non_null(s);
+    *state = s;
+    memset(&fake, 0, sizeof(fake));
+    tmpdir_make(s->dir);
+    (void)snprintf(s->ca_dir, sizeof(s->ca_dir), "%s/ca", s->dir);
+    (void)snprintf(s->jwks, sizeof(s->jwks), "%s/jwks", s->dir);
+    s->token = BUF_INIT(8192);
+    s->csr = BUF_INIT(CSR_MAX_BYTES);
+    s->answer = BUF_INIT(1024 * 1024);
+    kit_make(&s->kit, "A", 365);
+    assert_ok(set_write(s->ca_dir, s->kit.bundle, &m, &e));
+    assert_ok(jwks_of_key(s->kit.root_key, "k", &keys, &e));
+    assert_ok(file_write(s->jwks, buf_span(&keys), 0600, &e));
+    assert_ok(buf_addf(&claims, &e,
+                       "{\"iss\":\"https://issuer.test\",\"aud\":\"istio-ca\",\"jti\":\"j\","
+                       "\"sub\":\"system:serviceaccount:shop:cart\",\"exp\":%" PRId64 "}",
+                       unix_s() + 600));
+    assert_ok(buf_add_str(&s->token, "Bearer ", &e));
+    assert_ok(jwt_sign(s->kit.root_key, "k", false, buf_span(&claims), &s->token, &e));
+    assert_ok(csr_make(s->kit.ca_key, "spiffe://ignored/ns/a/sa/b", &s->csr, &e));
+    assert_ok(metrics_new(&s->metrics, &e));
+    assert_ok(loop_new(&s->loop, &e));
+    assert_ok(timer_new(s->loop, out_of_patience, NULL, &s->patience, &e));
+    assert_ok(timer_new(s->loop, on_turn, s, &s->turn, &e));
+    ca_open(s);
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct scene *s = *state;
+
+    grpc_client_free(s->client);
+    ca_free(s->ca);
+    timer_free(s->patience);
+    timer_free(s->turn);
+    loop_free(s->loop);
+    metrics_free(s->metrics);
+    kit_done(&s->kit);
+    buf_done(&s->token);
+    buf_done(&s->csr);
+    buf_done(&s->answer);
+    tmpdir_remove(s->dir);
+    free(s);
+    return 0;
+}
+
+static void
+on_message(struct span msg, void *arg)
+{
+    struct scene *s = arg;
+    struct err e = { 0 };
+
+    s->messages_n++;
+    assert_ok(buf_add(&s->answer, msg, &e));
+}
+
+static void
+on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    struct scene *s = arg;
+
+    s->code = code;
+    (void)snprintf(s->msg, sizeof(s->msg), "%s", msg == NULL ? "" : msg);
+    (void)snprintf(s->generation, sizeof(s->generation), "%.*s",
+                   SPAN_ARG(grpc_answer_trailer(q, "meshroot-generation")));
+    loop_stop(s->loop);
+}
+
+static void
+start(struct scene *s, const char *path, struct span msg, struct grpc_request **ret)
+{
+    const struct grpc_header_kv headers[] = { { "authorization", buf_text(&s->token) },
+                                              { "meshroot-instance", instance },
+                                              { NULL, NULL } };
+    const struct grpc_answer answer = { on_message, on_done, s };
+    struct err e = { 0 };
+
+    s->answer.n = s->messages_n = 0;
+    s->code = -1;
+    assert_ok(grpc_client_call(s->client, path, headers, msg, 15000, &answer, ret, &e));
+}
+
+static void
+call(struct scene *s, const char *path, struct span msg)
+{
+    start(s, path, msg, NULL);
+    run(s);
+}
+
+static void
+request(const struct scene *s, struct buf *b)
+{
+    struct err e = { 0 };
+
+    assert_ok(wire_answer_add(b, buf_span(&s->csr), &e)); /* field 1 of both messages */
+}
+
+/* -- promises -- */
+
+static void
+row_and_answer_are_of_one_leaf(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf q = BUF_INIT(CSR_MAX_BYTES);
+    struct cert *leaf;
+    size_t n;
+    struct err e = { 0 };
+
+    assert_int_equal(s->loaded, 41);
+    request(s, &q);
+    call(s, create, buf_span(&q));
+    assert_int_equal(s->code, GRPC_OK);
+    assert_string_equal(s->generation, "41");
+    Istio__V1__Auth__IstioCertificateResponse *m =
+        istio__v1__auth__istio_certificate_response__unpack(NULL, s->answer.n, s->answer.p);
+    assert_non_null(m);
+    assert_int_equal(m->n_cert_chain, 3);
+    assert_ok(certs_from_pem(span_str(m->cert_chain[0]), &leaf, 1, &n, &e));
+    istio__v1__auth__istio_certificate_response__free_unpacked(m, NULL);
+    assert_true(span_eq(cert_serial(leaf), span_of(fake.row.serial, fake.row.serial_n)));
+    assert_int_equal(cert_not_after(leaf), fake.row.not_after);
+    assert_int_equal(cert_not_before(leaf), fake.row.not_before);
+    cert_unref(leaf);
+    assert_string_equal(fake.row.identity, identity);
+    assert_string_equal(fake.row.instance, instance);
+    assert_string_equal(fake.row.auth, "jwt:j");
+    assert_int_equal(fake.row.generation, 41);
+    assert_memory_equal(fake.row.signer_id, cert_id(s->kit.ca), DIGEST_BYTES);
+    assert_memory_equal(fake.row.root_id, cert_id(s->kit.root), DIGEST_BYTES);
+}
+
+static void
+invariant_3_no_leaf_without_a_row(void **state)
+{
+    static const struct {
+        const char *what;
+        int at_once;
+        enum err_code later;
+        int code;
+    } rows[] = {
+        { "the queue is full", -E_LIMIT, E_NONE, GRPC_RESOURCE_EXHAUSTED },
+        { "no memory for the row", -E_NOMEM, E_NONE, GRPC_UNAVAILABLE },
+        { "the ledger refuses", -E_SYS, E_NONE, GRPC_UNAVAILABLE },
+        { "the disk is full at commit", 0, E_SYS, GRPC_UNAVAILABLE },
+        { "somebody else wrote", 0, E_CONFLICT, GRPC_UNAVAILABLE },
+    };
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf q = BUF_INIT(CSR_MAX_BYTES);
+
+    request(s, &q);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        fake.at_once = rows[i].at_once;
+        fake.later = rows[i].later;
+        call(s, create, buf_span(&q));
+        if (s->code != rows[i].code || s->messages_n != 0)
+            fail_msg("%s: %s %s, %zu messages", rows[i].what, grpc_code_name(s->code), s->msg,
+                     s->messages_n);
+    }
+    assert_int_equal(
+        (int)metric_value(s->metrics, "citadel_server_success_cert_issuance_count", ""), 0);
+    assert_int_equal(s->evidence_n, 0);
+}
+
+/* The client hangs up while its row is being written; the row comes, and nobody is there. */
+static void
+a_client_that_leaves_early(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf q = BUF_INIT(CSR_MAX_BYTES);
+    struct grpc_request *r;
+    struct err e = { 0 };
+
+    request(s, &q);
+    fake.hold = true;
+    start(s, create, buf_span(&q), &r);
+    for (int i = 0; i < 20000 && atomic_load(&fake.calls) == 0; i++)
+        turn(s);
+    assert_int_equal(atomic_load(&fake.calls), 1);
+    grpc_cancel(r);
+    run(s);
+    assert_int_equal(s->code, GRPC_CANCELLED);
+    assert_ok(loop_post(fake.held.loop, answer_now, NULL, &e));
+    fake.hold = false;
+    call(s, create, buf_span(&q)); /* and the next one is served */
+    assert_int_equal(s->code, GRPC_OK);
+}
+
+static void
+words_are_recorded_as_said(void **state)
+{
+    struct scene *s = *state;
+    char text[] = "0123456789abcdef0123456789abcdef";
+    uint8_t id[DIGEST_BYTES] = { 9 }, serial[] = { 1, 2 }, msg[256];
+    ProtobufCBinaryData ids[] = { { sizeof(id), id } };
+    Meshroot__V1__Word w = MESHROOT__V1__WORD__INIT;
+
+    w.instance = text;
+    w.generation = 7;
+    w.n_root_ids = 1;
+    w.root_ids = ids;
+    w.leaf_serial = (ProtobufCBinaryData){ sizeof(serial), serial };
+    call(s, acknowledge, span_of(msg, meshroot__v1__word__pack(&w, msg)));
+    assert_int_equal(s->code, GRPC_OK);
+    assert_string_equal(fake.ack.identity, identity);
+    assert_string_equal(fake.ack.instance, instance);
+    assert_int_equal(fake.ack.generation, 7);
+    assert_int_equal(fake.ack.roots_n, 1);
+    assert_memory_equal(fake.ack.roots[0], id, sizeof(id));
+    assert_int_equal(fake.ack.serial_n, 2);
+    assert_false(fake.ack.ended);
+
+    static const struct {
+        int at_once;
+        enum err_code later;
+        int code;
+    } rows[] = {
+        { LEDGER_STALE, E_NONE, GRPC_OK },
+        { -E_DENIED, E_NONE, GRPC_PERMISSION_DENIED },
+        { -E_LIMIT, E_NONE, GRPC_RESOURCE_EXHAUSTED },
+        { 0, E_SYS, GRPC_UNAVAILABLE },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        fake.at_once = rows[i].at_once;
+        fake.later = rows[i].later;
+        call(s, acknowledge, span_of(msg, meshroot__v1__word__pack(&w, msg)));
+        assert_int_equal(s->code, rows[i].code);
+    }
+    text[3] = 'G';
+    call(s, acknowledge, span_of(msg, meshroot__v1__word__pack(&w, msg)));
+    assert_int_equal(s->code, GRPC_INVALID_ARGUMENT);
+    ids[0].len = 31;
+    text[3] = '3';
+    call(s, acknowledge, span_of(msg, meshroot__v1__word__pack(&w, msg)));
+    assert_int_equal(s->code, GRPC_INVALID_ARGUMENT);
+    call(s, acknowledge, span_str("\x0a\x05x"));
+    assert_int_equal(s->code, GRPC_INVALID_ARGUMENT);
+}
+
+static void
+a_stop_ends_streams_and_waits_for_rows(void **state)
+{
+    struct scene *s = *state;
+
+    start(s, watch, span_str(""), NULL);
+    for (int i = 0; i < 20000 && s->messages_n == 0; i++)
+        turn(s);
+    Meshroot__V1__TrustSet *m = meshroot__v1__trust_set__unpack(NULL, s->answer.n, s->answer.p);
+    assert_non_null(m);
+    assert_int_equal(m->generation, 41);
+    assert_int_equal(m->renew_window_ms, 500);
+    meshroot__v1__trust_set__free_unpacked(m, NULL);
+    uint64_t from = mono_ms();
+    ca_free(s->ca);
+    s->ca = NULL;
+    assert_true(mono_ms() - from < CA_DRAIN_MS);
+    if (s->code < 0)
+        run(s);
+    assert_int_equal(s->code, GRPC_UNAVAILABLE);
+}
+
+int
+main(void)
+{
+#define SCENE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        SCENE(row_and_answer_are_of_one_leaf),
+        SCENE(invariant_3_no_leaf_without_a_row),
+        SCENE(a_client_that_leaves_early),
+        SCENE(words_are_recorded_as_said),
+        SCENE(a_stop_ends_streams_and_waits_for_rows),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
