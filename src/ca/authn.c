@@ -75,19 +75,23 @@ by_token(const struct ca_conf *conf, const struct ca_view *v, struct span token,
     struct jwt_rule rule = { .leeway_s = TOKEN_LEEWAY_S };
     struct jwt_claims claims;
     struct spiffe_id id;
-    int r = no(ret_reason, "no_issuer", e, "no issuer's keys are known yet");
+    int r = no(ret_reason, CA_REASON_NO_KEYS, e, "the token issuer's keys are not known yet");
+    bool waits = false;
 
     memcpy(rule.audiences, conf->audiences, sizeof(rule.audiences));
+    for (size_t i = 0; i < conf->issuers_n; i++)
+        waits = waits || v->keys[i] == NULL;
     for (size_t i = 0; i < conf->issuers_n && r < 0; i++) {
+        if (v->keys[i] == NULL)
+            continue;
         const char *reason = "malformed";
         struct err why;
 
-        if (v->keys[i] == NULL)
-            continue;
         rule.issuer = conf->issuers[i].issuer;
         int tried = jwt_verify(v->keys[i], token, &rule, &claims, &reason, &why);
-        if (tried < 0 && strcmp(*ret_reason, "no_issuer") != 0 && is_other_issuers_word(reason))
-            continue;
+        if (tried < 0 && is_other_issuers_word(reason) &&
+            (waits || strcmp(*ret_reason, CA_REASON_NO_KEYS) != 0))
+            continue; /* it may be the token of one whose keys are still to come */
         r = tried;
         *ret_reason = reason;
         *e = why;
@@ -119,6 +123,8 @@ ca_authenticate(const struct ca_conf *conf, const struct ca_view *v, const struc
     if (!span_starts(c->authorization, prefix))
         return no(ret_reason, "scheme", e, "the authorization header does not start with Bearer");
     struct span token = span_skip(c->authorization, sizeof(prefix) - 1);
+    if (conf->issuers_n == 0)
+        return no(ret_reason, "no_issuer", e, "no issuer of tokens is configured (--issuer)");
     if (token.n > JWT_MAX_BYTES)
         return no(ret_reason, "malformed", e, "the bearer token is too long");
     return by_token(conf, v, token, ret, ret_reason, e);

@@ -240,8 +240,10 @@ ca_create_certificate(struct grpc_call *c, struct span msg, void *self)
     struct err e;
 
     metric_add(w->ca->conf.metrics, &ca_m_csr, "", 1);
-    if (!ca_admit(w, c, &caller)) {
-        refuse_early(w, c, start_us, GRPC_UNAUTHENTICATED, "request authenticate failure");
+    const char *words;
+    int code = ca_admit(w, c, &caller, &words);
+    if (code != GRPC_OK) {
+        refuse_early(w, c, start_us, code, words);
         return;
     }
     if (wire_request_read(msg, &wire, &e) < 0 || !ca_instance_is_sound(instance)) {

@@ -55,6 +55,8 @@ struct ca_credentials {
     struct span authorization;   /* header value, or empty */
     const struct tls_peer *peer; /* NULL: showed no certificate */
 };
+/* The reason when the issuer's keys are not read yet: the one that time may mend. */
+#define CA_REASON_NO_KEYS "no_keys"
 /* Client certificate first, then the bearer token, as istiod's order is. Errors: AUTH, with the
  * reason word for metrics in *ret_reason (static). Source: specs/istio-ca.md 3. */
 MUST_USE int ca_authenticate(const struct ca_conf *conf, const struct ca_view *v,
@@ -113,8 +115,9 @@ void ca_trust_acknowledge(struct grpc_call *c, struct span msg, void *self);
 void ca_trust_changed(struct ca_worker *w); /* the view has another trust set */
 void ca_trust_close(struct ca_worker *w);   /* ends every stream */
 bool ca_instance_is_sound(struct span s);   /* "" or 32 lower-case hex digits */
-/* Authenticates a call or ends it with UNAUTHENTICATED. */
-bool ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret);
+/* Authenticates a call, counts and logs a refusal. r: GRPC_OK, or the code to end the call with and
+ * the words for it in *ret_msg: UNAUTHENTICATED, which agents do not try again, or UNAVAILABLE. */
+int ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret, const char **ret_msg);
 
 /* -- control -- */
 

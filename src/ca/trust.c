@@ -89,18 +89,16 @@ ca_trust_watch(struct grpc_call *c, struct span msg, void *self)
     struct ca_worker *w = self;
     uint64_t start_us = (uint64_t)unix_us();
     struct ca_caller caller;
-    int refused = GRPC_OK;
     const char *why = NULL;
 
     Meshroot__V1__WatchRequest *q = meshroot__v1__watch_request__unpack(NULL, msg.n, msg.p);
     bool sound = q != NULL && ca_instance_is_sound(span_str(q->instance));
     if (q != NULL)
         meshroot__v1__watch_request__free_unpacked(q, NULL);
-    if (!ca_admit(w, c, &caller))
-        refused = GRPC_UNAUTHENTICATED, why = "request authenticate failure";
-    else if (!sound)
+    int refused = ca_admit(w, c, &caller, &why);
+    if (refused == GRPC_OK && !sound)
         refused = GRPC_INVALID_ARGUMENT, why = "the request is not a WatchRequest";
-    else if (w->watchers_n >= CA_WATCHERS_MAX)
+    else if (refused == GRPC_OK && w->watchers_n >= CA_WATCHERS_MAX)
         refused = GRPC_RESOURCE_EXHAUSTED, why = "too many trust streams";
     struct ca_watcher *s = refused != GRPC_OK ? NULL : calloc(1, sizeof(*s));
     if (s == NULL) {
@@ -212,8 +210,10 @@ ca_trust_acknowledge(struct grpc_call *c, struct span msg, void *self)
         return;
     }
     *q = (struct word){ w, c, (uint64_t)unix_us() };
-    if (!ca_admit(w, c, &caller)) {
-        word_end(q, GRPC_UNAUTHENTICATED, "request authenticate failure");
+    const char *words;
+    int code = ca_admit(w, c, &caller, &words);
+    if (code != GRPC_OK) {
+        word_end(q, code, words);
         return;
     }
     if (word_read(msg, &caller, &a, &e) < 0) {

@@ -156,8 +156,8 @@ ca_worker_join(struct ca_worker *w)
     *w = (struct ca_worker){ .listen_fd = -1 };
 }
 
-bool
-ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret)
+int
+ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret, const char **ret_msg)
 {
     struct ca_credentials given = { grpc_header(c, "authorization"), grpc_peer(c) };
     const char *reason = "none";
@@ -165,12 +165,15 @@ ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret)
     struct err why;
 
     if (ca_authenticate(&w->ca->conf, w->view, &given, ret, &reason, &why) == 0)
-        return true;
+        return GRPC_OK;
     if (strcmp(reason, "kid") == 0)
         ca_unknown_kid(w->ca);
     (void)snprintf(labels, sizeof(labels), "reason=\"%s\"", reason);
     metric_add(w->ca->conf.metrics, &ca_m_auth_failure, "", 1);
     metric_add(w->ca->conf.metrics, &ca_m_auth_reason, labels, 1);
     log_error("security", "Failed to authenticate client from %s: %s", grpc_peer_addr(c), why.msg);
-    return false;
+    bool may_mend = strcmp(reason, CA_REASON_NO_KEYS) == 0;
+    *ret_msg = may_mend ? "the token issuer's keys are not known yet; try again"
+                        : "request authenticate failure"; /* specs/istio-ca.md 1.5 */
+    return may_mend ? GRPC_UNAVAILABLE : GRPC_UNAUTHENTICATED;
 }

@@ -86,8 +86,8 @@ specs_3_the_prefix_is_exact(void **state)
     static const struct {
         const char *header, *reason;
     } rows[] = {
-        { "", "none" },         { "bearer a.b.c", "scheme" },    { "Basic YTpi", "scheme" },
-        { "Bearer", "scheme" }, { "Bearer a.b.c", "no_issuer" },
+        { "", "none" },         { "bearer a.b.c", "scheme" },  { "Basic YTpi", "scheme" },
+        { "Bearer", "scheme" }, { "Bearer a.b.c", "no_keys" },
     };
     struct ca_conf conf = kit_conf();
     struct kit k;
