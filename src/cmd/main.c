@@ -10,7 +10,6 @@
 /* In the order of the help page. */
 static const struct command *const commands[] = {
     &cmd_agent_run,
-    &cmd_ca_serve,
     &cmd_pki_root,
     &cmd_pki_intermediate,
     &cmd_pki_inspect,
