@@ -75,8 +75,7 @@ use(struct agent *a, struct creds *take, struct tls_conf *const conf[2])
         before == NULL || !span_eq(cert_serial(before->leaf), cert_serial(take->leaf));
     if (is_new_leaf) {
         renew_schedule(a);
-        if (before != NULL)
-            grpc_client_reconnect(a->client); /* the CA is to see the new leaf */
+        grpc_client_reconnect(a->client); /* the CA is to see the new leaf */
         trust_watch(a);
     }
     if (!a->is_ready) {
