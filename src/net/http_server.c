@@ -199,6 +199,9 @@ tls_bev(struct http_server *s, struct event_base *base)
 
     if (tls_ssl_new(s->tls, NULL, &ssl, &e) < 0)
         return NULL;
+    /* libevent asks SSL_pending, which does not count records read ahead: a body that comes in one
+     * segment with the end of the handshake would wait for ever */
+    SSL_set_read_ahead(ssl, 0);
     struct bufferevent *bev = bufferevent_openssl_socket_new(
         base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE);
     if (bev == NULL)
