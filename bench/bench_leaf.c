@@ -102,8 +102,7 @@ set_make(struct scene *s, struct err *e)
     CLEANUP(cert_unrefp) struct cert *ca = NULL;
     CLEANUP(bundle_unrefp) struct bundle *b = NULL;
     CLEANUP(buf_done)
-    struct buf root_pem = BUF_INIT(PEM_MAX_BYTES),
-               ca_pem = BUF_INIT(PEM_MAX_BYTES);
+    struct buf root_pem = BUF_INIT(PEM_MAX_BYTES), ca_pem = BUF_INIT(PEM_MAX_BYTES);
     CLEANUP(buf_wipe) struct buf key_pem = BUF_INIT(PEM_MAX_BYTES);
     struct set_manifest m = { .generation = 1 };
 
