@@ -129,7 +129,7 @@ on_tick(void *arg)
     struct ca *c = arg;
 
     timer_set(c->tick, CA_TICK_MS);
-    ca_load_after_disable(c);
+    ca_load_again(c);
     if (c->view == NULL)
         return;
     if (c->server.half_life <= unix_s() && c->view->not_after > unix_s())
@@ -258,5 +258,5 @@ void
 ca_poke(struct ca *c)
 {
     filewatch_poke(c->watch);
-    ca_load_after_disable(c);
+    ca_load_again(c);
 }

@@ -396,20 +396,34 @@ ca_load_failed(const struct err *why, void *arg)
         refuse(c, "unreadable", why);
 }
 
-void
-ca_load_after_disable(struct ca *c)
+/* A self-signed set of ours that is gone means that the mesh was disabled: any set may follow. */
+static bool
+was_disabled(const struct ca *c)
 {
     struct set_manifest m = { .generation = 0 };
     CLEANUP(bundle_unrefp) struct bundle *ours = NULL;
+    struct err e;
+
+    return c->loaded.is_ours && c->loaded.mode != CA_MODE_NONE &&
+           set_read(c->conf.self_signed_dir, &ours, &m, &e) == SET_ABSENT;
+}
+
+void
+ca_load_again(struct ca *c)
+{
+    struct set_manifest m = { .generation = 0 };
     CLEANUP(bundle_unrefp) struct bundle *b = NULL;
     struct err e;
 
-    if (!c->loaded.is_ours || set_read(c->conf.self_signed_dir, &ours, &m, &e) != SET_ABSENT ||
-        set_read(c->conf.dir, &b, &m, &e) != 0)
-        return; /* nothing to move to, or nothing has changed: what is in force stays */
-    c->loaded.mode = CA_MODE_NONE;
-    log_info("", "Update Istiod cacerts");
-    consider(c, b, &m, false);
+    if (was_disabled(c))
+        c->loaded.mode = CA_MODE_NONE;
+    else if (c->refused[0] == '\0')
+        return;
+    int r = set_read(c->conf.dir, &b, &m, &e);
+    if (r == 0)
+        consider(c, b, &m, false);
+    else if (r < 0)
+        refuse(c, "inconsistent", &e);
 }
 
 void

@@ -16,16 +16,18 @@ static int
 life_check(const struct ca_conf *conf, const struct ca_loaded *next, const char **ret_reason,
            struct err *e)
 {
-    int64_t left = bundle_not_after(next->bundle) - unix_s();
+    int64_t end = bundle_not_after(next->bundle);
     int64_t leaf = (int64_t)(conf->default_ttl_ms / 1000);
+    char text[RFC3339_BYTES];
 
-    if (left >= leaf)
+    if (end - unix_s() >= leaf)
         return 0;
+    rfc3339_s(end, text); /* no "seconds left": the same refusal has the same words */
     *ret_reason = "short_life";
     return err_set(e, E_DENIED,
-                   "ca-cert.pem: its chain ends in %" PRId64 " s, which is less than one leaf "
-                   "lifetime (%" PRId64 " s); put an intermediate with more life in its place",
-                   left, leaf);
+                   "ca-cert.pem: its chain ends at %s, which is less than one leaf lifetime "
+                   "(%" PRId64 " s) away; put an intermediate with more life in its place",
+                   text, leaf);
 }
 
 int

@@ -166,9 +166,9 @@ struct ca {
 /* load.c: what may be loaded, and how it becomes the view in force. */
 filewatch_fn ca_load_changed;
 filewatch_error_fn ca_load_failed;
-/* A self-signed set that is gone means that the mesh was disabled: what is plugged in may be
- * loaded. */
-void ca_load_after_disable(struct ca *c);
+/* Looks again at a set that was refused: time mends some reasons (not yet valid, out of memory),
+ * and a self-signed set that is gone (the mesh was disabled) another. */
+void ca_load_again(struct ca *c);
 loop_fn ca_load_say;                    /* on_loaded, once no call holds an older view */
 void ca_load_keys(struct ca *c);        /* issuers' keys changed: a view of the same set */
 void ca_load_server_cert(struct ca *c); /* at half-life */
