@@ -334,13 +334,3 @@ folder_remove(struct scene *s)
 {
     (void)nftw(s->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
-
-/* Evidence comes through the port here. */
-void
-ledger_workloads(struct ledger *l, ledger_workload_fn *fn, void *arg)
-{
-    (void)l;
-    (void)fn;
-    (void)arg;
-    fail();
-}
