@@ -153,7 +153,7 @@ authority_take(struct span url, struct challenge *c, struct err *e)
         return bad(e, "names no authority");
     path = span_skip(path, 1);
     (void)span_cut(&path, '/', &tenant);
-    if (tenant.n == 0 || tenant.n >= CHALLENGE_TENANT_BYTES || path.n > 0)
+    if (tenant.n == 0 || tenant.n >= CHALLENGE_TENANT_BYTES || path.n > 0 || tenant.p[0] == '.')
         return bad(e, "names no tenant");
     for (size_t i = 0; i < tenant.n; i++)
         if (!isalnum(tenant.p[i]) && tenant.p[i] != '-' && tenant.p[i] != '.')
