@@ -94,7 +94,7 @@ pem_body_decode(struct span body, struct buf *out, struct err *e)
     if (buf_reserve(&text, body.n, &to, &why) < 0)
         return not_encoded(e, "it is too long");
     for (size_t i = 0; i < body.n; i++)
-        if (strchr(" \t\r\n", body.p[i]) == NULL || body.p[i] == 0)
+        if (body.p[i] != '\n' && body.p[i] != '\r' && body.p[i] != ' ' && body.p[i] != '\t')
             to[text.n++] = body.p[i];
     return base64_decode(out, buf_span(&text), &why) < 0 ? not_encoded(e, why.msg) : 0;
 }
