@@ -167,6 +167,11 @@ def test_leaf_chain_and_openssl_verify(ca, tmp_path):
                 tmp_path / "mid.pem", tmp_path / "leaf.pem")
     assert chain[-1].encode() == ca.roots()
     assert ca.metric("citadel_server_success_cert_issuance_count 1")
+    for kind in ("root", "chain", "server"):
+        assert ca.metric(f'meshroot_cert_expiry_timestamp_seconds{{kind="{kind}",subject="'), kind
+    for line in ("citadel_server_root_cert_expiry_timestamp ", "citadel_server_cert_chain_expiry_seconds ", "meshroot_ca_generation 1",
+                 "meshroot_ca_loaded_is_present 1", 'grpc_server_handled_total{grpc_service="istio.v1.auth.IstioCertificateService"'):
+        assert ca.metric(line), line
 
 
 def test_openssl_rsa4096_bundle(tmp_path, daemon, pb):
