@@ -22,10 +22,14 @@ enum {
     LEDGER_IDENTITY_BYTES = 512,
     INSTANCE_TEXT_BYTES = 33, /* 16 random bytes as hex: one running (or resumed) agent */
     LEDGER_AUTH_BYTES = 160,
+    LEDGER_LEAVES_MAX = 4 * 1024 * 1024, /* issued and not expired, in memory; beyond: LIMIT */
+    LEDGER_WORKLOADS_MAX = 1024 * 1024,  /* with such a leaf, or a word of the last hour */
+    LEDGER_ISSUERS_MAX = 65536,          /* distinct roots and intermediates of those leaves */
+    LEDGER_WAITING_MAX = 65536,          /* rows on their way to the disk */
 };
 
 struct ledger_row {
-    uint64_t seq; /* set by ledger_append */
+    uint64_t seq; /* set by ledger_append; grows, with gaps where the disk refused rows */
     uint8_t serial[SERIAL_MAX_BYTES];
     size_t serial_n;
     char identity[LEDGER_IDENTITY_BYTES]; /* SPIFFE id */
@@ -39,13 +43,17 @@ struct ledger_row {
 
 struct ledger;
 
-/* Reads the live rows and acknowledgements, checks the chain's head. Errors: PARSE (a broken chain:
- * which row), SYS. */
+/* Reads the words and, from the newest row back to where no leaf can be alive any more, the rows,
+ * whose chain it checks on the way; about 3 us for each. Errors: PARSE (a broken chain: which row),
+ * SYS, LIMIT. */
 MUST_USE int ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err *e);
-void ledger_close(struct ledger *l); /* after its loops have stopped; NULL is fine */
+/* After its loops have stopped, before its store is closed. Waits for what is on its way; NULL is
+ * fine. */
+void ledger_close(struct ledger *l);
 
-/* Appends; done(e, arg) on `loop` once durable (e->code == E_NONE) or not. The row counts as in use
- * from this call on. Errors: LIMIT, NOMEM. */
+/* Appends; done(e, arg) on `loop` once durable (e->code == E_NONE) or not (then it does not exist,
+ * nor do those appended behind it meanwhile). The row counts as in use from this call on. `done`
+ * may be NULL. Errors: LIMIT, NOMEM, INVAL (no identity, no serial). */
 typedef void ledger_done_fn(const struct err *e, void *arg);
 MUST_USE int ledger_append(struct ledger *l, const struct ledger_row *row, struct loop *loop,
                            ledger_done_fn *done, void *arg, struct err *e);
@@ -62,8 +70,10 @@ struct ledger_ack {
     bool ended; /* it says that it stops and has wiped its key: nothing of it is in use */
 };
 /* Durable before `done`. A word for an instance of another identity is DENIED; one of an older
- * generation than the last is dropped (r > 0). Only words about leaves that are in the ledger under
- * that identity and instance retire rows. */
+ * generation than the last is dropped (r > 0, and `done` is not called). Only words about leaves
+ * that are in the ledger under that identity and instance retire rows. A later word about an
+ * earlier leaf (the workload went back to it) brings what lies between back into use. Errors:
+ * DENIED, INVAL (no instance), LIMIT, NOMEM. */
 enum { LEDGER_STALE = 1 };
 MUST_USE int ledger_acknowledge(struct ledger *l, const struct ledger_ack *a, struct loop *loop,
                                 ledger_done_fn *done, void *arg, struct err *e);
@@ -85,7 +95,8 @@ struct ledger_workload {
     int64_t last_not_after; /* when the last of them ends */
 };
 typedef void ledger_workload_fn(const struct ledger_workload *w, void *arg);
-/* Calls fn for each workload with at least one leaf in use now (expired rows are let go first). */
+/* Calls fn for each workload with at least one leaf in use now (expired rows are let go first). fn
+ * must not call the ledger. */
 void ledger_workloads(struct ledger *l, ledger_workload_fn *fn, void *arg);
 
 /* Rows, newest first, at most `limit`, older than seq `before` (0: from the newest). Blocks: disk.

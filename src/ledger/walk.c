@@ -1,0 +1,146 @@
+#include "ledger/walk.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PAGE_ROWS = 128 };
+
+struct page {
+    struct record rows[PAGE_ROWS];
+    uint64_t key_seq[PAGE_ROWS];
+    size_t n;
+};
+
+static int
+page_row(const char *key, struct span value, uint64_t revision, void *arg, struct err *e)
+{
+    struct page *p = arg;
+    uint64_t seq = strtoull(key + sizeof(ROW_PREFIX) - 1, NULL, 16);
+
+    (void)revision;
+    p->key_seq[p->n] = seq;
+    int r = record_decode(value, &p->rows[p->n], e);
+    if (r == 0 && p->rows[p->n].row.seq != seq)
+        r = err_set(e, E_DENIED, "it is the record of row %" PRIu64 ": it was moved",
+                    p->rows[p->n].row.seq);
+    if (r < 0)
+        return err_wrap(e, "ledger row %" PRIu64, seq);
+    p->n++;
+    return 0;
+}
+
+int
+rows_walk(struct store *s, uint64_t seq, bool reverse, record_fn *fn, void *arg, struct err *e)
+{
+    struct page *p = malloc(sizeof(*p));
+    char key[ROW_KEY_BYTES];
+    int r = 0;
+
+    if (p == NULL)
+        return err_nomem(e);
+    do {
+        struct err bad;
+
+        p->n = 0;
+        row_key(seq, key);
+        int page_r =
+            store_list(s, ROW_PREFIX, seq == 0 ? NULL : key, PAGE_ROWS, reverse, page_row, p, &bad);
+        for (size_t i = 0; r == 0 && i < p->n; i++)
+            r = fn(&p->rows[i], arg, e); /* those before the bad one first */
+        if (r == 0 && page_r < 0) {
+            *e = bad;
+            r = page_r;
+        }
+        if (p->n > 0)
+            seq = p->key_seq[p->n - 1];
+    } while (r == 0 && p->n == PAGE_ROWS);
+    free(p);
+    return r < 0 ? r : 0;
+}
+
+int
+head_read(struct store *s, struct head *ret, struct err *e)
+{
+    struct buf b = BUF_INIT(HEAD_BYTES * 4);
+    int r = store_get(s, HEAD_KEY, &b, NULL, e);
+
+    *ret = (struct head){ .seq = 0 };
+    if (r == 0) {
+        r = head_decode(buf_span(&b), ret, e);
+        if (r < 0)
+            r = err_wrap(e, HEAD_KEY);
+    }
+    buf_done(&b);
+    return r < 0 ? r : 0;
+}
+
+struct verifying {
+    struct head head; /* when it began */
+    uint8_t last[DIGEST_BYTES];
+    uint64_t last_seq, rows;
+};
+
+static int
+row_verify(const struct record *rec, void *arg, struct err *e)
+{
+    struct verifying *v = arg;
+
+    if (rec->row.seq > v->head.seq)
+        return WALK_ENOUGH;
+    if (memcmp(rec->prev, v->last, DIGEST_BYTES) != 0)
+        return err_set(e, E_DENIED,
+                       "ledger row %" PRIu64 ": it does not follow row %" PRIu64
+                       ": a row before it was removed or changed",
+                       rec->row.seq, v->last_seq);
+    memcpy(v->last, rec->hash, DIGEST_BYTES);
+    v->last_seq = rec->row.seq;
+    v->rows++;
+    return 0;
+}
+
+static int
+any_row(const char *key, struct span value, uint64_t revision, void *arg, struct err *e)
+{
+    (void)key;
+    (void)value;
+    (void)revision;
+    (void)e;
+    *(bool *)arg = true;
+    return 0;
+}
+
+int
+rows_exist(struct store *s, bool *ret, struct err *e)
+{
+    *ret = false;
+    return store_list(s, ROW_PREFIX, NULL, 1, false, any_row, ret, e);
+}
+
+int
+rows_verify(struct store *s, uint64_t *ret_rows, struct err *e)
+{
+    struct verifying v = { .rows = 0 };
+    bool some = false;
+
+    TRY(rows_exist(s, &some, e)); /* before the head: both may be about to appear */
+    TRY(head_read(s, &v.head, e));
+    if (some && v.head.seq == 0)
+        return err_set(e, E_DENIED, "ledger: there are rows, and no head");
+    int r = rows_walk(s, 0, false, row_verify, &v, e);
+    if (r < 0) {
+        if (e->code == E_PARSE)
+            e->code = E_DENIED;
+        return -(int)e->code;
+    }
+    if (memcmp(v.last, v.head.hash, DIGEST_BYTES) != 0)
+        return err_set(e, E_DENIED,
+                       "ledger row %" PRIu64 ": the head says row %" PRIu64
+                       " is the newest: rows at the end were removed or changed",
+                       v.last_seq, v.head.seq);
+    if (v.rows != v.head.rows)
+        return err_set(e, E_DENIED, "ledger: %" PRIu64 " rows, the head says %" PRIu64, v.rows,
+                       v.head.rows);
+    *ret_rows = v.rows;
+    return 0;
+}

@@ -1,0 +1,781 @@
+/* What ledger.h promises. */
+#include "unit.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "ledger/ledger.h"
+#include "tmpdir.h"
+
+enum { HOUR = 3600, DAY = 86400 };
+
+struct fix {
+    char dir[64];
+    struct store *s;
+    struct loop *l;
+    struct metrics *m;
+    struct ledger *led;
+    size_t answers, want;
+    struct err last;
+};
+
+static void
+ledger_start(struct fix *f)
+{
+    struct err e = { 0 };
+
+    assert_ok(store_open_sqlite(f->dir, &f->s, &e));
+    assert_ok(ledger_open(f->s, f->m, &f->led, &e));
+}
+
+static void
+ledger_end(struct fix *f)
+{
+    ledger_close(f->led);
+    store_close(f->s);
+    f->led = NULL;
+    f->s = NULL;
+}
+
+static int
+setup(void **state)
+{
+    struct fix *f = calloc(1, sizeof(*f));
+    struct err e = { 0 };
+
+    tmpdir_make(f->dir);
+    assert_ok(loop_new(&f->l, &e));
+    assert_ok(metrics_new(&f->m, &e));
+    ledger_start(f);
+    *state = f;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct fix *f = *state;
+
+    ledger_end(f);
+    loop_free(f->l);
+    metrics_free(f->m);
+    tmpdir_remove(f->dir);
+    clock_shift_for_test(0);
+    free(f);
+    return 0;
+}
+
+static void
+on_done(const struct err *e, void *arg)
+{
+    struct fix *f = arg;
+
+    f->last = *e;
+    if (++f->answers == f->want)
+        loop_stop(f->l);
+}
+
+/* Serial `n` of identity and instance, ending in `ttl`. */
+static struct ledger_row
+row_of(const char *identity, const char *instance, uint8_t n, int64_t ttl)
+{
+    struct ledger_row r = { .serial_n = 2, .generation = 1 };
+
+    r.serial[0] = 1;
+    r.serial[1] = n;
+    (void)snprintf(r.identity, sizeof(r.identity), "%s", identity);
+    (void)snprintf(r.instance, sizeof(r.instance), "%s", instance);
+    (void)snprintf(r.auth, sizeof(r.auth), "jwt:%u", n);
+    r.root_id[0] = 'R';
+    r.signer_id[0] = 'S';
+    r.issued = r.not_before = unix_s();
+    r.not_after = r.issued + ttl;
+    return r;
+}
+
+static enum err_code
+append(struct fix *f, const struct ledger_row *r)
+{
+    struct err e = { 0 };
+
+    f->answers = 0;
+    f->want = 1;
+    if (ledger_append(f->led, r, f->l, on_done, f, &e) < 0)
+        return e.code;
+    assert_ok(loop_run(f->l, &e));
+    return f->last.code;
+}
+
+static struct ledger_ack
+ack_of(const char *identity, const char *instance, uint64_t generation, int serial)
+{
+    struct ledger_ack a = { .generation = generation, .roots_n = 1 };
+
+    (void)snprintf(a.identity, sizeof(a.identity), "%s", identity);
+    (void)snprintf(a.instance, sizeof(a.instance), "%s", instance);
+    a.roots[0][0] = 'R';
+    if (serial >= 0) {
+        a.serial_n = 2;
+        a.serial[0] = 1;
+        a.serial[1] = (uint8_t)serial;
+    }
+    return a;
+}
+
+/* r: 0, LEDGER_STALE, or the negative code. */
+static int
+say(struct fix *f, const struct ledger_ack *a)
+{
+    struct err e = { 0 };
+
+    f->answers = 0;
+    f->want = 1;
+    int r = ledger_acknowledge(f->led, a, f->l, on_done, f, &e);
+    if (r != 0)
+        return r;
+    assert_ok(loop_run(f->l, &e));
+    return -(int)f->last.code;
+}
+
+static void
+note(const struct ledger_workload *w, void *arg)
+{
+    struct err e = { 0 };
+
+    assert_ok(buf_addf(arg, &e, "%s/%s gen=%" PRIu64 " leaves=%zu roots=%zu/%c min=%" PRIu64 "\n",
+                       w->identity, w->instance, w->ack_generation, w->leaves_n, w->leaf_roots_n,
+                       w->leaf_roots[0][0], w->min_row_generation));
+}
+
+static void
+assert_fleet(struct fix *f, const char *want)
+{
+    struct buf b = BUF_INIT(65536);
+
+    ledger_workloads(f->led, note, &b);
+    assert_string_equal(buf_text(&b), want);
+    buf_done(&b);
+}
+
+/* -- rows */
+
+struct listed {
+    uint64_t seq[64];
+    size_t n;
+    struct ledger_row last;
+};
+
+static int
+list_row(const struct ledger_row *row, void *arg, struct err *e)
+{
+    struct listed *x = arg;
+
+    (void)e;
+    x->seq[x->n++] = row->seq;
+    x->last = *row;
+    return 0;
+}
+
+static void
+rows_come_back_as_they_were_newest_first(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct listed x = { .n = 0 };
+    struct ledger_row r =
+        row_of("spiffe://td/ns/a/sa/b", "00112233445566778899aabbccddeeff", 7, DAY);
+    uint64_t n = 0;
+
+    r.generation = 42;
+    r.signer_id[31] = 9;
+    assert_int_equal(append(f, &r), E_NONE);
+    assert_ok(ledger_rows(f->led, 0, 10, list_row, &x, &e));
+    assert_int_equal(x.n, 1);
+    r.seq = 1;
+    assert_memory_equal(&x.last, &r, sizeof(r));
+
+    for (uint8_t i = 0; i < 5; i++) {
+        struct ledger_row more = row_of("spiffe://td/ns/a/sa/c", "", i, DAY);
+        assert_int_equal(append(f, &more), E_NONE);
+    }
+    static const struct {
+        uint64_t before;
+        size_t limit, n;
+        uint64_t first, last;
+    } rows[] = { { 0, 100, 6, 6, 1 }, { 0, 2, 2, 6, 5 }, { 5, 2, 2, 4, 3 },
+                 { 2, 9, 1, 1, 1 },   { 1, 9, 0, 0, 0 }, { 0, 0, 0, 0, 0 } };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        x.n = 0;
+        assert_ok(ledger_rows(f->led, rows[i].before, rows[i].limit, list_row, &x, &e));
+        assert_int_equal(x.n, rows[i].n);
+        if (x.n > 0)
+            assert_true(x.seq[0] == rows[i].first && x.seq[x.n - 1] == rows[i].last);
+    }
+    assert_int_equal(ledger_count(f->led), 6);
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_int_equal(n, 6);
+    assert_true(metric_value(f->m, "meshroot_ledger_rows_total", "") == 6);
+}
+
+static void
+a_burst_is_few_transactions_and_a_good_chain(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct store_stats before, after;
+    uint64_t n = 0;
+
+    store_get_stats(f->s, &before);
+    f->want = 1000;
+    for (size_t i = 0; i < 1000; i++) {
+        struct ledger_row r = row_of("spiffe://td/x", "", (uint8_t)i, DAY);
+        assert_ok(ledger_append(f->led, &r, f->l, on_done, f, &e));
+    }
+    assert_ok(loop_run(f->l, &e));
+    store_get_stats(f->s, &after);
+    assert_true(after.transactions - before.transactions < 100);
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_int_equal(n, 1000);
+    assert_fleet(f, "spiffe://td/x/ gen=0 leaves=1000 roots=1/R min=1\n");
+    assert_true(metric_value(f->m, "meshroot_ledger_live_leaves", "") == 1000);
+}
+
+static void
+bad_arguments(void **state)
+{
+    struct fix *f = *state;
+    struct ledger_row r = row_of("", "", 1, DAY), no_serial = row_of("i", "", 1, DAY), long_id = r;
+    struct ledger_ack a = ack_of("i", "", 1, 1), many = ack_of("i", "x", 1, 1);
+
+    no_serial.serial_n = 0;
+    memset(long_id.identity, 'x', sizeof(long_id.identity));
+    many.roots_n = ROOTS_MAX + 1;
+    assert_int_equal(append(f, &r), E_INVAL);
+    assert_int_equal(append(f, &no_serial), E_INVAL);
+    assert_int_equal(append(f, &long_id), E_INVAL);
+    assert_int_equal(say(f, &a), -E_INVAL);
+    assert_int_equal(say(f, &many), -E_INVAL);
+    assert_int_equal(ledger_count(f->led), 0);
+}
+
+/* -- in use */
+
+static void
+a_word_retires_what_is_older_and_nothing_newer(void **state)
+{
+    struct fix *f = *state;
+
+    for (uint8_t i = 1; i <= 4; i++) {
+        struct ledger_row r = row_of("A", "i1", i, DAY);
+        r.generation = i;
+        assert_int_equal(append(f, &r), E_NONE);
+    }
+    assert_fleet(f, "A/i1 gen=0 leaves=4 roots=1/R min=1\n");
+    struct ledger_ack a = ack_of("A", "i1", 3, 3);
+    assert_int_equal(say(f, &a), 0);
+    assert_fleet(f, "A/i1 gen=3 leaves=2 roots=1/R min=3\n");
+    a = ack_of("A", "i1", 2, 4); /* an older word changes nothing */
+    assert_int_equal(say(f, &a), LEDGER_STALE);
+    a = ack_of("A", "i1", 4, -1); /* no leaf named, and one that is not in the ledger: same */
+    assert_int_equal(say(f, &a), 0);
+    a = ack_of("A", "i1", 4, 99);
+    assert_int_equal(say(f, &a), 0);
+    assert_fleet(f, "A/i1 gen=4 leaves=2 roots=1/R min=3\n");
+    a = ack_of("A", "i1", 4, 2); /* it went back to an older leaf: that one is in use */
+    assert_int_equal(say(f, &a), 0);
+    assert_fleet(f, "A/i1 gen=4 leaves=3 roots=1/R min=2\n");
+    a = ack_of("A", "i1", 4, 4);
+    assert_int_equal(say(f, &a), 0);
+    ledger_end(f); /* all of it is in the store */
+    ledger_start(f);
+    assert_fleet(f, "A/i1 gen=4 leaves=1 roots=1/R min=4\n");
+}
+
+static void
+a_word_is_its_own_instance_s_only(void **state)
+{
+    struct fix *f = *state;
+    struct ledger_row rows[] = { row_of("A", "i1", 1, DAY), row_of("A", "i2", 2, DAY),
+                                 row_of("A", "", 3, DAY), row_of("A", "", 4, DAY) };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        assert_int_equal(append(f, &rows[i]), E_NONE);
+    struct ledger_ack a = ack_of("B", "i1", 1, 1);
+    assert_int_equal(say(f, &a), -E_DENIED);
+    a = ack_of("A", "i1", 1, 2); /* another instance's leaf retires nothing */
+    assert_int_equal(say(f, &a), 0);
+    a.ended = true;
+    assert_int_equal(say(f, &a), 0);
+    struct buf b = BUF_INIT(4096);
+    ledger_workloads(f->led, note, &b);
+    assert_null(strstr(buf_text(&b), "i1"));
+    assert_non_null(strstr(buf_text(&b), "A/i2 gen=0 leaves=1"));
+    assert_non_null(strstr(buf_text(&b), "A/ gen=0 leaves=2"));
+    buf_done(&b);
+}
+
+static void
+ended_retires_up_to_now_and_not_what_comes_after(void **state)
+{
+    struct fix *f = *state;
+    struct ledger_row r = row_of("A", "i1", 1, DAY);
+    struct ledger_ack a = ack_of("A", "i1", 5, -1);
+
+    assert_int_equal(append(f, &r), E_NONE);
+    a.ended = true;
+    assert_int_equal(say(f, &a), 0);
+    assert_fleet(f, "");
+    ledger_end(f); /* the next row must not get a number that the word covers */
+    ledger_start(f);
+    r = row_of("A", "i1", 2, DAY);
+    assert_int_equal(append(f, &r), E_NONE);
+    assert_fleet(f, "A/i1 gen=5 leaves=1 roots=1/R min=1\n");
+}
+
+static void
+expiry_lets_go(void **state)
+{
+    struct fix *f = *state;
+    struct ledger_row r = row_of("A", "", 1, HOUR), longer = row_of("A", "", 2, 3 * HOUR);
+
+    longer.root_id[0] = 'Q';
+    assert_int_equal(append(f, &r), E_NONE);
+    assert_int_equal(append(f, &longer), E_NONE);
+    assert_fleet(f, "A/ gen=0 leaves=2 roots=2/R min=1\n");
+    clock_shift_for_test(2 * HOUR);
+    assert_fleet(f, "A/ gen=0 leaves=1 roots=1/Q min=1\n");
+    ledger_end(f);
+    ledger_start(f);
+    assert_fleet(f, "A/ gen=0 leaves=1 roots=1/Q min=1\n");
+    clock_shift_for_test(4 * HOUR);
+    assert_fleet(f, "");
+    clock_shift_for_test(10 * DAY); /* nothing within the horizon: still opens, still counts */
+    ledger_end(f);
+    ledger_start(f);
+    assert_fleet(f, "");
+    assert_int_equal(ledger_count(f->led), 2);
+}
+
+/* -- a store that fails */
+
+static void
+limit_files(rlim_t bytes, struct rlimit *old)
+{
+    struct rlimit tight = { bytes, 0 };
+
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, old), 0);
+    tight.rlim_max = old->rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+}
+
+static void
+rows_behind_a_failed_one_fail_and_the_chain_goes_on(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct rlimit old;
+    uint64_t n = 0;
+    struct ledger_row r = row_of("A", "i1", 1, DAY);
+
+    assert_int_equal(append(f, &r), E_NONE);
+    f->answers = 0;
+    f->want = 200;
+    limit_files(1, &old);
+    for (size_t i = 0; i < f->want; i++) {
+        r = row_of("A", "i1", (uint8_t)i, DAY);
+        assert_ok(ledger_append(f->led, &r, f->l, on_done, f, &e));
+    }
+    struct ledger_ack a = ack_of("A", "i1", 9, 1);
+    f->want++;
+    assert_ok(ledger_acknowledge(f->led, &a, f->l, on_done, f, &e));
+    assert_ok(loop_run(f->l, &e));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(f->last.code, E_SYS);
+    assert_fleet(f, "A/i1 gen=0 leaves=1 roots=1/R min=1\n"); /* neither rows nor word happened */
+    a = ack_of("A", "i1", 8, 1); /* so an older one than the failed is no stale one */
+    assert_int_equal(say(f, &a), 0);
+
+    r = row_of("A", "i1", 50, DAY);
+    assert_int_equal(append(f, &r), E_NONE);
+    assert_int_equal(ledger_count(f->led), 2);
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_int_equal(n, 2);
+    ledger_end(f);
+    ledger_start(f);
+    assert_fleet(f, "A/i1 gen=8 leaves=2 roots=1/R min=1\n");
+}
+
+static void
+another_writer_is_noticed_and_its_rows_are_taken_over(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct ledger *other = NULL;
+    struct ledger_row r = row_of("A", "", 1, DAY);
+    uint64_t n = 0;
+
+    assert_int_equal(append(f, &r), E_NONE);
+    assert_ok(ledger_open(f->s, NULL, &other, &e));
+    r = row_of("B", "", 2, DAY);
+    f->answers = 0;
+    f->want = 1;
+    assert_ok(ledger_append(other, &r, f->l, on_done, f, &e));
+    assert_ok(loop_run(f->l, &e));
+    assert_int_equal(f->last.code, E_NONE);
+    ledger_close(other);
+
+    r = row_of("C", "", 3, DAY);
+    assert_int_equal(append(f, &r), E_CONFLICT);
+    assert_int_equal(append(f, &r), E_NONE);
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_int_equal(n, 3);
+    struct buf b = BUF_INIT(4096);
+    ledger_workloads(f->led, note, &b);
+    assert_non_null(strstr(buf_text(&b), "B/ gen=0 leaves=1"));
+    assert_non_null(strstr(buf_text(&b), "C/ gen=0 leaves=1"));
+    buf_done(&b);
+}
+
+static void
+child_appends(const char *dir, int out)
+{
+    struct fix f = { .want = 1 };
+    struct err e = { 0 };
+
+    if (loop_new(&f.l, &e) < 0 || store_open_sqlite(dir, &f.s, &e) < 0 ||
+        ledger_open(f.s, NULL, &f.led, &e) < 0)
+        _exit(1);
+    for (uint32_t i = 1;; i++) {
+        struct ledger_row r = row_of("K", "", (uint8_t)i, DAY);
+
+        if (append(&f, &r) != E_NONE || write(out, &i, sizeof(i)) != sizeof(i))
+            _exit(1);
+    }
+}
+
+static void
+no_answered_row_is_lost_to_kill_9(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    uint32_t answered = 0;
+    uint64_t n = 0;
+    int fds[2];
+
+    ledger_end(f);
+    assert_int_equal(pipe(fds), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        child_appends(f->dir, fds[1]);
+    (void)close(fds[1]);
+    while (answered < 25 && read(fds[0], &answered, sizeof(answered)) == sizeof(answered))
+        continue;
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    while (read(fds[0], &answered, sizeof(answered)) == sizeof(answered))
+        continue;
+    (void)close(fds[0]);
+    ledger_start(f);
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_true(n >= answered && answered >= 25);
+}
+
+/* -- tampering */
+
+static void
+put_raw(struct fix *f, const char *key, struct span value, bool del)
+{
+    struct err e = { 0 };
+    struct store_op op = { .kind = del ? STORE_DELETE : STORE_PUT, .key = key, .value = value };
+
+    assert_ok(store_commit_wait(f->s, &op, 1, NULL, &e));
+}
+
+static void
+verify_finds_every_change(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    static const struct {
+        const char *what, *from, *to; /* to NULL: removed; from NULL: one byte of `to` changed */
+        const char *says;
+        bool open_too; /* a start notices as well */
+    } rows[] = {
+        { "removed", "ledger/row/0000000000000003", NULL, "row 4: it does not follow row 2", true },
+        { "edited", NULL, "ledger/row/0000000000000003", "row 3: its content", true },
+        { "last removed", "ledger/row/0000000000000005", NULL, "row 5 is the newest", true },
+        { "first removed", "ledger/row/0000000000000001", NULL, "row 2: it does not follow row 0",
+          false },
+        { "moved", "ledger/row/0000000000000004", "ledger/row/0000000000000003",
+          "the record of row 4", true },
+        { "head removed", "ledger/head", NULL, "no head", true },
+        { "head edited", NULL, "ledger/head", "5 rows, the head says", false },
+    };
+    for (uint8_t i = 1; i <= 5; i++) {
+        struct ledger_row r = row_of("A", "", i, DAY);
+        assert_int_equal(append(f, &r), E_NONE);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct buf was = BUF_INIT(4096), now = BUF_INIT(4096);
+        const char *key = rows[i].to != NULL ? rows[i].to : rows[i].from;
+        struct ledger *again = NULL;
+        uint64_t n = 0;
+
+        assert_ok(store_get(f->s, key, &was, NULL, &e));
+        assert_ok(store_get(f->s, rows[i].from != NULL ? rows[i].from : key, &now, NULL, &e));
+        if (rows[i].from == NULL)
+            now.p[now.n - 40] ^= 1;
+        put_raw(f, key, buf_span(&now), rows[i].to == NULL);
+        int vr = ledger_verify(f->led, &n, &e);
+        if (vr != -E_DENIED || strstr(e.msg, rows[i].says) == NULL)
+            fail_msg("%s: %d %s", rows[i].what, vr, e.msg);
+        if (rows[i].open_too) {
+            int r = ledger_open(f->s, NULL, &again, &e);
+            if (r != -E_PARSE)
+                fail_msg("%s: start did not notice", rows[i].what);
+        }
+        put_raw(f, key, buf_span(&was), false);
+        assert_ok(ledger_verify(f->led, &n, &e));
+        assert_int_equal(n, 5);
+        buf_done(&was);
+        buf_done(&now);
+    }
+}
+
+/* -- against a naive model */
+
+enum { N_IDENTITIES = 3, N_INSTANCES = 3, N_ROWS = 600, STEPS = 500, TICK = 70, KEPT = 3600 };
+
+struct naive_row {
+    uint8_t who, inst, serial;
+    uint64_t generation;
+    int64_t ends; /* shift in seconds after which it is expired */
+};
+
+struct naive_word {
+    bool known;
+    uint64_t generation;
+    size_t used; /* rows of this index and up are in use */
+    int64_t touched;
+};
+
+struct naive {
+    struct naive_row rows[N_ROWS];
+    size_t n;
+    struct naive_word words[N_IDENTITIES][N_INSTANCES];
+    int64_t shift;
+    uint64_t generation;
+};
+
+static void
+naive_names(uint8_t who, uint8_t inst, char identity[16], char instance[16])
+{
+    (void)snprintf(identity, 16, "id%u", who);
+    (void)snprintf(instance, 16, inst == 0 ? "" : "i%u-%u", who, inst);
+}
+
+static void
+naive_forget(struct naive *m)
+{
+    for (uint8_t who = 0; who < N_IDENTITIES; who++)
+        for (uint8_t inst = 0; inst < N_INSTANCES; inst++) {
+            struct naive_word *w = &m->words[who][inst];
+            bool alive = m->shift - w->touched < KEPT;
+
+            for (size_t i = 0; i < m->n && !alive; i++)
+                alive =
+                    m->rows[i].who == who && m->rows[i].inst == inst && m->rows[i].ends > m->shift;
+            if (!alive)
+                *w = (struct naive_word){ .touched = w->touched };
+        }
+}
+
+struct compare {
+    const struct naive *m;
+    size_t total;
+};
+
+static void
+compare_one(const struct ledger_workload *w, void *arg)
+{
+    struct compare *c = arg;
+    const struct naive *m = c->m;
+    char identity[16], instance[16];
+    size_t n = 0;
+    uint64_t min = UINT64_MAX;
+
+    for (uint8_t who = 0; who < N_IDENTITIES; who++)
+        for (uint8_t inst = 0; inst < N_INSTANCES; inst++) {
+            naive_names(who, inst, identity, instance);
+            if (strcmp(identity, w->identity) != 0 || strcmp(instance, w->instance) != 0)
+                continue;
+            for (size_t i = 0; i < m->n; i++)
+                if (m->rows[i].who == who && m->rows[i].inst == inst &&
+                    m->rows[i].ends > m->shift && i >= m->words[who][inst].used) {
+                    n++;
+                    min = m->rows[i].generation < min ? m->rows[i].generation : min;
+                }
+            assert_int_equal(w->ack_generation, m->words[who][inst].generation);
+        }
+    assert_int_equal(w->leaves_n, n);
+    assert_int_equal(w->min_row_generation, min);
+    c->total += n;
+}
+
+static void
+compare_all(struct fix *f, struct naive *m)
+{
+    struct compare c = { m, 0 };
+    size_t total = 0;
+
+    naive_forget(m);
+    ledger_workloads(f->led, compare_one, &c);
+    for (size_t i = 0; i < m->n; i++)
+        total += m->rows[i].ends > m->shift && i >= m->words[m->rows[i].who][m->rows[i].inst].used
+                     ? 1
+                     : 0;
+    assert_int_equal(c.total, total);
+}
+
+static void
+step_append(struct fix *f, struct naive *m, uint8_t who, uint8_t inst)
+{
+    char identity[16], instance[16];
+    int64_t ttl = TICK / 2 + TICK * (int64_t)random_below(60);
+
+    naive_names(who, inst, identity, instance);
+    struct ledger_row r = row_of(identity, instance, (uint8_t)m->n, ttl);
+    r.serial[0] = (uint8_t)(1 + m->n / 256);
+    r.generation = m->generation;
+    assert_int_equal(append(f, &r), E_NONE);
+    m->rows[m->n] = (struct naive_row){ who, inst, (uint8_t)m->n, m->generation, m->shift + ttl };
+    m->n++;
+    m->words[who][inst].touched = m->shift;
+}
+
+static void
+step_word(struct fix *f, struct naive *m, uint8_t who, uint8_t inst)
+{
+    char identity[16], instance[16];
+    struct naive_word *w = &m->words[who][inst];
+    uint64_t generation = m->generation - random_below(m->generation < 3 ? m->generation : 3);
+    size_t pick = m->n == 0 ? 0 : (size_t)random_below(m->n);
+
+    naive_names(who, inst, identity, instance);
+    struct ledger_ack a = ack_of(identity, instance, generation, (int)(uint8_t)pick);
+    a.serial[0] = (uint8_t)(1 + pick / 256);
+    a.ended = random_below(8) == 0;
+    int r = say(f, &a);
+    if (generation < w->generation) {
+        assert_int_equal(r, LEDGER_STALE);
+        return;
+    }
+    assert_int_equal(r, 0);
+    w->generation = generation;
+    w->touched = m->shift;
+    if (pick < m->n && m->rows[pick].who == who && m->rows[pick].inst == inst &&
+        m->rows[pick].ends > m->shift)
+        w->used = pick;
+    if (a.ended)
+        w->used = m->n;
+}
+
+static void
+agrees_with_a_naive_model(void **state)
+{
+    struct fix *f = *state;
+    struct naive *m = calloc(1, sizeof(*m));
+    struct err e = { 0 };
+    uint64_t n = 0;
+
+    m->generation = 1;
+    for (int step = 0; step < STEPS; step++) {
+        uint8_t who = (uint8_t)random_below(N_IDENTITIES),
+                inst = (uint8_t)random_below(N_INSTANCES);
+        uint64_t dice = random_below(100);
+
+        if (dice < 45)
+            step_append(f, m, who, inst);
+        else if (dice < 75)
+            step_word(f, m, who, inst == 0 ? 1 : inst);
+        else if (dice < 90)
+            clock_shift_for_test(m->shift +=
+                                 TICK * (int64_t)(1 + random_below(random_below(4) == 0 ? 60 : 4)));
+        else if (dice < 97)
+            m->generation++;
+        else {
+            ledger_end(f);
+            ledger_start(f);
+        }
+        compare_all(f, m);
+    }
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_int_equal(n, m->n);
+    free(m);
+}
+
+/* -- threads */
+
+static void *
+worker(void *arg)
+{
+    struct fix *f = arg;
+    struct err e = { 0 };
+
+    for (int i = 0; i < 300; i++) {
+        struct ledger_row r = row_of("T", "", (uint8_t)i, DAY);
+        if (ledger_append(f->led, &r, NULL, NULL, NULL, &e) < 0)
+            return f;
+    }
+    return NULL;
+}
+
+static void
+any_thread_may_append(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    pthread_t t[4];
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(t); i++)
+        assert_int_equal(pthread_create(&t[i], NULL, worker, f), 0);
+    for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+        void *bad = NULL;
+        assert_int_equal(pthread_join(t[i], &bad), 0);
+        assert_null(bad);
+    }
+    ledger_end(f);
+    ledger_start(f);
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_int_equal(n, 1200);
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(rows_come_back_as_they_were_newest_first),
+        T(a_burst_is_few_transactions_and_a_good_chain),
+        T(bad_arguments),
+        T(a_word_retires_what_is_older_and_nothing_newer),
+        T(a_word_is_its_own_instance_s_only),
+        T(ended_retires_up_to_now_and_not_what_comes_after),
+        T(expiry_lets_go),
+        T(rows_behind_a_failed_one_fail_and_the_chain_goes_on),
+        T(another_writer_is_noticed_and_its_rows_are_taken_over),
+        T(no_answered_row_is_lost_to_kill_9),
+        T(verify_finds_every_change),
+        T(agrees_with_a_naive_model),
+        T(any_thread_may_append),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
