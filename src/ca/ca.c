@@ -248,6 +248,12 @@ ca_port(const struct ca *c)
     return c->port;
 }
 
+uint64_t
+ca_generation(const struct ca *c)
+{
+    return c->loaded.bundle == NULL ? 0 : c->loaded.generation;
+}
+
 bool
 ca_is_ready(const struct ca *c)
 {

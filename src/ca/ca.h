@@ -28,8 +28,10 @@ struct ca_conf {
     const char *dir;             /* the set it signs with: watched, and re-read by content */
     const char *self_signed_dir; /* where a self-signed root is kept when `dir` has no set; NULL:
                                     not allowed, wait */
-    const char *listen;          /* "127.0.0.1:15012"; port 0 picks one */
-    size_t workers;              /* 1..64 */
+    uint64_t first_generation; /* a self-signed root has at least this one: above what workloads may
+                                  hold from before `mesh disable`; 0 or 1: no such past */
+    const char *listen;        /* "127.0.0.1:15012"; port 0 picks one */
+    size_t workers;            /* 1..64 */
     const char *trust_domain;
     struct ca_issuer issuers[CA_JWKS_MAX];
     size_t issuers_n;
@@ -60,6 +62,7 @@ MUST_USE int ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret,
 enum { CA_DRAIN_MS = 3000 };
 void ca_free(struct ca *c);
 uint16_t ca_port(const struct ca *c);
+uint64_t ca_generation(const struct ca *c); /* of the set that is loaded; 0: none */
 /* True once a set is loaded and calls are answered. */
 bool ca_is_ready(const struct ca *c);
 /* The set changed on disk by our own hand: read it now. */

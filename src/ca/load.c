@@ -336,6 +336,8 @@ load_self_signed(struct ca *c)
         return;
     }
     m.self_signed = true;
+    if (m.generation < c->conf.first_generation)
+        m.generation = c->conf.first_generation;
     if (c->loaded.bundle == NULL)
         log_info("", "Use self-signed certificate as the CA certificate");
     consider(c, b, &m, true);

@@ -6,12 +6,18 @@
 
 extern const struct command cmd_agent_run;
 extern const struct command cmd_ca_serve;
+extern const struct command cmd_demo;
 extern const struct command cmd_identity_keygen;
 extern const struct command cmd_identity_token;
-extern const struct command cmd_pki_root;
-extern const struct command cmd_pki_intermediate;
+extern const struct command cmd_mesh_disable;
+extern const struct command cmd_mesh_enable;
+extern const struct command cmd_mesh_status;
 extern const struct command cmd_pki_inspect;
+extern const struct command cmd_pki_intermediate;
+extern const struct command cmd_pki_root;
 extern const struct command cmd_pki_verify;
+extern const struct command cmd_rotate_force;
+extern const struct command cmd_up;
 extern const struct command cmd_vault_secret_get;
 extern const struct command cmd_vault_secret_list;
 extern const struct command cmd_vault_secret_list_versions;

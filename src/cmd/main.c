@@ -9,7 +9,12 @@
 
 /* In the order of the help page. */
 static const struct command *const commands[] = {
-    &cmd_agent_run,
+    &cmd_demo,
+    &cmd_up,
+    &cmd_mesh_enable,
+    &cmd_mesh_disable,
+    &cmd_mesh_status,
+    &cmd_rotate_force,
     &cmd_pki_root,
     &cmd_pki_intermediate,
     &cmd_pki_inspect,
@@ -20,6 +25,8 @@ static const struct command *const commands[] = {
     &cmd_vault_secret_list,
     &cmd_vault_secret_list_versions,
     &cmd_vault_secret_update,
+    &cmd_ca_serve,
+    &cmd_agent_run,
     &cmd_identity_keygen,
     &cmd_identity_token,
     &cmd_version,

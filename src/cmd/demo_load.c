@@ -1,0 +1,189 @@
+#include "cmd/demo_load.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "net/addr.h"
+
+enum { NONCE_BYTES = 16, IO_TIMEOUT_S = 5, ACCEPT_TICK_MS = 200 };
+
+struct echo {
+    pthread_t thread;
+    int fd;
+    struct demo_load *load;
+};
+
+struct pair {
+    pthread_t thread;
+    uint16_t port;
+    struct demo_load *load;
+};
+
+struct demo_load {
+    struct echo echo[DEMO_ECHO_MAX];
+    struct pair pair[DEMO_PAIRS_MAX];
+    size_t echo_n, pair_n;
+    uint64_t pause_ms;
+    atomic_bool stop_pairs, stop_echo;
+    _Atomic uint64_t tried, failed;
+};
+
+static void
+timeouts_set(int fd, time_t s, suseconds_t us)
+{
+    struct timeval t = { s, us };
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+}
+
+/* All `n` bytes, or false. */
+static bool
+read_whole(int fd, uint8_t *p, size_t n)
+{
+    for (size_t have = 0; have < n;) {
+        ssize_t r = recv(fd, p + have, n - have, 0);
+
+        if (r <= 0)
+            return false;
+        have += (size_t)r;
+    }
+    return true;
+}
+
+static void *
+echo_main(void *arg)
+{
+    struct echo *s = arg;
+    uint8_t b[NONCE_BYTES];
+
+    while (!atomic_load(&s->load->stop_echo)) {
+        int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
+
+        if (fd < 0)
+            continue; /* the tick of SO_RCVTIMEO */
+        timeouts_set(fd, IO_TIMEOUT_S, 0);
+        if (read_whole(fd, b, sizeof(b)))
+            (void)!send(fd, b, sizeof(b), MSG_NOSIGNAL);
+        (void)close(fd);
+    }
+    return NULL;
+}
+
+static bool
+one_handshake(uint16_t port)
+{
+    struct sockaddr_in to = { .sin_family = AF_INET,
+                              .sin_port = htons(port),
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    uint8_t sent[NONCE_BYTES], got[NONCE_BYTES];
+    struct err e;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return false;
+    timeouts_set(fd, IO_TIMEOUT_S, 0);
+    bool ok = random_bytes(sent, sizeof(sent), &e) == 0 &&
+              connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0 &&
+              send(fd, sent, sizeof(sent), MSG_NOSIGNAL) == (ssize_t)sizeof(sent) &&
+              read_whole(fd, got, sizeof(got)) && memcmp(sent, got, sizeof(sent)) == 0;
+    (void)close(fd);
+    return ok;
+}
+
+static void *
+pair_main(void *arg)
+{
+    struct pair *p = arg;
+    struct demo_load *l = p->load;
+
+    while (!atomic_load(&l->stop_pairs)) {
+        bool ok = one_handshake(p->port);
+
+        atomic_fetch_add(&l->tried, 1);
+        atomic_fetch_add(&l->failed, ok ? 0 : 1);
+        (void)usleep((useconds_t)(l->pause_ms * 1000)); /* the pace of the load */
+    }
+    return NULL;
+}
+
+int
+demo_load_new(size_t n, uint16_t ret_ports[DEMO_ECHO_MAX], struct demo_load **ret, struct err *e)
+{
+    struct addr any = { .host = "127.0.0.1" };
+    struct demo_load *l = calloc(1, sizeof(*l));
+
+    if (l == NULL)
+        return err_nomem(e);
+    for (size_t i = 0; i < n && i < DEMO_ECHO_MAX; i++) {
+        struct echo *s = &l->echo[i];
+
+        s->load = l;
+        if (addr_listen(&any, false, &s->fd, &ret_ports[i], e) < 0) {
+            demo_load_free(l);
+            return -(int)e->code;
+        }
+        (void)fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) & ~O_NONBLOCK);
+        timeouts_set(s->fd, 0, ACCEPT_TICK_MS * 1000);
+        if (pthread_create(&s->thread, NULL, echo_main, s) != 0) {
+            (void)close(s->fd);
+            demo_load_free(l);
+            return err_set(e, E_SYS, "cannot start a thread");
+        }
+        l->echo_n++;
+    }
+    *ret = l;
+    return 0;
+}
+
+int
+demo_load_start(struct demo_load *l, const uint16_t *ports, size_t n, uint64_t pause_ms,
+                struct err *e)
+{
+    l->pause_ms = pause_ms;
+    for (size_t i = 0; i < n && i < DEMO_PAIRS_MAX; i++) {
+        l->pair[i] = (struct pair){ .port = ports[i], .load = l };
+        if (pthread_create(&l->pair[i].thread, NULL, pair_main, &l->pair[i]) != 0)
+            return err_set(e, E_SYS, "cannot start a thread");
+        l->pair_n++;
+    }
+    return 0;
+}
+
+void
+demo_load_count(const struct demo_load *l, uint64_t *ret_tried, uint64_t *ret_failed)
+{
+    *ret_failed = atomic_load(&l->failed);
+    *ret_tried = atomic_load(&l->tried);
+}
+
+void
+demo_load_stop(struct demo_load *l)
+{
+    atomic_store(&l->stop_pairs, true);
+    for (size_t i = 0; i < l->pair_n; i++)
+        (void)pthread_join(l->pair[i].thread, NULL);
+    l->pair_n = 0;
+}
+
+void
+demo_load_free(struct demo_load *l)
+{
+    if (l == NULL)
+        return;
+    demo_load_stop(l);
+    atomic_store(&l->stop_echo, true);
+    for (size_t i = 0; i < l->echo_n; i++) {
+        (void)pthread_join(l->echo[i].thread, NULL);
+        (void)close(l->echo[i].fd);
+    }
+    free(l);
+}

@@ -1,0 +1,94 @@
+/* mesh_enable.c - meshroot mesh enable, with the flags of the managed add-on. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/str.h"
+#include "cmd/admin_client.h"
+#include "cmd/commands.h"
+#include "mesh/settings.h"
+
+struct enable_conf {
+    const char *state_dir, *vault_id, *names[PART__N];
+    uint64_t poll_ms;
+    bool hold;
+};
+
+#define AT(member) offsetof(struct enable_conf, member)
+/* clang-format off */
+static const struct opt opts[] = {
+    OPT_STATE_DIR(struct enable_conf, state_dir),
+    { "key-vault-id", OPT_STRING, AT(vault_id), NULL, NULL, NULL, 0, "ID", "the vault: an ARM resource id, or its https URL" },
+    { "root-cert-object-name", OPT_STRING, AT(names[PART_ROOT_CERT]), NULL, NULL, NULL, 0, "NAME", "secret with the roots [root-cert]" },
+    { "ca-cert-object-name", OPT_STRING, AT(names[PART_CA_CERT]), NULL, NULL, NULL, 0, "NAME", "secret with the intermediate [ca-cert]" },
+    { "ca-key-object-name", OPT_STRING, AT(names[PART_CA_KEY]), NULL, NULL, NULL, 0, "NAME", "secret with its key [ca-key]" },
+    { "cert-chain-object-name", OPT_STRING, AT(names[PART_CERT_CHAIN]), NULL, NULL, NULL, 0, "NAME", "secret with the chain [cert-chain]" },
+    { "rotation-poll-interval", OPT_DURATION, AT(poll_ms), "2m", "1s", "24h", 0, "DURATION", "how often the vault is asked for new versions" },
+    { "hold-root-replacement", OPT_FLAG, AT(hold), NULL, NULL, NULL, 0, NULL, "hold a root replaced straight by another, instead of staging it" },
+    { .name = NULL },
+};
+static const char *const members[PART__N] = {
+    [PART_ROOT_CERT] = "root_cert_object_name", [PART_CA_CERT] = "ca_cert_object_name",
+    [PART_CA_KEY] = "ca_key_object_name", [PART_CERT_CHAIN] = "cert_chain_object_name",
+};
+/* clang-format on */
+
+static json_t *
+settings_make(const struct enable_conf *c)
+{
+    json_t *j = json_pack("{s:s, s:I, s:b}", "mode",
+                          mesh_mode_name(c->vault_id != NULL ? MESH_PLUGGED_IN : MESH_SELF_SIGNED),
+                          "poll_ms", (json_int_t)c->poll_ms, "hold_replacement", (int)c->hold);
+
+    if (c->vault_id != NULL)
+        (void)json_object_set_new(j, "key_vault_id", json_string(c->vault_id));
+    for (size_t i = 0; i < PART__N; i++)
+        if (c->names[i] != NULL)
+            (void)json_object_set_new(j, members[i], json_string(c->names[i]));
+    return j;
+}
+
+static int
+run(const void *conf, const struct opt_args *args, struct err *e)
+{
+    const struct enable_conf *c = conf;
+    CLEANUP(str_freep) char *dir = NULL;
+    json_t *answer = NULL;
+
+    (void)args;
+    for (size_t i = 0; i < PART__N; i++)
+        if (c->names[i] != NULL && c->vault_id == NULL)
+            return err_set(
+                e, E_INVAL,
+                "object names need --key-vault-id; without both the mesh gets a self-signed root");
+    TRY(state_dir(c->state_dir, &dir, e));
+    TRY(admin_call(dir, "POST", "/v1/mesh/enable", settings_make(c), &answer, e));
+    json_decref(answer);
+    printf("mesh enabled: %s\n",
+           c->vault_id != NULL ? "plug-in CA certificates" : "self-signed root");
+    return 0;
+}
+
+const struct command cmd_mesh_enable = {
+    "mesh enable",
+    "",
+    0,
+    0,
+    opts,
+    sizeof(struct enable_conf),
+    run,
+    "switch the mesh on: plugged-in CA, or self-signed",
+    "Switches the mesh on. With --key-vault-id the CA signs with the intermediate that the vault's "
+    "four secrets\n"
+    "hold: they are read and checked first, and if they are no bundle nothing changes. Without it "
+    "the CA makes a\n"
+    "self-signed root of its own. A mesh that runs self-signed must be disabled before it can be "
+    "plugged in.\n"
+    "\n"
+    "Examples:\n"
+    "  meshroot mesh enable --key-vault-id https://127.0.0.1:8443\n"
+    "  meshroot mesh enable --root-cert-object-name root-cert --ca-cert-object-name ca-cert \\\n"
+    "      --ca-key-object-name ca-key --cert-chain-object-name cert-chain \\\n"
+    "      --key-vault-id "
+    "/subscriptions/S/resourceGroups/G/providers/Microsoft.KeyVault/vaults/meshroot\n"
+    "  meshroot mesh enable        # a self-signed root\n",
+};

@@ -1,0 +1,171 @@
+/* up.c - meshroot up: vault, sync, rotation and CA in one process. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/str.h"
+#include "cmd/commands.h"
+#include "mesh/mesh.h"
+#include "obs/log.h"
+
+struct up_conf {
+    const char *state_dir, *ca_listen, *vault_listen, *monitoring, *vault_name, *trust_domain,
+        *port_file, *log_format, *log_level;
+    struct opt_list issuers, audiences, dns_names;
+    uint64_t workers, default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms;
+};
+
+#define AT(member) offsetof(struct up_conf, member)
+/* clang-format off */
+static const struct opt opts[] = {
+    OPT_STATE_DIR(struct up_conf, state_dir),
+    { "ca-listen", OPT_STRING, AT(ca_listen), "127.0.0.1:15012", NULL, NULL, 0, "ADDR", "where the CA answers agents" },
+    { "vault-listen", OPT_STRING, AT(vault_listen), "127.0.0.1:8443", NULL, NULL, 0, "ADDR", "where the vault answers" },
+    { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15014", NULL, NULL, 0, "ADDR", "/metrics, /healthz, /readyz" },
+    { "vault-name", OPT_STRING, AT(vault_name), "meshroot", NULL, NULL, 0, "NAME", "name of our own vault" },
+    { "trust-domain", OPT_STRING, AT(trust_domain), "cluster.local", NULL, NULL, 0, "NAME", "of the identities that are issued" },
+    { "issuer", OPT_LIST, AT(issuers), NULL, NULL, NULL, 0, "ISS=JWKS", "trusted issuer of workload tokens, and its keys (path or https URL); repeatable" },
+    { "audience", OPT_LIST, AT(audiences), NULL, NULL, NULL, 0, "NAME", "audience that tokens must have; repeatable [istio-ca]" },
+    { "dns-name", OPT_LIST, AT(dns_names), NULL, NULL, NULL, 0, "NAME", "name or address in the CA's certificate; repeatable [localhost, 127.0.0.1, istiod.istio-system.svc]" },
+    { "workers", OPT_COUNT, AT(workers), "2", "1", "64", 0, "N", "CA threads" },
+    { "default-workload-ttl", OPT_DURATION, AT(default_ttl_ms), "24h", "1m", "2160h", 0, "DURATION", "lifetime of a leaf that asks for none" },
+    { "max-workload-ttl", OPT_DURATION, AT(max_ttl_ms), "2160h", "1m", "8760h", 0, "DURATION", "longest lifetime that may be asked for" },
+    { "renew-window", OPT_DURATION, AT(renew_window_ms), "60s", "100ms", "24h", 0, "DURATION", "leaves of the old signer renew at random times within this" },
+    { "reread-interval", OPT_DURATION, AT(reread_ms), "10s", "100ms", "1h", 0, "DURATION", "how often files are read again besides their events" },
+    { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE", "write the ports in use as JSON once ready" },
+    { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "log lines" },
+    { "log-level", OPT_CHOICE, AT(log_level), "info", "debug|info|warn|error", NULL, 0, "LEVEL", "least level that is logged" },
+    { .name = NULL },
+};
+/* clang-format on */
+
+static const char *const default_dns[] = { "localhost", "127.0.0.1", "istiod.istio-system.svc" };
+
+static int
+lists_set(const struct up_conf *c, struct mesh_conf *m, json_t *keep, struct err *e)
+{
+    if (c->issuers.n > CA_JWKS_MAX || c->audiences.n >= JWT_AUDIENCES ||
+        c->dns_names.n > CA_DNS_MAX)
+        return err_set(e, E_INVAL, "at most %d --issuer, %d --audience, %d --dns-name",
+                       (int)CA_JWKS_MAX, (int)JWT_AUDIENCES - 1, (int)CA_DNS_MAX);
+    for (size_t i = 0; i < c->issuers.n; i++) {
+        const char *text = c->issuers.v[i], *eq = strrchr(text, '=');
+
+        if (eq == NULL || eq == text || eq[1] == '\0')
+            return err_set(e, E_INVAL,
+                           "--issuer \"%s\": want ISS=JWKS, such as https://issuer=/etc/jwks.json",
+                           text);
+        json_t *iss = json_stringn(text, (size_t)(eq - text));
+        if (iss == NULL || json_array_append_new(keep, iss) < 0)
+            return err_nomem(e);
+        m->issuers[m->issuers_n++] = (struct ca_issuer){ json_string_value(iss), eq + 1, NULL };
+    }
+    for (size_t i = 0; i < c->audiences.n; i++)
+        m->audiences[i] = c->audiences.v[i];
+    if (c->audiences.n == 0)
+        m->audiences[0] = "istio-ca";
+    m->dns_names_n = c->dns_names.n > 0 ? c->dns_names.n : ARRAY_LEN(default_dns);
+    for (size_t i = 0; i < m->dns_names_n; i++)
+        m->dns_names[i] = c->dns_names.n > 0 ? c->dns_names.v[i] : default_dns[i];
+    return 0;
+}
+
+static int
+ports_write(struct mesh *m, const char *path, struct err *e)
+{
+    json_t *j = mesh_ports(m);
+    char *text = j == NULL ? NULL : json_dumps(j, JSON_INDENT(2));
+    int r = text == NULL ? err_nomem(e) : file_write(path, span_str(text), 0644, e);
+
+    free(text);
+    json_decref(j);
+    return r;
+}
+
+static void
+on_stop_signal(void *arg)
+{
+    log_info("", "stopping on a signal");
+    loop_stop(arg);
+}
+
+static int
+serve(struct loop *l, const struct mesh_conf *conf, const char *port_file, struct err *e)
+{
+    struct mesh *m = NULL;
+
+    TRY(loop_on_signal(l, SIGTERM, on_stop_signal, l, e));
+    TRY(loop_on_signal(l, SIGINT, on_stop_signal, l, e));
+    TRY(mesh_new(l, conf, &m, e));
+    int r = port_file != NULL ? ports_write(m, port_file, e) : 0;
+    if (r == 0) {
+        log_info("", "meshroot %s is up; state in %s", MESHROOT_VERSION, conf->state_dir);
+        r = loop_run(l, e);
+    }
+    mesh_free(m);
+    return r;
+}
+
+static int
+run(const void *opt_conf, const struct opt_args *args, struct err *e)
+{
+    static const char *const levels[] = { "debug", "info", "warn", "error" };
+    const struct up_conf *c = opt_conf;
+    CLEANUP(str_freep) char *dir = NULL;
+    CLEANUP(loop_freep) struct loop *l = NULL;
+    enum log_level level = LOG_INFO;
+
+    (void)args;
+    for (size_t i = 0; i < ARRAY_LEN(levels); i++)
+        level = strcmp(levels[i], c->log_level) == 0 ? (enum log_level)i : level;
+    log_setup(STDOUT_FILENO, level, strcmp(c->log_format, "json") == 0);
+    TRY(state_dir(c->state_dir, &dir, e));
+    struct mesh_conf m = {
+        .state_dir = dir,
+        .ca_listen = c->ca_listen,
+        .vault_listen = c->vault_listen,
+        .monitoring_listen = c->monitoring,
+        .vault_name = c->vault_name,
+        .trust_domain = c->trust_domain,
+        .workers = c->workers,
+        .default_ttl_ms = c->default_ttl_ms,
+        .max_ttl_ms = c->max_ttl_ms,
+        .renew_window_ms = c->renew_window_ms,
+        .reread_ms = c->reread_ms,
+    };
+    json_t *keep = json_array(); /* issuer names cut out of --issuer */
+    int r = keep == NULL ? err_nomem(e) : lists_set(c, &m, keep, e);
+    if (r == 0)
+        r = loop_new(&l, e);
+    if (r == 0)
+        r = serve(l, &m, c->port_file, e);
+    json_decref(keep);
+    return r;
+}
+
+const struct command cmd_up = {
+    "up",
+    "",
+    0,
+    0,
+    opts,
+    sizeof(struct up_conf),
+    run,
+    "run vault, sync, rotation and CA in one process",
+    "Runs the whole mesh root on one machine: a Key Vault-compatible vault, the sync that reads "
+    "four\n"
+    "secrets from it, the rotation with its gates, and the CA that signs workloads. State is kept "
+    "in\n"
+    "one folder, which one process at a time may use; a kill at any moment loses nothing.\n"
+    "The mesh starts disabled; \"meshroot mesh enable\" switches it on, and a restart goes on from "
+    "there.\n"
+    "\n"
+    "Examples:\n"
+    "  meshroot up\n"
+    "  meshroot up --state-dir /var/lib/meshroot --issuer "
+    "https://issuer.example=/etc/meshroot/jwks.json\n"
+    "  meshroot up --ca-listen 10.0.0.5:15012 --dns-name ca.mesh.example --log-format json\n",
+};
