@@ -132,8 +132,9 @@ loop_open(struct loop *l, struct err *e)
 
     if (conf == NULL)
         return err_nomem(e);
-    (void)event_config_set_flag(conf,
-                                EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
+    /* no changelist: libcurl closes its sockets before the loop hears of it, and a changelist loses the next
+     * descriptor of that number */
+    (void)event_config_set_flag(conf, EVENT_BASE_FLAG_NOLOCK);
     l->base = event_base_new_with_config(conf);
     event_config_free(conf);
     if (l->base == NULL)
