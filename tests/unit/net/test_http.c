@@ -10,9 +10,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/str.h"
 #include "net/addr.h"
 #include "net/http.h"
+#include "pki/issue.h"
+#include "pki/leaf.h"
 
 enum { RAW_MAX = 256 * 1024, GIVE_UP_MS = 10 * 1000 };
 
@@ -357,6 +360,90 @@ ends_of_client_and_server_end_what_is_under_way(void **state)
     assert_int_equal(f->why.code, E_PEER);
 }
 
+/* -- TLS ----------------------------------------------------------------------------------------
+ */
+
+/* A self-signed certificate for 127.0.0.1's URL is enough here: what is tested is the stream. */
+static struct tls_conf *
+tls_make(const char *ca_path)
+{
+    static const char *const sans[] = { "127.0.0.1" };
+    struct ca_request root_q = { .subject = "CN=test", .days = 1, .path_len = 0 };
+    struct leaf_request q = { .profile = LEAF_SERVER,
+                              .sans = sans,
+                              .sans_n = 1,
+                              .not_before = unix_s() - 60,
+                              .not_after = unix_s() + 3600,
+                              .serial = { 1 } };
+    uint8_t tbs[TBS_MAX_BYTES], sig[SIGNATURE_MAX_BYTES], der[LEAF_MAX_BYTES];
+    struct buf spki = BUF_INIT(1024), pem = BUF_INIT(65536);
+    struct tls_conf_args a = { .is_server = true, .rule = TLS_PEER_NONE };
+    size_t tbs_n, sig_n, der_n;
+    struct leaf_template *t;
+    struct tls_conf *tls;
+    struct cert *root;
+    struct key *key;
+
+    assert_ok(key_make(KEY_P256, &key, &e));
+    assert_ok(root_make(&root_q, key, &root, &e));
+    assert_ok(cert_to_pem(root, &pem, &e));
+    assert_ok(file_write(ca_path, buf_span(&pem), 0600, &e));
+    assert_ok(key_spki(key, &spki, &e));
+    q.spki = buf_span(&spki);
+    assert_ok(leaf_template_new(root, key, &t, &e));
+    assert_ok(leaf_tbs(t, &q, tbs, &tbs_n, &e));
+    assert_ok(leaf_sign(t, span_of(tbs, tbs_n), sig, &sig_n, &e));
+    assert_ok(leaf_finish(t, span_of(tbs, tbs_n), span_of(sig, sig_n), der, &der_n, &e));
+    assert_ok(cert_from_der(span_of(der, der_n), &a.leaf, &e));
+    a.key = key;
+    assert_ok(tls_conf_new(&a, &tls, &e));
+    cert_unref(a.leaf);
+    cert_unref(root);
+    key_unref(key);
+    leaf_template_free(t);
+    buf_done(&spki);
+    buf_done(&pem);
+    return tls;
+}
+
+static void
+https_with_a_body_in_the_first_request(void **state)
+{
+    char dir[] = "/tmp/meshroot-test-XXXXXX", ca[64], url[64];
+    struct http_request_conf q = {
+        .method = "PUT", .url = url, .ca_file = ca, .body = span_str("body")
+    };
+    struct http_server_conf conf = { .on_request = on_request, .self = *state };
+    struct addr a = { "127.0.0.1", 0 };
+    struct fixture *f = *state;
+
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(ca, sizeof(ca), "%s/ca.pem", dir);
+    conf.tls = tls_make(ca);
+    http_server_free(STEAL(f->server));
+    assert_ok(addr_listen(&a, false, &conf.listen_fd, &f->port, &e));
+    assert_ok(http_server_new(f->loop, &conf, &f->server, &e));
+    http_server_set_tls(f->server, conf.tls);
+    tls_conf_unref(conf.tls);
+    (void)snprintf(url, sizeof(url), "https://127.0.0.1:%u/a", f->port);
+    for (int i = 0; i < 8; i++) { /* each on a new connection: handshake, head and body together */
+        http_client_free(f->client);
+        assert_ok(http_client_new(f->loop, &f->client, &e));
+        assert_ok(http_send(f->client, &q, on_answer, f, NULL, &e));
+        assert_ok(loop_run(f->loop, &e));
+        assert_int_equal(f->status, 200);
+        assert_non_null(strstr(buf_text(&f->body), "n=4 peer=1 tls=1"));
+    }
+    /* without the root, and in clear text, there is no answer */
+    q.ca_file = NULL;
+    assert_ok(http_send(f->client, &q, on_answer, f, NULL, &e));
+    assert_ok(loop_run(f->loop, &e));
+    assert_int_equal(f->why.code, E_PEER);
+    assert_non_null(strstr(f->why.msg, "certificate"));
+    (void)unlink(ca);
+    (void)rmdir(dir);
+}
+
 /* -- below the client: bytes --------------------------------------------------------------------
  */
 
@@ -570,6 +657,7 @@ main(void)
         T(no_answer_in_time_is_a_timeout),
         T(a_cancelled_request_never_calls_back),
         T(ends_of_client_and_server_end_what_is_under_way),
+        T(https_with_a_body_in_the_first_request),
         T(raw_requests),
         T(expect_100_continue_is_answered_before_the_body),
         T(headers_over_the_limit_end_the_connection),

@@ -116,8 +116,7 @@ malformed_challenges_are_refused(void **state)
         "Bearer authorization=\"https://a/t?x\", resource=\"https://r\"",
         "Bearer authorization=\"https://a/t\", resource=\"r\"",
         "Bearer authorization=\"https://a/t\", resource=\"https://r",
-        "Bearer authorization=\"https://a/t\", authorization=\"https://b/t\", "
-        "resource=\"https://r\"",
+        "Bearer authorization=\"https://a/t\", resource=\"https://r\", scope=\"\", scope=\"\"",
         "Bearer authorization=\"ldap://a/t\", resource=\"https://r\"",
     };
     struct challenge c;
