@@ -14,6 +14,7 @@
 #include "base/str.h"
 #include "net/addr.h"
 #include "net/http.h"
+#include "net/http_target.h"
 #include "pki/issue.h"
 #include "pki/leaf.h"
 
@@ -164,7 +165,7 @@ on_answer(const struct http_answer *a, const struct err *why, void *arg)
 static void
 ask_conf(struct fixture *f, struct http_request_conf *q, const char *path)
 {
-    char url[600];
+    char url[HTTP_MAX_TARGET_BYTES + 100];
 
     (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u%s", f->port, path);
     q->url = url;
@@ -222,6 +223,42 @@ bad_targets_are_400_before_the_handler(void **state)
         assert_int_equal(f->status, 400);
     }
     assert_int_equal(f->requests, 0);
+}
+
+static void
+limits_of_the_target(void **state)
+{
+    struct fixture *f = *state;
+    struct buf b = BUF_INIT(2 * HTTP_MAX_TARGET_BYTES);
+
+    for (int n = HTTP_MAX_QUERY; n <= HTTP_MAX_QUERY + 1; n++) {
+        b.n = 0;
+        assert_ok(buf_add_str(&b, "/a?", &e));
+        for (int i = 0; i < n; i++)
+            assert_ok(buf_add_str(&b, "x=1&", &e));
+        ask(f, "GET", buf_text(&b), NULL);
+        assert_int_equal(f->status, n == HTTP_MAX_QUERY ? 200 : 400);
+    }
+    for (int n = HTTP_MAX_TARGET_BYTES; n <= HTTP_MAX_TARGET_BYTES + 1; n++) {
+        b.n = 0;
+        assert_ok(buf_addf(&b, &e, "/a?x=%0*d", n - 5, 0));
+        ask(f, "GET", buf_text(&b), NULL);
+        assert_int_equal(f->status, n == HTTP_MAX_TARGET_BYTES ? 200 : 400);
+    }
+    buf_done(&b);
+}
+
+static void
+a_client_has_a_limit_of_requests(void **state)
+{
+    struct http_request_conf q = { .method = "GET", .url = "http://127.0.0.1:1/" };
+    struct fixture *f = *state;
+
+    for (int i = 0; i < HTTP_MAX_REQUESTS; i++)
+        assert_ok(http_send(f->client, &q, on_answer, f, NULL, &e));
+    assert_err(http_send(f->client, &q, on_answer, f, NULL, &e), E_LIMIT, "1024");
+    http_client_free(STEAL(f->client)); /* each ends once */
+    assert_int_equal(f->answers, HTTP_MAX_REQUESTS);
 }
 
 static void
@@ -649,6 +686,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         T(request_methods_paths_and_queries),
         T(bad_targets_are_400_before_the_handler),
+        T(limits_of_the_target),
+        T(a_client_has_a_limit_of_requests),
         T(a_body_over_the_limit_is_413),
         T(retry_after_and_challenge_are_read),
         T(an_answer_over_the_cap_is_a_limit_error),
