@@ -477,16 +477,25 @@ dial_failed(struct grpc_client *c, const struct err *why)
     fail_all(&c->waiting, text);
 }
 
+/* The streams may say a last word while the connection is closed: no longer to these calls. */
+static void
+detach_all(struct client_conn *c)
+{
+    for (struct grpc_request *q = c->sent.head; q != NULL; q = q->next) {
+        if (q->st != NULL)
+            h2_set_user(q->st, NULL);
+        q->st = NULL;
+    }
+}
+
 static void
 on_closed(const struct err *why, void *self)
 {
     struct client_conn *c = self;
     struct grpc_client *client = c->client;
     bool was_open = h2_conn_last_read_ms(c->io) != 0, is_current = client->conn == c;
-    struct request_list sent = c->sent;
 
-    for (struct grpc_request *q = sent.head; q != NULL; q = q->next)
-        q->st = NULL;
+    detach_all(c);
     while (c->sent.head != NULL) { /* the connection is dropped only after its last call */
         struct grpc_request *q = c->sent.head;
         bool is_known = q->code >= 0;
@@ -692,8 +701,7 @@ client_destroy(void *arg)
 static void
 conn_end(struct client_conn *c)
 {
-    for (struct grpc_request *q = c->sent.head; q != NULL; q = q->next)
-        q->st = NULL;
+    detach_all(c);
     while (c->sent.head != NULL)
         request_done(c->sent.head, GRPC_CANCELLED, "the client was closed");
     conn_drop(c);

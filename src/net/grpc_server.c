@@ -117,8 +117,7 @@ call_put(struct grpc_call *call)
         c->calls = call->next;
     if (call->next != NULL)
         call->next->prev = call->prev;
-    if (call->st != NULL)
-        h2_set_user(call->st, NULL);
+    h2_set_user(call->st, NULL); /* it may outlive the call: on_close comes for it */
     if (s->free_calls_n >= POOL_MAX) {
         call_destroy(call);
         return;
@@ -476,10 +475,8 @@ conn_end(struct server_conn *c)
 {
     struct grpc_server *s = c->s;
 
-    while (c->calls != NULL) {
-        c->calls->st = NULL; /* its stream goes with the connection */
+    while (c->calls != NULL)
         call_gone(c->calls);
-    }
     h2_conn_free(c->io);
     timer_stop(c->tick);
     if (c->prev != NULL)
@@ -691,8 +688,7 @@ server_start(struct grpc_server *s, struct err *e)
     TRY(timer_new(s->loop, on_grace, s, &s->grace, e));
     s->accept_ev =
         event_new(loop_base(s->loop), s->conf.listen_fd, EV_READ | EV_PERSIST, on_accept, s);
-    if (s->accept_ev == NULL || event_priority_set(s->accept_ev, 0) < 0 ||
-        event_add(s->accept_ev, NULL) < 0)
+    if (s->accept_ev == NULL || event_add(s->accept_ev, NULL) < 0)
         return err_nomem(e);
     return 0;
 }

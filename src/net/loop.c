@@ -12,6 +12,8 @@
 
 #include "net/loop_event.h"
 
+enum { CALLBACKS_PER_TURN = 256 };
+
 struct call {
     struct call *next;
     loop_fn *fn;
@@ -132,14 +134,17 @@ loop_open(struct loop *l, struct err *e)
 
     if (conf == NULL)
         return err_nomem(e);
-    /* no changelist: libcurl closes its sockets before the loop hears of it, and a changelist loses the next
-     * descriptor of that number */
+    /* no changelist: libcurl closes its sockets before the loop hears of it, and a changelist loses
+     * the next descriptor of that number */
     (void)event_config_set_flag(conf, EVENT_BASE_FLAG_NOLOCK);
+    /* One priority: what is deferred stands in line behind the callbacks of its turn. A lower one
+     * would wait for a turn without any ready descriptor, which a busy server never has. And the
+     * kernel is asked for news at least every so many callbacks, however much is in line. */
+    (void)event_config_set_max_dispatch_interval(conf, NULL, CALLBACKS_PER_TURN, 0);
     l->base = event_base_new_with_config(conf);
     event_config_free(conf);
     if (l->base == NULL)
         return err_nomem(e);
-    (void)event_base_priority_init(l->base, 2); /* deferred calls come after the turn's callbacks */
     l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (l->wake_fd < 0)
         return err_sys(e, errno, "eventfd");
@@ -147,8 +152,6 @@ loop_open(struct loop *l, struct err *e)
     l->defer_ev = event_new(l->base, -1, 0, on_defer, l);
     if (l->wake_ev == NULL || l->defer_ev == NULL)
         return err_nomem(e);
-    (void)event_priority_set(l->wake_ev, 0);
-    (void)event_priority_set(l->defer_ev, 1);
     if (event_add(l->wake_ev, NULL) < 0)
         return err_set(e, E_SYS, "cannot watch an eventfd");
     return 0;
@@ -273,7 +276,6 @@ timer_new(struct loop *l, loop_fn *fn, void *arg, struct timer **ret, struct err
         free(t);
         return err_nomem(e);
     }
-    (void)event_priority_set(t->ev, 0);
     *ret = t;
     return 0;
 }
@@ -321,7 +323,7 @@ fd_watch_new(struct loop *l, int fd, loop_fn *fn, void *arg, struct fd_watch **r
         return err_nomem(e);
     *w = (struct fd_watch){ .fn = fn, .arg = arg };
     w->ev = event_new(l->base, fd, EV_READ | EV_PERSIST, on_fd, w);
-    if (w->ev == NULL || event_priority_set(w->ev, 0) < 0 || event_add(w->ev, NULL) < 0) {
+    if (w->ev == NULL || event_add(w->ev, NULL) < 0) {
         fd_watch_free(w);
         return err_set(e, E_SYS, "cannot watch file descriptor %d", fd);
     }

@@ -128,7 +128,8 @@ set_protocol(SSL_CTX *ctx, struct err *e)
     if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
         SSL_CTX_set_cipher_list(ctx, CIPHERS_12) != 1 ||
         SSL_CTX_set_ciphersuites(ctx, CIPHERS_13) != 1 ||
-        SSL_CTX_set1_groups_list(ctx, GROUPS) != 1 || SSL_CTX_set_num_tickets(ctx, 0) != 1 ||
+        SSL_CTX_ctrl(ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)GROUPS) != 1 ||
+        SSL_CTX_set_num_tickets(ctx, 0) != 1 ||
         SSL_CTX_set_session_id_context(ctx, session_context, sizeof(session_context) - 1) != 1)
         return fail(e, E_CRYPTO, "settings");
     (void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION |

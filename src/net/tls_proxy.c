@@ -419,8 +419,7 @@ proxy_new(struct loop *l, const struct proxy_conf *conf, struct proxy **ret, str
     if (p->conf.idle_ms == 0)
         p->conf.idle_ms = PROXY_IDLE_MS;
     p->accept_ev = event_new(loop_base(l), conf->listen_fd, EV_READ | EV_PERSIST, on_accept, p);
-    if (p->accept_ev == NULL || event_priority_set(p->accept_ev, 0) < 0 ||
-        timer_new(l, on_accept_retry, p, &p->accept_retry, e) < 0) {
+    if (p->accept_ev == NULL || timer_new(l, on_accept_retry, p, &p->accept_retry, e) < 0) {
         proxy_free(p);
         return err_nomem(e);
     }

@@ -174,8 +174,6 @@ stream_start(struct loop *l, struct stream *s, const struct stream_conf *conf, s
     s->wr = event_new(loop_base(l), conf->fd, EV_WRITE | EV_PERSIST, on_event, s);
     if (s->rd == NULL || s->wr == NULL)
         return err_nomem(e);
-    (void)event_priority_set(s->rd, 0);
-    (void)event_priority_set(s->wr, 0);
     TRY(timer_new(l, on_limit, s, &s->limit, e));
     if (conf->open_ms != 0)
         timer_set(s->limit, conf->open_ms);
