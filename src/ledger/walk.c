@@ -79,6 +79,7 @@ struct verifying {
     struct head head; /* when it began */
     uint8_t last[DIGEST_BYTES];
     uint64_t last_seq, rows;
+    int64_t max_ttl_s;
 };
 
 static int
@@ -96,6 +97,8 @@ row_verify(const struct record *rec, void *arg, struct err *e)
     memcpy(v->last, rec->hash, DIGEST_BYTES);
     v->last_seq = rec->row.seq;
     v->rows++;
+    if (rec->row.not_after - rec->row.issued > v->max_ttl_s)
+        v->max_ttl_s = rec->row.not_after - rec->row.issued;
     return 0;
 }
 
@@ -138,9 +141,11 @@ rows_verify(struct store *s, uint64_t *ret_rows, struct err *e)
                        "ledger row %" PRIu64 ": the head says row %" PRIu64
                        " is the newest: rows at the end were removed or changed",
                        v.last_seq, v.head.seq);
-    if (v.rows != v.head.rows)
-        return err_set(e, E_DENIED, "ledger: %" PRIu64 " rows, the head says %" PRIu64, v.rows,
-                       v.head.rows);
+    if (v.rows != v.head.rows || v.max_ttl_s != v.head.max_ttl_s)
+        return err_set(e, E_DENIED,
+                       "ledger: %" PRIu64 " rows of at most %" PRId64 " s, the head says %" PRIu64
+                       " and %" PRId64 ": it was changed",
+                       v.rows, v.max_ttl_s, v.head.rows, v.head.max_ttl_s);
     *ret_rows = v.rows;
     return 0;
 }
