@@ -453,6 +453,68 @@ a_stop_ends_streams_and_waits_for_rows(void **state)
     assert_int_equal(s->code, GRPC_UNAVAILABLE);
 }
 
+static void
+on_any_loaded(uint64_t generation, const struct roots *roots, const uint8_t id[DIGEST_BYTES],
+              void *arg)
+{
+    struct scene *s = arg;
+
+    (void)roots;
+    (void)id;
+    s->loaded = generation;
+    loop_stop(s->loop);
+}
+
+/* A text of the CA's status; "" for null. */
+static void
+assert_status(const struct ca *c, const char *key, const char *part)
+{
+    json_t *j = ca_status(c);
+    const char *text = json_string_value(json_object_get(j, key));
+
+    if (strstr(text == NULL ? "" : text, part) == NULL)
+        fail_msg("%s is \"%s\", not \"%s\"", key, text == NULL ? "" : text, part);
+    json_decref(j);
+}
+
+static void
+self_signed_is_left_by_disabling_only(void **state)
+{
+    struct scene *s = *state;
+    struct ca_conf conf = kit_conf();
+    struct set_manifest m = { .generation = 3 };
+    char dir[96], own[96];
+    struct ca *c;
+    struct err e = { 0 };
+
+    (void)snprintf(dir, sizeof(dir), "%s/plugged", s->dir);
+    (void)snprintf(own, sizeof(own), "%s/own", s->dir);
+    conf.dir = dir;
+    conf.self_signed_dir = own;
+    conf.listen = "127.0.0.1:0";
+    conf.workers = 2;
+    conf.issuers[0].jwks = s->jwks;
+    conf.on_loaded = on_any_loaded;
+    conf.arg = s;
+    assert_ok(ca_new(s->loop, &conf, &c, &e));
+    run(s);
+    assert_status(c, "mode", "self-signed");
+    assert_ok(set_write(dir, s->kit.bundle, &m, &e));
+    ca_poke(c);
+    assert_status(c, "mode", "self-signed");
+    assert_status(c, "refused", "disable, then enable");
+    assert_true(ca_is_ready(c)); /* and goes on as it was */
+    tmpdir_remove(own);
+    s->loaded = 0;
+    ca_poke(c);
+    if (s->loaded == 0) /* the workers still held the former view */
+        run(s);
+    assert_int_equal(s->loaded, 3);
+    assert_status(c, "mode", "plugged-in");
+    assert_status(c, "refused", "");
+    ca_free(c);
+}
+
 int
 main(void)
 {
@@ -463,6 +525,7 @@ main(void)
         SCENE(a_client_that_leaves_early),
         SCENE(words_are_recorded_as_said),
         SCENE(a_stop_ends_streams_and_waits_for_rows),
+        SCENE(self_signed_is_left_by_disabling_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
