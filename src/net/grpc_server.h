@@ -1,12 +1,65 @@
-/* grpc_server.h - private to net/ and its tests: a server on a connected socket. */
+/* grpc_server.h - private to net/ and its tests: a server's connections and calls; grpc_call.c
+ * holds the calls, grpc_server.c the connections and the listener. */
 #ifndef NET_GRPC_SERVER_H
 #define NET_GRPC_SERVER_H
 
+#include "net/addr.h"
 #include "net/grpc.h"
+#include "net/grpc_frame.h"
+#include "net/h2_conn.h"
+
+struct event;
+struct server_conn;
+
+struct grpc_call {
+    struct grpc_call *next, *prev; /* of its connection; of the pool (next only) */
+    struct server_conn *conn;
+    struct h2_stream *st;
+    const struct grpc_method *method;
+    struct grpc_reader reader;
+    uint64_t deadline_ms; /* mono; 0: none */
+    loop_fn *on_gone;
+    void *gone_arg;
+    struct buf trailers; /* name NUL value NUL, in the order given */
+    bool is_handed;      /* on_request has been called */
+    bool has_headers;    /* sent */
+};
+
+struct server_conn {
+    struct server_conn *next, *prev;
+    struct grpc_server *s;
+    struct h2_conn *io;
+    struct grpc_call *calls;
+    struct timer *tick;
+    uint64_t tick_at_ms, last_call_ms;
+    char addr[ADDR_TEXT_BYTES];
+};
+
+struct grpc_server {
+    struct grpc_server_conf conf;
+    struct loop *loop;
+    struct event *accept_ev;
+    struct timer *accept_retry, *grace;
+    struct h2_pool *streams;
+    struct grpc_call *free_calls;
+    size_t free_calls_n;
+    struct server_conn *conns;
+    size_t conns_n;
+    bool is_draining, is_freed;
+    loop_fn *drained;
+    void *drained_arg;
+};
 
 /* Serves one connected, non-blocking socket as if it had been accepted. Takes the descriptor, also
  * on failure. Errors: NOMEM. */
 MUST_USE int grpc_server_adopt(struct grpc_server *s, int take_fd, struct err *e);
 bool grpc_server_is_draining(const struct grpc_server *s);
+/* The connection's timer rings at `at_ms` at the latest. */
+void server_conn_tick_by(struct server_conn *c, uint64_t at_ms, uint64_t now_ms);
+
+extern const struct h2_ops server_call_ops;      /* `self` is the server_conn */
+void server_call_expire(struct grpc_call *call); /* its time is over: tells both sides */
+void server_call_gone(struct grpc_call *call);   /* tells the handler, if one holds it; lets go */
+void server_call_free(struct grpc_call *call);   /* one that is kept for reuse */
 
 #endif

@@ -308,6 +308,8 @@ on_frame(nghttp2_session *session, const nghttp2_frame *f, void *self)
         charge(h, &h->idle_frames);
     if (f->hd.type == NGHTTP2_GOAWAY && h->conf.ops->on_goaway != NULL)
         h->conf.ops->on_goaway(h->conf.self);
+    if (f->hd.type == NGHTTP2_SETTINGS && h->conf.ops->on_settings != NULL)
+        h->conf.ops->on_settings(h->conf.self);
     if (st == NULL || (f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA))
         return 0;
     if (f->hd.type == NGHTTP2_HEADERS)

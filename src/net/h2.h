@@ -42,7 +42,8 @@ struct h2_ops {
     /* The stream is gone; 0 when both sides had finished. Its fields may be read for the last time.
      */
     void (*on_close)(struct h2_stream *st, uint32_t code, void *self);
-    void (*on_goaway)(void *self); /* no new stream will be accepted; NULL: ignored */
+    void (*on_goaway)(void *self);   /* no new stream will be accepted; NULL: ignored */
+    void (*on_settings)(void *self); /* h2_room may have changed; NULL: ignored */
 };
 
 struct h2_conf {

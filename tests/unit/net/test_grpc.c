@@ -426,6 +426,52 @@ drain_lets_calls_finish_and_ends_streams(void **state)
     grpc_server_free(s);
 }
 
+/* 128 calls are under way at once; the next ones wait at the client and are not lost. */
+static void
+streams_beyond_the_limit_wait(void **state)
+{
+    struct world *w = *state;
+
+    for (int i = 0; i < GRPC_MAX_STREAMS; i++)
+        (void)call(w, "/t.T/Hold", "x", 300);
+    (void)call(w, "/t.T/Echo", "x", 10000);
+    run(w, GRPC_MAX_STREAMS + 1);
+    assert_int_equal(w->code, GRPC_OK); /* the last: it came after the others had ended */
+    assert_string_equal(w->msgs, "[x]");
+    assert_int_equal(w->gone_n, GRPC_MAX_STREAMS);
+}
+
+static void
+accept_pauses_at_the_limit_of_connections(void **state)
+{
+    struct world *w = *state;
+    struct grpc_server_conf sc = {
+        .methods = methods, .methods_n = ARRAY_LEN(methods), .self = w, .max_connections = 1
+    };
+    struct grpc_client_conf cc = { .host = "localhost" };
+    const struct grpc_answer answer = { on_message, on_done, w };
+    struct grpc_client *one, *two;
+    struct grpc_server *s;
+    struct err e;
+
+    assert_ok(addr_listen(&(struct addr){ "127.0.0.1", 0 }, false, &sc.listen_fd, &cc.port, &e));
+    assert_ok(grpc_server_new(w->l, &sc, &s, &e));
+    assert_ok(grpc_client_new(w->l, &cc, &one, &e));
+    assert_ok(grpc_client_new(w->l, &cc, &two, &e));
+    assert_ok(grpc_client_call(one, "/t.T/Echo", NULL, span_str("1"), 9000, &answer, NULL, &e));
+    run(w, 1);
+    assert_ok(grpc_client_call(two, "/t.T/Echo", NULL, span_str("2"), 200, &answer, NULL, &e));
+    run(w, 2);
+    assert_int_equal(w->code, GRPC_DEADLINE_EXCEEDED); /* it waits in the kernel's queue */
+    assert_int_equal(grpc_server_connections(s), 1);
+    assert_ok(grpc_client_call(two, "/t.T/Echo", NULL, span_str("3"), 9000, &answer, NULL, &e));
+    grpc_client_free(one); /* makes room */
+    run(w, 3);
+    assert_int_equal(w->code, GRPC_OK);
+    grpc_client_free(two);
+    grpc_server_free(s);
+}
+
 /* -- raw HTTP/2 ---------------------------------------------------------------------------------
  */
 
@@ -799,6 +845,8 @@ main(void)
         T(nobody_listens),
         T(server_that_goes_away_ends_calls_unavailable),
         T(drain_lets_calls_finish_and_ends_streams),
+        T(streams_beyond_the_limit_wait),
+        T(accept_pauses_at_the_limit_of_connections),
         T(raw_requests_that_are_not_grpc),
         T(raw_compressed_message_is_unimplemented),
         T(raw_answer_before_the_end_stops_the_client),

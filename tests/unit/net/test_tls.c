@@ -8,6 +8,7 @@
 #include "net/addr.h"
 #include "net/grpc.h"
 #include "net/tls_proxy.h"
+#include "net/tls_stream.h"
 
 enum { WAIT_MS = 20000 };
 
@@ -253,6 +254,59 @@ wrong_settings_are_refused(void **state)
     cert_unref(leaf);
 }
 
+static void
+on_never(void *arg)
+{
+    (void)arg;
+    fail_msg("opened");
+}
+
+static void
+on_never_io(bool readable, bool writable, void *arg)
+{
+    (void)readable;
+    (void)writable;
+    on_never(arg);
+}
+
+static void
+on_stream_fail(const struct err *why, void *arg)
+{
+    struct world *w = arg;
+
+    (void)snprintf(w->text, sizeof(w->text), "%.200s", why->msg);
+    w->code = (int)why->code;
+    loop_stop(w->l);
+}
+
+static void
+a_handshake_has_a_time_limit(void **state)
+{
+    struct world *w = *state;
+    struct cert *leaf = mint_leaf(&w->mid, w->key, ID_A, 3600);
+    struct tls_conf *tls = conf(w, true, leaf, NULL, TLS_PEER_NONE, NULL);
+    struct stream *s;
+    struct err e;
+    int fds[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    const struct stream_conf sc = { .fd = fds[0],
+                                    .tls = tls,
+                                    .open_ms = 30,
+                                    .on_open = on_never,
+                                    .on_io = on_never_io,
+                                    .on_fail = on_stream_fail,
+                                    .arg = w };
+    assert_ok(stream_new(w->l, &sc, &s, &e));
+    run(w);
+    assert_int_equal(w->code, E_TIMEOUT);
+    assert_string_equal(w->text, "tls: no handshake within 30 ms");
+    stream_free(s);
+    (void)close(fds[1]);
+    tls_conf_unref(tls);
+    cert_unref(leaf);
+}
+
 /* -- proxy --------------------------------------------------------------------------------------
  */
 
@@ -455,6 +509,7 @@ main(void)
         T(servers_that_are_refused),
         T(client_certificate_of_another_root_is_refused),
         T(wrong_settings_are_refused),
+        T(a_handshake_has_a_time_limit),
         T(piped_both_ways_with_half_close),
         T(peers_that_are_not_allowed),
         T(plain_text_to_the_mtls_side_is_refused),
