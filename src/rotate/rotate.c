@@ -290,7 +290,8 @@ see_generation(const struct ledger_workload *w, void *arg)
 static uint64_t
 first_generation(struct rotate *r)
 {
-    uint64_t floor = r->floor > r->conf.floor ? r->floor : r->conf.floor, there = target_generation(r);
+    uint64_t floor = r->floor > r->conf.floor ? r->floor : r->conf.floor,
+             there = target_generation(r);
 
     floor = there > floor ? there : floor;
     each_workload(r, see_generation, &floor);

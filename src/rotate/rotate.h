@@ -30,8 +30,8 @@ struct rotate_conf {
     uint64_t renew_window_ms; /* leaves of the old signer are asked to renew within this */
     int64_t min_life_s; /* a signer whose chain ends sooner is not moved to: the CA refuses one
                            with less than a leaf lifetime; 0: it must not have expired */
-    uint64_t floor;           /* generations up to this one were used before; the first plan is above it */
-    size_t replicas_n;  /* how many CA replicas must report before a gate opens */
+    uint64_t floor;    /* generations up to this one were used before; the first plan is above it */
+    size_t replicas_n; /* how many CA replicas must report before a gate opens */
     /* Fetches a pinned set (sync_fetch); NULL while no vault is configured. */
     int (*fetch)(void *self, const struct sync_versions *v, sync_fetched_fn *done, void *arg,
                  struct err *e);
