@@ -75,8 +75,9 @@ MUST_USE int grpc_server_new(struct loop *l, const struct grpc_server_conf *conf
 /* New connections use it from now on; open ones keep theirs. */
 void grpc_server_set_tls(struct grpc_server *s, struct tls_conf *tls);
 size_t grpc_server_connections(const struct grpc_server *s);
-/* Stops listening, sends GOAWAY, lets calls under way finish up to `grace_ms`, then closes; then
- * calls done(arg). */
+/* Stops listening, sends GOAWAY, lets unary calls under way finish up to `grace_ms`, ends streams
+ * with UNAVAILABLE at once (they have no end of their own; on_gone comes), closes; then calls
+ * done(arg). */
 void grpc_server_drain(struct grpc_server *s, uint64_t grace_ms, loop_fn *done, void *arg);
 /* Closes everything now; handlers under way get on_gone. NULL is fine. */
 void grpc_server_free(struct grpc_server *s);
