@@ -1,6 +1,7 @@
 """A vault that misbehaves as it is told to: an https server whose every answer the test chooses."""
 import http.server
 import json
+import socket
 import ssl
 import threading
 
@@ -18,6 +19,7 @@ class HostileVault:
     def __init__(self, tmp):
         self.tmp = tmp
         self.seen = []
+        self.open = set()  # connections: those that are kept alive end with the server
         self.answer = None
         self.released = threading.Event()  # ends answers that hang
         key, cert = tmp / "hostile-key.pem", tmp / "hostile-cert.pem"
@@ -32,8 +34,13 @@ class HostileVault:
             protocol_version = "HTTP/1.1"
 
             def setup(self):
+                outer.open.add(self.request)
                 self.request.do_handshake()
                 super().setup()
+
+            def finish(self):
+                outer.open.discard(self.request)
+                super().finish()
 
             def serve(self):
                 self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -68,4 +75,9 @@ class HostileVault:
         self.released.set()
         self.server.shutdown()
         self.server.server_close()
+        for connection in list(self.open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
         self.thread.join(5)
