@@ -274,6 +274,38 @@ read_stable(int dirfd, const char *const *names, size_t n, struct buf *bufs, boo
     return r;
 }
 
+/* Whether the folder behind `data` is still the current generation. */
+static bool
+is_current(int dirfd, int data)
+{
+    struct stat then, now;
+
+    return fstat(data, &then) == 0 && fstatat(dirfd, DATA_LINK, &now, 0) == 0 &&
+           then.st_dev == now.st_dev && then.st_ino == now.st_ino;
+}
+
+/* A reader that two swaps overtook finds its generation being removed: a file that is absent then
+ * says nothing, and it reads the new one. r: 0; SET_BY_HAND there is no ..data. */
+enum { SET_BY_HAND = 1 };
+static int
+read_generation(int dirfd, const char *const *names, size_t n, struct buf *bufs, bool *present,
+                struct err *e)
+{
+    for (int k = 0; k < STABLE_TRIES; k++) {
+        CLEANUP(fd_close) int data = openat(dirfd, DATA_LINK, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        bool all = true;
+
+        if (data < 0)
+            return SET_BY_HAND;
+        TRY(read_once(data, names, n, bufs, present, e));
+        for (size_t i = 0; i < n; i++)
+            all = all && present[i];
+        if (all || is_current(dirfd, data))
+            return 0;
+    }
+    return err_set(e, E_BUSY, "the set keeps changing while it is read");
+}
+
 int
 fileset_read(const char *dir, const char *const *names, size_t n, struct buf *bufs, bool *present,
              struct err *e)
@@ -285,9 +317,9 @@ fileset_read(const char *dir, const char *const *names, size_t n, struct buf *bu
         return FILE_ABSENT;
     if (dirfd < 0)
         return err_sys(e, errno, "%s: open", dir);
-    CLEANUP(fd_close) int data = openat(dirfd, DATA_LINK, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = data >= 0 ? read_once(data, names, n, bufs, present, e)
-                      : read_stable(dirfd, names, n, bufs, present, e);
+    int r = read_generation(dirfd, names, n, bufs, present, e);
+    if (r == SET_BY_HAND)
+        r = read_stable(dirfd, names, n, bufs, present, e);
     if (r < 0) {
         bufs_clear(bufs, n);
         return err_wrap(e, "%s", dir);

@@ -98,7 +98,7 @@ series_get(struct family *f, const char *labels)
         at = &(*at)->next;
     if (*at != NULL && strcmp((*at)->labels, labels) == 0)
         return *at;
-    if (f->n == METRIC_MAX_SERIES && strcmp(labels, "overflow=\"true\"") != 0)
+    if (f->n >= METRIC_MAX_SERIES && strcmp(labels, "overflow=\"true\"") != 0)
         return series_get(f, "overflow=\"true\"");
     struct series *s = calloc(1, sizeof(*s));
     char *copy = strdup(labels);
