@@ -25,7 +25,7 @@ static const struct opt opts[] = {
     { "n", OPT_COUNT, AT(n), "3", "1", "10", 0, "N", "a number" },
     { "poll-interval", OPT_DURATION, AT(poll_ms), "2m", "1s", "24h", OPT_HIDDEN, "DURATION",
       "hidden" },
-    { NULL },
+    { .name = NULL },
 };
 
 enum { WORDS = 8 };

@@ -576,7 +576,9 @@ static void
 naive_names(uint8_t who, uint8_t inst, char identity[16], char instance[16])
 {
     (void)snprintf(identity, 16, "id%u", who);
-    (void)snprintf(instance, 16, inst == 0 ? "" : "i%u-%u", who, inst);
+    instance[0] = '\0';
+    if (inst > 0)
+        (void)snprintf(instance, 16, "i%u-%u", who, inst);
 }
 
 static void
