@@ -181,7 +181,7 @@ reload_new(struct agent *a, struct reload **ret, struct err *e)
     r->pidfd = -1;
     if (timer_new(a->loop, on_timer, r, &r->timer, e) < 0) {
         free(r);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = r;
     return 0;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int
+void
 err_set_at(struct err *e, enum err_code code, int sys, const char *file, int line, const char *fmt,
            ...)
 {
@@ -23,11 +23,10 @@ err_set_at(struct err *e, enum err_code code, int sys, const char *file, int lin
     for (char *p = e->msg; *p != '\0'; p++)
         if ((unsigned char)*p < 0x20)
             *p = ' ';
-    return -(int)code;
 }
 
-int
-err_wrap(struct err *e, const char *fmt, ...)
+void
+err_wrap_at(struct err *e, const char *fmt, ...)
 {
     char ctx[sizeof(e->msg)];
     va_list ap;
@@ -41,5 +40,4 @@ err_wrap(struct err *e, const char *fmt, ...)
         memcpy(e->msg, ctx, (size_t)n);
         memcpy(e->msg + n, ": ", 2);
     }
-    return -(int)e->code;
 }

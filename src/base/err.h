@@ -48,16 +48,26 @@ struct err {
     char msg[ERR_MSG_BYTES]; /* "outer: inner: cause", no secrets, no newline */
 };
 
-/* Records a failure at its origin. Returns -code so that callers can `return err_set(...)`. */
-#define err_set(e, code, ...) err_set_at((e), (code), 0, __FILE__, __LINE__, __VA_ARGS__)
-#define err_sys(e, no, ...)   err_set_at((e), E_SYS, (no), __FILE__, __LINE__, __VA_ARGS__)
-#define err_nomem(e)          err_set_at((e), E_NOMEM, 0, __FILE__, __LINE__, "out of memory")
-int err_set_at(struct err *e, enum err_code code, int sys, const char *file, int line,
-               const char *fmt, ...) PRINTF(6, 7);
+/* Records a failure at its origin. Yields -code so that callers can `return err_set(...)`. */
+#define err_set(e, code, ...)                                                                      \
+    (err_set_at((e), (code), 0, __FILE__, __LINE__, __VA_ARGS__), -(int)(code))
+#define err_sys(e, no, ...)                                                                        \
+    (err_set_at((e), E_SYS, (no), __FILE__, __LINE__, __VA_ARGS__), -(int)E_SYS)
+#define err_nomem(e) err_set((e), E_NOMEM, "out of memory")
+void err_set_at(struct err *e, enum err_code code, int sys, const char *file, int line,
+                const char *fmt, ...) PRINTF(6, 7);
 
 /* Puts what the caller was doing in front of the message; drops the context, never the cause,
- * when the two do not fit. Returns -e->code. */
-int err_wrap(struct err *e, const char *fmt, ...) PRINTF(2, 3);
+ * when the two do not fit. Yields -e->code. */
+#define err_wrap(e, ...) (err_wrap_at((e), __VA_ARGS__), err_result(e))
+void err_wrap_at(struct err *e, const char *fmt, ...) PRINTF(2, 3);
+
+/* -e->code of a failure that is recorded already; negative even if a caller forgot to record it. */
+static inline int
+err_result(const struct err *e)
+{
+    return e->code > E_NONE ? -(int)e->code : -(int)E_SYS;
+}
 
 /* What a code means to each kind of caller. Source: specs/istio-ca.md 1.5, gRPC status codes. */
 struct err_meaning {

@@ -109,7 +109,7 @@ hex_parse(struct span s, uint8_t *ret, size_t n, struct err *e)
         if (hex_digit(s.p[i]) < 0)
             return err_set(e, E_PARSE, "not a hex digit at position %zu", i);
     for (size_t i = 0; i < n; i++)
-        ret[i] = (uint8_t)(hex_digit(s.p[2 * i]) << 4 | hex_digit(s.p[2 * i + 1]));
+        ret[i] = (uint8_t)(hex_digit(s.p[2 * i]) * 16 + hex_digit(s.p[2 * i + 1]));
     return 0;
 }
 

@@ -100,7 +100,7 @@ by_token(const struct ca_conf *conf, const struct ca_view *v, struct span token,
         return r;
     if (jwt_workload(&claims, conf->trust_domain, &id, e) < 0) {
         *ret_reason = "workload";
-        return -(int)e->code;
+        return err_result(e);
     }
     spiffe_text(&id, ret->identity);
     token_text(&claims, ret->auth);
@@ -117,7 +117,7 @@ ca_authenticate(const struct ca_conf *conf, const struct ca_view *v, const struc
     if (has_peer && by_certificate(conf, v, c->peer, ret, ret_reason, e) == 0)
         return 0;
     if (c->authorization.n == 0 && has_peer)
-        return -(int)e->code;
+        return err_result(e);
     if (c->authorization.n == 0)
         return no(ret_reason, "none", e, "no client certificate and no bearer token");
     if (!span_starts(c->authorization, prefix))

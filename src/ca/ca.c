@@ -149,7 +149,7 @@ listeners_open(struct ca *c, struct err *e)
         TRY(addr_listen(&a, true, &fd, &a.port, e));
         if (ca_worker_start(c, &c->workers[c->workers_n], fd, e) < 0) {
             c->workers_n++; /* half-made: ca_free joins and closes it */
-            return -(int)e->code;
+            return err_result(e);
         }
     }
     c->port = a.port;

@@ -188,7 +188,7 @@ load(struct ca *c, const struct ca_loaded *next, struct err *e)
         log_info("", "Updating new ROOT-CA");
     if (view_make(c, next, &server, &v, &tls, e) < 0) {
         ca_server_cert_done(&server);
-        return -(int)e->code;
+        return err_result(e);
     }
     bundle_unref(c->loaded.bundle);
     c->loaded = *next;

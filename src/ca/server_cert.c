@@ -39,7 +39,7 @@ leaf_issue(const struct ca_view *v, const struct leaf_request *q, struct cert **
     signer_sign(v->signer, span_of(tbs, tbs_n), NULL, on_signed, &s);
     if (s.n == 0) {
         *e = s.why;
-        return -(int)e->code;
+        return err_result(e);
     }
     TRY(leaf_finish(t, span_of(tbs, tbs_n), span_of(s.bytes, s.n), der, &der_n, e));
     TRY(leaf_lint(t, q, span_of(der, der_n), e));

@@ -198,8 +198,6 @@ client_check(struct cloud *c, struct span body, struct cloud_app *ret_app,
     } else if (s == FORM_ABSENT) {
         *ret_why = form_field(body, "client_assertion", &id, &e) == 0 ? &assertion_unsupported
                                                                       : &no_credential;
-    } else if (f != NULL && f->n >= FAILURES_MAX) {
-        *ret_why = &throttled;
     } else {
         r = app_check(c, client_id, buf_span(&secret), ret_app, &e);
         if (r == CLOUD_NO_APP)
@@ -207,8 +205,13 @@ client_check(struct cloud *c, struct span body, struct cloud_app *ret_app,
         else if (r < 0)
             *ret_why = e.code == E_AUTH ? &bad_secret : &internal;
     }
-    if (*ret_why == &bad_secret || *ret_why == &unknown_app)
+    /* the right secret is never locked out: whoever knows a client id could otherwise stop its
+     * owner */
+    if (*ret_why == &bad_secret || *ret_why == &unknown_app) {
         failing_add(c, client_id);
+        if (f != NULL && f->n > FAILURES_MAX)
+            *ret_why = &throttled;
+    }
     buf_done(&id);
     buf_wipe(&secret);
     return *ret_why == NULL ? 0 : FORM_ABSENT;

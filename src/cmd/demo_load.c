@@ -129,7 +129,7 @@ demo_load_new(size_t n, uint16_t ret_ports[DEMO_ECHO_MAX], struct demo_load **re
         s->load = l;
         if (addr_listen(&any, false, &s->fd, &ret_ports[i], e) < 0) {
             demo_load_free(l);
-            return -(int)e->code;
+            return err_result(e);
         }
         (void)fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) & ~O_NONBLOCK);
         timeouts_set(s->fd, 0, ACCEPT_TICK_MS * 1000);

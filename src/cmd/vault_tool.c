@@ -231,7 +231,7 @@ vault_session_wait(struct vault_session *s, struct buf *ret_value, json_t **ret_
     TRY(loop_run(s->loop, e));
     if (s->why.code != E_NONE) {
         *e = s->why;
-        return -(int)e->code;
+        return err_result(e);
     }
     if (s->no_memory || s->j == NULL)
         return err_nomem(e);

@@ -343,7 +343,7 @@ jwt_verify(const struct jwks *keys, struct span token, const struct jwt_rule *ru
     CLEANUP(json_decrefp) json_t *body = NULL;
     struct jwt_claims c = { 0 };
     struct parts p;
-    struct header h;
+    struct header h = { .alg = NULL };
 
     *ret_reason = "malformed";
     TRY(parts_cut(token, &p, ret_reason, e));

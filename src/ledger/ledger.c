@@ -250,7 +250,7 @@ ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err 
         ledger_close(l);
         if (e->code == E_DENIED) /* an edited row */
             e->code = E_PARSE;
-        return -(int)e->code;
+        return err_result(e);
     }
     metric_add(m, &rows_total, "", (double)l->durable.rows);
     metric_set(m, &live_leaves, "", (double)live_each(l->live, unix_s(), NULL, NULL));

@@ -54,7 +54,7 @@ live_new(struct live **ret, struct err *e)
     }
     if (random_bytes(&v->seed, sizeof(v->seed), e) < 0) {
         live_free(v);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = v;
     return 0;

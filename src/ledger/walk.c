@@ -134,7 +134,7 @@ rows_verify(struct store *s, uint64_t *ret_rows, struct err *e)
     if (r < 0) {
         if (e->code == E_PARSE)
             e->code = E_DENIED;
-        return -(int)e->code;
+        return err_result(e);
     }
     if (memcmp(v.last, v.head.hash, DIGEST_BYTES) != 0)
         return err_set(e, E_DENIED,

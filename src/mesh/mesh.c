@@ -443,7 +443,7 @@ mesh_new(struct loop *l, const struct mesh_conf *conf, struct mesh **ret, struct
     m->lock_fd = -1;
     if (conf_copy(m, conf, e) < 0 || parts_open(m, e) < 0) {
         mesh_free(m);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = m;
     return 0;

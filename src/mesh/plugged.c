@@ -122,7 +122,7 @@ plugged_open(struct mesh *m, const struct mesh_settings *s, struct err *e)
         conf.object_names[i] = s->object_names[i];
     if (sync_new(m->loop, &conf, &m->plugged.sync, e) < 0) {
         plugged_close(m);
-        return -(int)e->code;
+        return err_result(e);
     }
     return 0;
 }

@@ -78,7 +78,7 @@ static int
 bind_and_listen(int fd, const struct addr *a, const union sock_addr *sa, socklen_t n,
                 bool reuse_port, uint16_t *ret_port, struct err *e)
 {
-    union sock_addr got;
+    union sock_addr got = { .any = { 0 } };
     socklen_t got_n = sizeof(got);
     int one = 1;
 
@@ -111,7 +111,7 @@ addr_listen(const struct addr *a, bool reuse_port, int *ret_fd, uint16_t *ret_po
         return err_sys(e, errno, "socket");
     if (bind_and_listen(fd, a, &sa, n, reuse_port, ret_port, e) < 0) {
         (void)close(fd);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret_fd = fd;
     return 0;

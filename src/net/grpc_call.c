@@ -187,10 +187,10 @@ grpc_trailer(struct grpc_call *c, const char *name, const char *value, struct er
     if (n >= 2 * (size_t)TRAILERS_MAX)
         return err_set(e, E_LIMIT, "grpc: more than %d trailers", (int)TRAILERS_MAX);
     if (buf_add(&c->trailers, span_of(name, strlen(name) + 1), e) < 0)
-        return -(int)e->code;
+        return err_result(e);
     if (buf_add(&c->trailers, span_of(value, strlen(value) + 1), e) < 0) {
         c->trailers.n = before;
-        return -(int)e->code;
+        return err_result(e);
     }
     return 0;
 }

@@ -145,7 +145,7 @@ dial_addr(struct grpc_client *c, const struct addr *a, struct err *e)
     conn->client = c;
     if (addr_connect(a, &fd, e) < 0) {
         free(conn);
-        return -(int)e->code;
+        return err_result(e);
     }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     const struct h2_conn_conf conf = { .fd = fd,
@@ -161,7 +161,7 @@ dial_addr(struct grpc_client *c, const struct addr *a, struct err *e)
                                        .on_closed = on_closed };
     if (h2_conn_new(c->loop, &conf, &conn->io, e) < 0) {
         free(conn);
-        return -(int)e->code;
+        return err_result(e);
     }
     c->conn = conn;
     return 0;

@@ -155,7 +155,7 @@ request_send(struct client_conn *c, struct grpc_request *q, struct err *e)
     if (h2_send(st, buf_span(&q->body), span_of(NULL, 0), e) < 0 || h2_finish(st, NULL, 0, e) < 0) {
         h2_set_user(st, NULL);
         h2_reset(st, H2_CANCEL);
-        return -(int)e->code;
+        return err_result(e);
     }
     list_remove(list_of(q), q);
     q->at = AT_SENT;
@@ -393,7 +393,7 @@ grpc_client_call(struct grpc_client *c, const char *path, const struct grpc_head
                                 .code = -1 };
     if (request_fill(q, path, headers, msg, e) < 0) {
         request_free(q);
-        return -(int)e->code;
+        return err_result(e);
     }
     uint64_t now = mono_ms();
     if (timeout_ms != 0) {

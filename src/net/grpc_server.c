@@ -140,7 +140,7 @@ conn_start(struct grpc_server *s, struct server_conn *c, int fd, struct err *e)
 
     if (timer_new(s->loop, on_tick, c, &c->tick, e) < 0) {
         (void)close(fd);
-        return -(int)e->code;
+        return err_result(e);
     }
     addr_of_peer(fd, c->addr);
     return h2_conn_new(s->loop, &conf, &c->io, e);
@@ -158,7 +158,7 @@ grpc_server_adopt(struct grpc_server *s, int take_fd, struct err *e)
     c->s = s;
     if (conn_start(s, c, take_fd, e) < 0) {
         conn_destroy(c);
-        return -(int)e->code;
+        return err_result(e);
     }
     c->next = s->conns;
     if (c->next != NULL)

@@ -163,7 +163,8 @@ static void
 stream_put(struct h2_stream *st)
 {
     struct h2 *h = st->h;
-    struct h2_pool *p = h->conf.pool;
+    /* the analyzer forgets that a stream on the list has its session */
+    struct h2_pool *p = h->conf.pool; /* NOLINT(clang-analyzer-core.NullDereference) */
 
     if (st->prev != NULL)
         st->prev->next = st->next;
@@ -200,7 +201,7 @@ fields_add(struct fields *f, struct span name, struct span value, struct err *e)
     TRY(buf_add(&f->bytes, name, e));
     if (buf_add(&f->bytes, value, e) < 0) {
         f->bytes.n = n;
-        return -(int)e->code;
+        return err_result(e);
     }
     f->v[f->n++] = v;
     return 0;
@@ -484,7 +485,7 @@ h2_new(const struct h2_conf *conf, struct h2 **ret, struct err *e)
         (struct budget){ H2_IDLE_FRAMES_BURST, H2_IDLE_FRAMES_BURST, now, H2_IDLE_FRAMES_PER_S };
     if (session_open(h, e) < 0) {
         h2_free(h);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = h;
     return 0;

@@ -218,7 +218,7 @@ h2_conn_new(struct loop *l, const struct h2_conn_conf *conf, struct h2_conn **re
         stream_free(c->io);
         h2_free(c->h2);
         free(c);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = c;
     return 0;

@@ -335,7 +335,7 @@ http_client_new(struct loop *l, struct http_client **ret, struct err *e)
     c->loop = l;
     if (client_open(c, e) < 0) {
         http_client_free(c);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = c;
     return 0;
@@ -519,7 +519,7 @@ http_send(struct http_client *c, const struct http_request_conf *conf, http_done
                                 .arg = arg };
     if (request_start(q, conf, e) < 0) {
         request_free(q);
-        return -(int)e->code;
+        return err_result(e);
     }
     if (ret != NULL)
         *ret = q;

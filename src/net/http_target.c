@@ -95,7 +95,7 @@ http_target_parse(struct span raw, struct http_target *ret, struct err *e)
         return err_nomem(e);
     if (target_fill(raw, &t, e) < 0) {
         http_target_done(&t);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = t;
     return 0;

@@ -213,7 +213,7 @@ tls_ssl_new(const struct tls_conf *c, const char *verify_name, SSL **ret, struct
     X509_VERIFY_PARAM_set_time(SSL_get0_param(ssl), (time_t)unix_s());
     if (c->rule == TLS_PEER_NAME && set_name(ssl, verify_name, e) < 0) {
         SSL_free(ssl);
-        return -(int)e->code;
+        return err_result(e);
     }
     if (c->is_server)
         SSL_set_accept_state(ssl);

@@ -196,7 +196,7 @@ stream_new(struct loop *l, const struct stream_conf *conf, struct stream **ret, 
         s->conf.tls = tls_conf_ref(conf->tls);
     if (stream_start(l, s, conf, e) < 0) {
         stream_free(s);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = s;
     return 0;

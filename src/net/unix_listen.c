@@ -51,7 +51,7 @@ unix_listen(const char *path, unsigned mode, int *ret_fd, struct err *e)
         return err_sys(e, errno, "socket");
     if (bind_listen(fd, &sa, mode, e) < 0) {
         (void)close(fd);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret_fd = fd;
     return 0;

@@ -48,7 +48,7 @@ err_openssl_reason(struct err *e)
         size_t n = strlen(e->msg);
         (void)snprintf(e->msg + n, sizeof(e->msg) - n, ": %s", why);
     }
-    return -(int)e->code;
+    return err_result(e);
 }
 
 const char *

@@ -37,7 +37,7 @@ seal_new(struct span master_key, struct seal **ret, struct err *e)
         return err_nomem(e);
     if (secret_new(master_key, &s->key, e) < 0) {
         free(s);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = s;
     return 0;
@@ -132,7 +132,7 @@ seal_close(const struct seal *s, const char *name, struct span value, struct buf
     TRY(secret_random(SEAL_KEY_BYTES, &data_key, e));
     if (close_with(s, secret_span(data_key), name, value, out, e) < 0) {
         out->n = before;
-        return -(int)e->code;
+        return err_result(e);
     }
     return 0;
 }

@@ -318,7 +318,7 @@ db_apply(struct db *d, const struct store_op *ops, size_t n, uint64_t revision, 
         struct err second;
         if (stmt_run(d, BACK, "undo", &second) < 0 || stmt_run(d, RELEASE, "undo", &second) < 0)
             return err_wrap(e, "%s", ops[i].key);
-        return -(int)e->code;
+        return err_result(e);
     }
     return stmt_run(d, RELEASE, "write", e);
 }

@@ -435,7 +435,7 @@ store_commit_wait(struct store *s, const struct store_op *ops, size_t n, uint64_
         return r;
     if (w.err.code != E_NONE) {
         *e = w.err;
-        return -(int)e->code;
+        return err_result(e);
     }
     if (ret_revision != NULL)
         *ret_revision = w.revision;

@@ -407,7 +407,7 @@ sync_new(struct loop *l, const struct sync_conf *conf, struct sync **ret, struct
     if (texts_copy(s, conf, e) < 0 || timer_new(l, on_timer, s, &s->timer, e) < 0 ||
         timer_new(l, on_fetch_timer, s, &s->fetch_timer, e) < 0) {
         sync_free(s);
-        return -(int)e->code;
+        return err_result(e);
     }
     timer_set(s->timer, 0);
     *ret = s;

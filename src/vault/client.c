@@ -109,7 +109,7 @@ answer_error(const struct http_answer *a, struct err *e)
                       text);
     }
     e->retry_after_s = (unsigned)a->retry_after_s;
-    return -(int)e->code;
+    return err_result(e);
 }
 
 /* -- answers ------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ call_start(struct vault_call *take_q, struct err *e)
     c->calls_n++;
     if (call_request(take_q, e) < 0) {
         call_free(take_q);
-        return -(int)e->code;
+        return err_result(e);
     }
     return 0;
 }
@@ -469,7 +469,7 @@ change(struct vault_client *c, const char *method, const char *name, const char 
     q->arg = arg;
     if (change_json(ch, version == NULL, &q->body, e) < 0) {
         call_free(q);
-        return -(int)e->code;
+        return err_result(e);
     }
     return call_start(q, e);
 }
@@ -567,7 +567,7 @@ vault_client_new(struct loop *l, const struct vault_client_conf *conf, struct va
     c->loop = l;
     if (client_fill(c, conf, e) < 0) {
         vault_client_free(c);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = c;
     return 0;

@@ -213,7 +213,7 @@ secret_change_parse(struct span body, bool is_set, struct secret_change *ret, st
         return 0;
     }
     secret_change_done(&c);
-    return -(int)e->code;
+    return err_result(e);
 }
 
 void

@@ -199,7 +199,7 @@ vault_new(const struct vault_conf *conf, struct vault **ret, struct err *e)
         v->conf.reads_per_10s = VAULT_READS_PER_10S;
     if (vault_fill(v, e) < 0) {
         vault_free(v);
-        return -(int)e->code;
+        return err_result(e);
     }
     *ret = v;
     return 0;
@@ -361,7 +361,8 @@ request_fail_err(struct vault_request *q, const struct err *e)
     if (is_overload[e->code])
         request_fail(q, 503, "ServiceUnavailable", NULL, "%s; try again later.", e->msg);
     else
-        request_fail(q, 500, "InternalServerError", NULL, "%s", e->msg);
+        request_fail(q, 500, "InternalServerError", NULL,
+                     "The vault could not complete the request; its log says why.");
 }
 
 void

@@ -16,7 +16,7 @@ static int
 fail_caller(struct vault_request *q, const struct err *e)
 {
     if (e->code == E_NOMEM)
-        return -(int)e->code;
+        return err_result(e);
     request_fail(q, 400, "BadParameter", NULL, "%s", e->msg);
     return 0;
 }

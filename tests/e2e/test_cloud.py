@@ -121,6 +121,8 @@ def test_guesses_are_limited_per_application(cloud):
     assert statuses[:20] == [401] * 20 and statuses[20:] == [429] * 5
     status, answer, headers = cloud.token(client_secret="guess")
     assert status == 429 and int(headers["Retry-After"]) > 0
+    # the owner is not locked out by somebody else's guesses
+    assert cloud.token()[0] == 200
     # another application is not concerned
     assert cloud.token(client_id=OTHER)[0] == 400
 
