@@ -66,7 +66,9 @@ void err_wrap_at(struct err *e, const char *fmt, ...) PRINTF(2, 3);
 static inline int
 err_result(const struct err *e)
 {
-    return e->code > E_NONE ? -(int)e->code : -(int)E_SYS;
+    int code = (int)e->code;
+
+    return code > 0 ? -code : -(int)E_SYS;
 }
 
 /* What a code means to each kind of caller. Source: specs/istio-ca.md 1.5, gRPC status codes. */
