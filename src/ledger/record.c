@@ -151,7 +151,10 @@ get_bytes(struct cursor *c, void *ret, size_t max)
 static void
 get_text(struct cursor *c, char *ret, size_t cap)
 {
-    ret[get_bytes(c, ret, cap - 1)] = '\0';
+    size_t n = get_bytes(c, ret, cap - 1);
+
+    ret[n] = '\0';
+    c->bad = c->bad || memchr(ret, '\0', n) != NULL; /* it would be read back as a shorter one */
 }
 
 static void
