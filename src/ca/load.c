@@ -190,6 +190,8 @@ load(struct ca *c, const struct ca_loaded *next, struct err *e)
         ca_server_cert_done(&server);
         return err_result(e);
     }
+    if (ledger_note_issuers(c->conf.ledger, next->bundle, e) < 0)
+        log_warn("", "the ledger will not know these issuers by name: %s", e->msg);
     bundle_unref(c->loaded.bundle);
     c->loaded = *next;
     (void)bundle_ref(c->loaded.bundle);

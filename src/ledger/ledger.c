@@ -31,7 +31,6 @@ enum {
     BATCH_ROWS = STORE_TXN_OPS - 2, /* and the head, twice */
     PRUNE_EVERY_S = 60,
     ANSWER_RETRY_US = 10000,
-    HORIZON_SLACK_S = 86400, /* clocks that went backwards by less do not hide a live row */
 };
 
 static const struct metric_desc rows_total = { "meshroot_ledger_rows_total",
@@ -563,6 +562,12 @@ ledger_acknowledge(struct ledger *l, const struct ledger_ack *a, struct loop *lo
     return r > 0 ? LEDGER_STALE : r;
 }
 
+int
+ledger_note_issuers(struct ledger *l, const struct bundle *b, struct err *e)
+{
+    return issuers_put(l->store, b, e);
+}
+
 /* -- questions ----------------------------------------------------------------------------------
  */
 
@@ -608,7 +613,11 @@ ledger_rows(struct ledger *l, uint64_t before, size_t limit, ledger_row_fn *fn, 
 int
 ledger_verify(struct ledger *l, uint64_t *ret_rows, struct err *e)
 {
-    return rows_verify(l->store, ret_rows, e);
+    struct head h = { .seq = 0 };
+
+    TRY(rows_verify(l->store, NULL, &h, e));
+    *ret_rows = h.rows;
+    return 0;
 }
 
 uint64_t

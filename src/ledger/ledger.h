@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "net/loop.h"
 #include "obs/metrics.h"
+#include "pki/bundle.h"
 #include "pki/pki.h"
 #include "store/store.h"
 
@@ -57,6 +58,11 @@ void ledger_close(struct ledger *l);
 typedef void ledger_done_fn(const struct err *e, void *arg);
 MUST_USE int ledger_append(struct ledger *l, const struct ledger_row *row, struct loop *loop,
                            ledger_done_fn *done, void *arg, struct err *e);
+
+/* Keeps the certificates of the bundle's signer and roots, which rows name by id, so that they can
+ * be asked for by subject; on disk before any row that is appended afterwards. Errors: LIMIT,
+ * NOMEM. */
+MUST_USE int ledger_note_issuers(struct ledger *l, const struct bundle *b, struct err *e);
 
 /* A workload's word: it holds this trust set, of this generation, and uses this leaf (serial_n 0:
  * none yet). */

@@ -2,6 +2,7 @@
  *
  *   ledger/row/<16 hex digits of seq>   1, seq, hash of the row before, fields, own hash
  *   ledger/head                         1, seq, rows, longest lifetime, hash of the newest row
+ *   ledger/issuer/<hex id>              DER of a signer or root that rows may name
  *   fleet/<identity>/<instance>         1, the workload's last word
  *
  * Numbers are big endian, texts have their length in front. A row's own hash is the SHA-256 of all
@@ -13,10 +14,13 @@
 
 #include "ledger/ledger.h"
 
-#define ROW_PREFIX   "ledger/row/"
-#define HEAD_KEY     "ledger/head"
-#define FLEET_PREFIX "fleet/"
+#define ROW_PREFIX    "ledger/row/"
+#define HEAD_KEY      "ledger/head"
+#define ISSUER_PREFIX "ledger/issuer/"
+#define FLEET_PREFIX  "fleet/"
 
+enum { ISSUER_KEY_BYTES = sizeof(ISSUER_PREFIX) + DIGEST_TEXT_BYTES };
+enum { HORIZON_SLACK_S = 86400 }; /* clocks that went backwards by less do not hide a row */
 enum { ROW_BYTES = 1536, HEAD_BYTES = 64, WORD_BYTES = 2048, ROW_KEY_BYTES = 32 };
 
 struct head {

@@ -10,6 +10,7 @@ struct page {
     struct record rows[PAGE_ROWS];
     uint64_t key_seq[PAGE_ROWS];
     size_t n;
+    bool is_named; /* the error names its row */
 };
 
 static int
@@ -24,8 +25,10 @@ page_row(const char *key, struct span value, uint64_t revision, void *arg, struc
     if (r == 0 && p->rows[p->n].row.seq != seq)
         r = err_set(e, E_DENIED, "it is the record of row %" PRIu64 ": it was moved",
                     p->rows[p->n].row.seq);
-    if (r < 0)
+    if (r < 0) {
+        p->is_named = true;
         return err_wrap(e, "ledger row %" PRIu64, seq);
+    }
     p->n++;
     return 0;
 }
@@ -43,17 +46,18 @@ rows_walk(struct store *s, uint64_t seq, bool reverse, record_fn *fn, void *arg,
         struct err bad;
 
         p->n = 0;
+        p->is_named = false;
         row_key(seq, key);
         int page_r =
             store_list(s, ROW_PREFIX, seq == 0 ? NULL : key, PAGE_ROWS, reverse, page_row, p, &bad);
         for (size_t i = 0; r == 0 && i < p->n; i++)
             r = fn(&p->rows[i], arg, e); /* those before the bad one first */
-        if (r == 0 && page_r < 0) {
-            *e = bad;
-            r = page_r;
-        }
         if (p->n > 0)
             seq = p->key_seq[p->n - 1];
+        if (r == 0 && page_r < 0) {
+            *e = bad;
+            r = p->is_named ? page_r : err_wrap(e, "ledger, next to row %" PRIu64, seq);
+        }
     } while (r == 0 && p->n == PAGE_ROWS);
     free(p);
     return r < 0 ? r : 0;
@@ -77,6 +81,8 @@ head_read(struct store *s, struct head *ret, struct err *e)
 
 struct verifying {
     struct head head; /* when it began */
+    const struct ledger_mark *mark;
+    bool is_marked; /* the mark's row was there */
     uint8_t last[DIGEST_BYTES];
     uint64_t last_seq, rows;
     int64_t max_ttl_s;
@@ -94,6 +100,15 @@ row_verify(const struct record *rec, void *arg, struct err *e)
                        "ledger row %" PRIu64 ": it does not follow row %" PRIu64
                        ": a row before it was removed or changed",
                        rec->row.seq, v->last_seq);
+    if (v->mark != NULL && v->mark->seq == rec->row.seq) {
+        v->is_marked = memcmp(v->mark->hash, rec->hash, DIGEST_BYTES) == 0;
+        if (!v->is_marked)
+            return err_set(e, E_DENIED,
+                           "ledger row %" PRIu64
+                           ": its hash is not the one that was kept: it, or one before it, was "
+                           "written anew",
+                           rec->row.seq);
+    }
     memcpy(v->last, rec->hash, DIGEST_BYTES);
     v->last_seq = rec->row.seq;
     v->rows++;
@@ -121,9 +136,9 @@ rows_exist(struct store *s, bool *ret, struct err *e)
 }
 
 int
-rows_verify(struct store *s, uint64_t *ret_rows, struct err *e)
+rows_verify(struct store *s, const struct ledger_mark *mark, struct head *ret, struct err *e)
 {
-    struct verifying v = { .rows = 0 };
+    struct verifying v = { .mark = mark };
     bool some = false;
 
     TRY(rows_exist(s, &some, e)); /* before the head: both may be about to appear */
@@ -146,6 +161,9 @@ rows_verify(struct store *s, uint64_t *ret_rows, struct err *e)
                        "ledger: %" PRIu64 " rows of at most %" PRId64 " s, the head says %" PRIu64
                        " and %" PRId64 ": it was changed",
                        v.rows, v.max_ttl_s, v.head.rows, v.head.max_ttl_s);
-    *ret_rows = v.rows;
+    if (mark != NULL && !v.is_marked)
+        return err_set(e, E_DENIED,
+                       "ledger row %" PRIu64 ": it was there once, and is not any more", mark->seq);
+    *ret = v.head;
     return 0;
 }

@@ -3,6 +3,7 @@
 #ifndef LEDGER_WALK_H
 #define LEDGER_WALK_H
 
+#include "ledger/reader.h"
 #include "ledger/record.h"
 
 /* r: 0 go on; WALK_ENOUGH. */
@@ -16,7 +17,20 @@ MUST_USE int rows_walk(struct store *s, uint64_t seq, bool reverse, record_fn *f
 /* All zero when there is none. */
 MUST_USE int head_read(struct store *s, struct head *ret, struct err *e);
 MUST_USE int rows_exist(struct store *s, bool *ret, struct err *e);
-/* As ledger_verify. */
-MUST_USE int rows_verify(struct store *s, uint64_t *ret_rows, struct err *e);
+/* As ledger_check; *ret is the head. */
+MUST_USE int rows_verify(struct store *s, const struct ledger_mark *mark, struct head *ret,
+                         struct err *e);
+
+/* The issuers that a filter names. */
+struct issuer_ids {
+    size_t n;
+    uint8_t v[LEDGER_ISSUER_MATCHES_MAX][DIGEST_BYTES];
+    char prefix[DIGEST_TEXT_BYTES]; /* hex; "": none */
+};
+MUST_USE int issuers_put(struct store *s, const struct bundle *b, struct err *e);
+/* Errors: NOTFOUND, LIMIT, DENIED, PARSE, SYS. */
+MUST_USE int issuers_match(struct store *s, const char *text, struct issuer_ids *ret,
+                           struct err *e);
+bool issuer_is_in(const struct issuer_ids *ids, const uint8_t id[DIGEST_BYTES]);
 
 #endif

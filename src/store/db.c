@@ -18,7 +18,8 @@ enum {
 };
 
 /* The statements that are kept prepared; the same order in sql[]. */
-enum stmt { GET, PUT, DELETE, META_GET, META_PUT, SAVE, RELEASE, BACK, STMT__N };
+enum stmt { GET, META_GET, PUT, DELETE, META_PUT, SAVE, RELEASE, BACK, STMT__N };
+enum { READING_STMT_N = PUT }; /* those before only read */
 
 static const char *const sql[STMT__N] = {
     [GET] = "SELECT value, revision FROM kv WHERE key = ?1",
@@ -168,6 +169,18 @@ file_prepare(const char *path, struct err *e)
 }
 
 static int
+statements_prepare(struct db *d, size_t n, struct err *e)
+{
+    for (size_t i = 0; i < n; i++) {
+        int rc = sqlite3_prepare_v3(d->h, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &d->stmt[i], NULL);
+
+        if (rc != SQLITE_OK)
+            return db_fail(d, rc, "open", e);
+    }
+    return 0;
+}
+
+static int
 db_start(struct db *d, bool check, struct err *e)
 {
     int rc = sqlite3_open_v2(d->path, &d->h, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
@@ -183,12 +196,7 @@ db_start(struct db *d, bool check, struct err *e)
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
                 "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF;",
                 "open", e));
-    for (size_t i = 0; i < STMT__N; i++) {
-        rc = sqlite3_prepare_v3(d->h, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &d->stmt[i], NULL);
-        if (rc != SQLITE_OK)
-            return db_fail(d, rc, "open", e);
-    }
-    return 0;
+    return statements_prepare(d, STMT__N, e);
 }
 
 int
@@ -203,6 +211,49 @@ db_open(const char *path, bool check, struct db **ret, struct err *e)
     TRY(db_start(d, check, e));
     *ret = STEAL(d);
     return 0;
+}
+
+/* An empty file is one whose owner is about to make it, or nobody's: neither is ours to change. */
+static int
+db_start_readonly(struct db *d, struct err *e)
+{
+    int64_t app = 0;
+    int rc = sqlite3_open_v2(d->path, &d->h, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+
+    if (rc != SQLITE_OK)
+        return db_fail(d, rc, "open", e);
+    (void)sqlite3_extended_result_codes(d->h, 1);
+    (void)sqlite3_busy_timeout(d->h, BUSY_MS);
+    TRY(number_get(d, "PRAGMA application_id", &app, e));
+    if (app == 0)
+        return err_set(e, E_PARSE, "%s: not a meshroot database (application id 0)", d->path);
+    TRY(schema_check(d, e));
+    TRY(db_exec(d, "PRAGMA trusted_schema = OFF; PRAGMA query_only = ON;", "open", e));
+    return statements_prepare(d, READING_STMT_N, e);
+}
+
+int
+db_open_readonly(const char *path, struct db **ret, struct err *e)
+{
+    CLEANUP(db_closep) struct db *d = calloc(1, sizeof(*d));
+
+    if (d == NULL)
+        return err_nomem(e);
+    TRY(str_dup(span_str(path), &d->path, e));
+    if (access(path, F_OK) < 0 && errno == ENOENT)
+        return err_set(e, E_NOTFOUND, "%s: no such file", path);
+    TRY(db_start_readonly(d, e));
+    *ret = STEAL(d);
+    return 0;
+}
+
+int
+db_snapshot(struct db *d, struct err *e)
+{
+    uint64_t revision;
+
+    TRY(db_exec(d, "BEGIN", "read", e));
+    return db_revision(d, &revision, e); /* the first read is what takes it */
 }
 
 void

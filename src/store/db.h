@@ -10,6 +10,10 @@ struct db;
 /* Opens PATH, creates and marks it as ours when it is new; `check`: looks for damage. Errors: SYS,
  * PARSE. */
 MUST_USE int db_open(const char *path, bool check, struct db **ret, struct err *e);
+/* Opens PATH for reading only, beside whoever writes it. Errors: NOTFOUND, SYS, PARSE. */
+MUST_USE int db_open_readonly(const char *path, struct db **ret, struct err *e);
+/* From here on every read sees what is committed now. */
+MUST_USE int db_snapshot(struct db *d, struct err *e);
 void db_close(struct db *d); /* NULL is fine */
 DEFINE_CLEANUP(struct db, db_close)
 

@@ -123,6 +123,8 @@ store_watch_new(struct store *s, const char *prefix, struct loop *l, store_watch
     if (strlen(prefix) > STORE_KEY_BYTES)
         return err_set(e, E_INVAL, "a prefix of %zu bytes, want at most %d", strlen(prefix),
                        (int)STORE_KEY_BYTES);
+    if (s->writer == NULL)
+        return err_set(e, E_STATE, "the store was opened for reading only");
     struct store_watch *w = calloc(1, sizeof(*w));
     if (w == NULL)
         return err_nomem(e);
@@ -261,14 +263,13 @@ writer_main(void *arg)
 /* -- callers ------------------------------------------------------------------------------------
  */
 
-int
-store_open_sqlite(const char *dir, struct store **ret, struct err *e)
+static struct store *
+store_alloc(void)
 {
-    CLEANUP(str_freep) char *path = NULL;
     struct store *s = calloc(1, sizeof(*s));
 
     if (s == NULL)
-        return err_nomem(e);
+        return NULL;
     s->tail = &s->head;
     pthread_mutexattr_t attr;
     (void)pthread_mutexattr_init(&attr);
@@ -277,6 +278,17 @@ store_open_sqlite(const char *dir, struct store **ret, struct err *e)
     (void)pthread_mutexattr_destroy(&attr);
     (void)pthread_mutex_init(&s->lock, NULL);
     (void)pthread_cond_init(&s->more, NULL);
+    return s;
+}
+
+int
+store_open_sqlite(const char *dir, struct store **ret, struct err *e)
+{
+    CLEANUP(str_freep) char *path = NULL;
+    struct store *s = store_alloc();
+
+    if (s == NULL)
+        return err_nomem(e);
     int r = str_format(&path, e, "%s/meshroot.db", dir);
     if (r == 0)
         r = db_open(path, true, &s->writer, e);
@@ -296,6 +308,36 @@ store_open_sqlite(const char *dir, struct store **ret, struct err *e)
     }
     *ret = s;
     return 0;
+}
+
+int
+store_open_sqlite_readonly(const char *dir, struct store **ret, struct err *e)
+{
+    CLEANUP(str_freep) char *path = NULL;
+    struct store *s = store_alloc();
+
+    if (s == NULL)
+        return err_nomem(e);
+    int r = str_format(&path, e, "%s/meshroot.db", dir);
+    if (r == 0)
+        r = db_open_readonly(path, &s->reader, e);
+    if (r < 0) {
+        store_close(s);
+        return err_wrap(e, "store");
+    }
+    *ret = s;
+    return 0;
+}
+
+int
+store_hold_snapshot(struct store *s, struct err *e)
+{
+    if (s->writer != NULL)
+        return err_set(e, E_STATE, "only a store opened for reading holds a snapshot");
+    (void)pthread_mutex_lock(&s->read_lock);
+    int r = db_snapshot(s->reader, e);
+    (void)pthread_mutex_unlock(&s->read_lock);
+    return r;
 }
 
 void
@@ -374,6 +416,8 @@ store_commit(struct store *s, const struct store_op *ops, size_t n, struct loop 
 {
     struct txn *t = NULL;
 
+    if (s->writer == NULL)
+        return err_set(e, E_STATE, "the store was opened for reading only");
     TRY(txn_new(ops, n, &t, e));
     t->loop = l;
     t->done = done;

@@ -31,6 +31,12 @@ enum {
  * thread. The caller holds dir_lock. Owner: caller. Errors: SYS (read-only, full: says which),
  * PARSE (not ours, damaged). */
 MUST_USE int store_open_sqlite(const char *dir, struct store **ret, struct err *e);
+/* Opens DIR/meshroot.db for reading only, whoever holds dir_lock, running or not: for commands.
+ * Writes and watches fail with STATE. Errors: NOTFOUND (there is none), SYS, PARSE. */
+MUST_USE int store_open_sqlite_readonly(const char *dir, struct store **ret, struct err *e);
+/* Of a store opened for reading only: from here on all reads see what is committed now. The
+ * writer's log grows until this store is closed. Errors: SYS, STATE (not read-only). */
+MUST_USE int store_hold_snapshot(struct store *s, struct err *e);
 /* Commits what waits, then closes. NULL is fine. */
 void store_close(struct store *s);
 
@@ -53,7 +59,7 @@ struct store_op {
  * come in the order of the commits, which is the order of the calls. Every key that was put has
  * *revision afterwards; revisions only grow. done's errors: CONFLICT (an expectation did not hold),
  * SYS (disk full, read-only: the store stays usable). Errors: INVAL, LIMIT (the queue is full),
- * NOMEM. Thread: any. */
+ * NOMEM, STATE (opened for reading only). Thread: any. */
 typedef void store_done_fn(const struct err *e, uint64_t revision, void *arg);
 MUST_USE int store_commit(struct store *s, const struct store_op *ops, size_t n, struct loop *l,
                           store_done_fn *done, void *arg, struct err *e);

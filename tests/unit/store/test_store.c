@@ -618,6 +618,64 @@ any_thread_may_call(void **state)
     }
 }
 
+/* -- reading only */
+
+static int
+count_one(const char *key, struct span value, uint64_t revision, void *arg, struct err *e)
+{
+    (void)key;
+    (void)value;
+    (void)revision;
+    (void)e;
+    ++*(size_t *)arg;
+    return 0;
+}
+
+static size_t
+count_of(struct store *s, const char *prefix)
+{
+    struct err e = { 0 };
+    size_t n = 0;
+
+    assert_ok(store_list(s, prefix, NULL, SIZE_MAX, false, count_one, &n, &e));
+    return n;
+}
+
+static void
+readers_beside_the_writer_and_without_it(void **state)
+{
+    struct fix *f = *state;
+    struct store *r = NULL;
+    struct err e = { 0 };
+    struct store_op one = put("ro/1", "v"), two = put("ro/2", "v");
+    char none[80];
+
+    assert_ok(store_commit_wait(f->s, &one, 1, NULL, &e));
+    assert_ok(store_open_sqlite_readonly(f->dir, &r, &e));
+    assert_int_equal(count_of(r, "ro/"), 1);
+    assert_ok(store_commit_wait(f->s, &two, 1, NULL, &e));
+    assert_int_equal(count_of(r, "ro/"), 2); /* what is committed meanwhile is seen */
+    assert_ok(store_hold_snapshot(r, &e));
+    two.key = "ro/3";
+    assert_ok(store_commit_wait(f->s, &two, 1, NULL, &e));
+    assert_int_equal(count_of(r, "ro/"), 2); /* until one snapshot is held */
+    assert_err(store_commit(r, &one, 1, NULL, NULL, NULL, &e), E_STATE, "reading only");
+    assert_err(store_hold_snapshot(f->s, &e), E_STATE, "opened for reading");
+    struct store_watch *w = NULL;
+    assert_err(store_watch_new(r, "ro/", f->l, NULL, NULL, &w, &e), E_STATE, "reading only");
+    store_close(f->s); /* the reader is still there: nothing waits for it */
+    f->s = NULL;
+    assert_int_equal(count_of(r, "ro/"), 2);
+    store_close(r);
+    assert_ok(store_open_sqlite_readonly(f->dir, &r, &e));
+    assert_int_equal(count_of(r, "ro/"), 3);
+    store_close(r);
+    assert_ok(store_open_sqlite(f->dir, &f->s, &e)); /* and a start after readers is as always */
+    assert_int_equal(count_of(f->s, "ro/"), 3);
+    (void)snprintf(none, sizeof(none), "%s/none", f->dir);
+    assert_err(store_open_sqlite_readonly(none, &r, &e), E_NOTFOUND, "no such file");
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int
@@ -638,6 +696,7 @@ main(void)
         T(a_read_only_or_missing_folder_is_named),
         T(what_is_not_ours_or_damaged_is_refused),
         T(files_are_private),
+        T(readers_beside_the_writer_and_without_it),
         T(any_thread_may_call),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
