@@ -220,6 +220,12 @@ ca_trust_acknowledge(struct grpc_call *c, struct span msg, void *self)
         word_end(q, GRPC_INVALID_ARGUMENT, e.msg);
         return;
     }
+    /* Gates believe a word of its generation, so nobody speaks of one to come. A replica that is
+     * behind another says the same; the agent tries again. */
+    if (a.generation > w->view->generation) {
+        word_end(q, GRPC_UNAVAILABLE, "that generation is newer than what this CA hands out");
+        return;
+    }
     grpc_on_gone(c, on_word_gone, q);
     w->pending++;
     int r = ledger_acknowledge(w->ca->conf.ledger, &a, w->loop, on_word, q, &e);

@@ -439,6 +439,31 @@ words_are_recorded_as_said(void **state)
     assert_int_equal(s->code, GRPC_INVALID_ARGUMENT);
 }
 
+/* A gate believes what a workload says of a generation; so nobody may speak of one to come, which
+ * would open gates that do not exist yet, and make the numbers of plans run out. */
+static void
+words_about_the_future_are_not_recorded(void **state)
+{
+    static const uint64_t generations[] = { 42, INT64_MAX, UINT64_MAX - 1, UINT64_MAX };
+    struct scene *s = *state;
+    char text[] = "0123456789abcdef0123456789abcdef";
+    uint8_t msg[256];
+    Meshroot__V1__Word w = MESHROOT__V1__WORD__INIT;
+
+    w.instance = text;
+    for (size_t i = 0; i < ARRAY_LEN(generations); i++) {
+        w.generation = generations[i];
+        fake.ack.generation = 0;
+        call(s, acknowledge, span_of(msg, meshroot__v1__word__pack(&w, msg)));
+        assert_int_equal(s->code, GRPC_UNAVAILABLE);
+        assert_int_equal(fake.ack.generation, 0);
+    }
+    w.generation = 41;
+    call(s, acknowledge, span_of(msg, meshroot__v1__word__pack(&w, msg)));
+    assert_int_equal(s->code, GRPC_OK);
+    assert_int_equal(fake.ack.generation, 41);
+}
+
 static void
 a_stop_ends_streams_and_waits_for_rows(void **state)
 {
@@ -532,6 +557,7 @@ main(void)
         SCENE(invariant_3_no_leaf_without_a_row),
         SCENE(a_client_that_leaves_early),
         SCENE(words_are_recorded_as_said),
+        SCENE(words_about_the_future_are_not_recorded),
         SCENE(a_stop_ends_streams_and_waits_for_rows),
         SCENE(self_signed_is_left_by_disabling_only),
     };
