@@ -19,6 +19,8 @@ enum {
     POKE_SHARE = 10, /* ... and looking takes a tenth of the time at most, however big the fleet */
 };
 
+#define GENERATION_MAX (UINT64_C(1) << 62) /* no number that was handed out comes near it */
+
 /* What keeps the driver, not a gate, from going on. */
 enum trouble {
     TROUBLE_NONE,

@@ -292,6 +292,18 @@ the_first_generation_is_above_what_workloads_hold(void **state)
     assert_folder(s, 8, "A", &pki.a1, "a1");
 }
 
+/* A number that leaves no room above it is no number that was ever handed out. */
+static void
+a_generation_beyond_all_is_nobody_s(void **state)
+{
+    struct scene *s = *state;
+
+    s->loads[0] = (struct load){ "A", "A", UINT64_MAX };
+    s->loads[1] = (struct load){ "A", "A", INT64_MAX };
+    settle(s, pki.a_a1, "a1");
+    assert_folder(s, 1, "A", &pki.a1, "a1");
+}
+
 static void
 a_reset_undoes_a_step_under_way(void **state)
 {
@@ -397,6 +409,7 @@ main(void)
         scene_test(a_store_put_back_to_an_older_state_goes_on_above),
         scene_test(generations_grow_across_a_reset),
         scene_test(the_first_generation_is_above_what_workloads_hold),
+        scene_test(a_generation_beyond_all_is_nobody_s),
         scene_test(a_reset_undoes_a_step_under_way),
         scene_test(a_wanted_signer_that_expires_while_it_waits_never_signs),
         scene_test(a_signer_that_the_ca_would_refuse_is_not_moved_to),
