@@ -292,7 +292,7 @@ the_first_generation_is_above_what_workloads_hold(void **state)
     assert_folder(s, 8, "A", &pki.a1, "a1");
 }
 
-/* A number that leaves no room above it is no number that was ever handed out. */
+/* A number that leaves no room above it was never handed out; their leaves are of generation 1. */
 static void
 a_generation_beyond_all_is_nobody_s(void **state)
 {
@@ -301,7 +301,7 @@ a_generation_beyond_all_is_nobody_s(void **state)
     s->loads[0] = (struct load){ "A", "A", UINT64_MAX };
     s->loads[1] = (struct load){ "A", "A", INT64_MAX };
     settle(s, pki.a_a1, "a1");
-    assert_folder(s, 1, "A", &pki.a1, "a1");
+    assert_folder(s, 2, "A", &pki.a1, "a1");
 }
 
 static void
