@@ -21,6 +21,7 @@ extern const struct command cmd_pki_intermediate;
 extern const struct command cmd_pki_root;
 extern const struct command cmd_pki_verify;
 extern const struct command cmd_rotate_force;
+extern const struct command cmd_sync_run;
 extern const struct command cmd_up;
 extern const struct command cmd_vault_secret_get;
 extern const struct command cmd_vault_secret_list;

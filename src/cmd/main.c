@@ -29,6 +29,7 @@ static const struct command *const commands[] = {
     &cmd_vault_secret_list,
     &cmd_vault_secret_list_versions,
     &cmd_vault_secret_update,
+    &cmd_sync_run,
     &cmd_ca_serve,
     &cmd_agent_run,
     &cmd_identity_keygen,

@@ -137,23 +137,36 @@ place_fill(const struct vault_target *t, struct place *p, struct err *e)
 }
 
 int
-vault_session_new(const struct vault_target *t, struct vault_session **ret, struct err *e)
+vault_target_open(const struct vault_target *t, struct loop *l, char ret_url[VAULT_URL_TEXT_BYTES],
+                  struct vault_client **ret, struct err *e)
 {
     CLEANUP(place_done) struct place p = { 0 };
-    CLEANUP(vault_session_freep) struct vault_session *s = calloc(1, sizeof(*s));
 
-    if (s == NULL)
-        return err_nomem(e);
-    s->value = BUF_INIT(VAULT_CLIENT_ANSWER_BYTES);
     TRY(place_fill(t, &p, e));
-    TRY(loop_new(&s->loop, e));
     struct vault_client_conf conf = { .url = p.url,
                                       .ca_file = p.ca_file,
                                       .tenant = p.tenant,
                                       .client_id = p.client_id,
                                       .client_secret = p.client_secret,
                                       .timeout_ms = t->timeout_ms };
-    TRY(vault_client_new(s->loop, &conf, &s->client, e));
+    if (strlen(p.url) >= VAULT_URL_TEXT_BYTES)
+        return err_set(e, E_INVAL, "a vault URL of more than %d bytes", VAULT_URL_TEXT_BYTES - 1);
+    TRY(vault_client_new(l, &conf, ret, e));
+    memcpy(ret_url, p.url, strlen(p.url) + 1);
+    return 0;
+}
+
+int
+vault_session_new(const struct vault_target *t, struct vault_session **ret, struct err *e)
+{
+    CLEANUP(vault_session_freep) struct vault_session *s = calloc(1, sizeof(*s));
+    char url[VAULT_URL_TEXT_BYTES];
+
+    if (s == NULL)
+        return err_nomem(e);
+    s->value = BUF_INIT(VAULT_CLIENT_ANSWER_BYTES);
+    TRY(loop_new(&s->loop, e));
+    TRY(vault_target_open(t, s->loop, url, &s->client, e));
     *ret = STEAL(s);
     return 0;
 }

@@ -30,6 +30,13 @@ struct vault_target {
     "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or, for a local vault, the admin\n" \
     "credentials that it made in its state folder.\n"
 
+/* For daemons: a client on the caller's loop, and the URL that it talks to. Owner: caller,
+ * vault_client_free. Errors: as below. */
+enum { VAULT_URL_TEXT_BYTES = 512 };
+MUST_USE int vault_target_open(const struct vault_target *t, struct loop *l,
+                               char ret_url[VAULT_URL_TEXT_BYTES], struct vault_client **ret,
+                               struct err *e);
+
 struct vault_session;
 /* A client on a loop of its own. Errors: INVAL (what is missing), NOTFOUND, PARSE, SYS. */
 MUST_USE int vault_session_new(const struct vault_target *t, struct vault_session **ret,

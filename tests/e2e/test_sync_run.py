@@ -1,0 +1,70 @@
+"""meshroot sync run: a vault's four secrets to a folder, for a CA in another process."""
+import json
+
+import pytest
+
+from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
+
+
+@pytest.fixture
+def place(tmp_path, daemon):
+    """A vault with A1 in it, sets A2 and B1 to change to, and the flags that lead there."""
+    ra, rb = openssl_root(tmp_path / "ra", "Root A", "p256"), openssl_root(tmp_path / "rb", "Root B", "p256")
+    sets = {n: openssl_intermediate(tmp_path / n, r, f"Intermediate {n}", "p256") for n, r in (("A1", ra), ("A2", ra), ("B1", rb))}
+    mesh = Mesh(tmp_path, daemon)
+    mesh.set_all(sets["A1"])
+    flags = ["--state-dir", mesh.state, "--vault-name", "meshroot", "--credential-file", mesh.state / "credentials/sync.json",
+             "--target-dir", tmp_path / "cacerts"]
+    return mesh, sets, flags, tmp_path / "cacerts"
+
+
+def verdict(folder):
+    return meshroot("pki", "verify", folder, check=False)
+
+
+def test_once_writes_the_set_and_again_changes_nothing(place):
+    _, sets, flags, folder = place
+    meshroot("sync", "run", "--once", *flags)
+    assert verdict(folder).returncode == 0
+    assert (folder / "ca-cert.pem").read_text().strip() in (sets["A1"] / "ca-cert.pem").read_text()
+    assert (folder / "ca-key.pem").stat().st_mode & 0o777 == 0o600
+    assert json.loads((folder / "manifest.json").read_text())["generation"] == 1
+    before = (folder / "..data").readlink()
+    meshroot("sync", "run", "--once", *flags)
+    assert (folder / "..data").readlink() == before
+
+
+def test_follows_the_vault_and_keeps_the_last_good_set(place, daemon):
+    mesh, sets, flags, folder = place
+    d = daemon("sync", "run", "--rotation-poll-interval", "1s", *flags)
+    wait_for("the first set", lambda: folder.exists() and verdict(folder).returncode == 0)
+    mesh.set_secret("ca-key", sets["A2"] / "ca-key.pem")
+    wait_for("the half set is refused", lambda: "secret ca-key" in d.text())
+    assert verdict(folder).returncode == 0
+    mesh.set_secret("ca-cert", sets["A2"] / "ca-cert.pem")
+    mesh.set_secret("cert-chain", sets["A2"] / "cert-chain.pem")
+    wait_for("the new set", lambda: json.loads((folder / "manifest.json").read_text())["generation"] == 2)
+    assert verdict(folder).returncode == 0 and "Intermediate A2" in d.text()
+    mesh.up.kill()
+    wait_for("the vault is missed", lambda: "last good bundle stays" in d.text())
+    assert verdict(folder).returncode == 0
+    assert d.stop() == 0
+
+
+def test_a_root_is_not_taken_away_unless_told_to(place):
+    mesh, sets, flags, folder = place
+    meshroot("sync", "run", "--once", *flags)
+    mesh.set_all(sets["B1"])
+    held = meshroot("sync", "run", "--once", *flags, check=False)
+    assert held.returncode == 17 and "--allow-root-removal" in held.stderr
+    assert json.loads((folder / "manifest.json").read_text())["generation"] == 1
+    meshroot("sync", "run", "--once", "--allow-root-removal", *flags)
+    assert json.loads((folder / "manifest.json").read_text())["generation"] == 2
+
+
+def test_what_is_no_bundle_is_named(place):
+    mesh, sets, flags, folder = place
+    mesh.set_secret("cert-chain", sets["B1"] / "cert-chain.pem")
+    refused = meshroot("sync", "run", "--once", *flags, check=False)
+    assert refused.returncode not in (0, 2) and "cert-chain" in refused.stderr
+    assert not folder.exists()
