@@ -82,6 +82,21 @@ dir_make(const char *path, mode_t mode, struct err *e)
     return 0;
 }
 
+int
+dir_make_own(const char *path, struct err *e)
+{
+    struct stat st;
+
+    TRY(dir_make(path, 0700, e));
+    if (stat(path, &st) < 0)
+        return err_sys(e, errno, "%s", path);
+    if (st.st_uid != geteuid() && st.st_uid != 0)
+        return err_set(e, E_DENIED, "%s belongs to another user; use a folder of your own", path);
+    if ((st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+        return err_set(e, E_DENIED, "%s can be written by others; chmod go-w %s", path, path);
+    return 0;
+}
+
 static int
 write_all(int fd, struct span s)
 {

@@ -22,6 +22,9 @@ MUST_USE int file_read(const char *path, struct buf *b, struct err *e);
 
 /* Creates directory `path` and its parents with `mode`; an existing one is fine. Errors: SYS. */
 MUST_USE int dir_make(const char *path, mode_t mode, struct err *e);
+/* The same with mode 0700, for what others must not touch: an existing one must be ours (or root's)
+ * and writable by nobody else, who could swap any file in it. Errors: SYS, DENIED. */
+MUST_USE int dir_make_own(const char *path, struct err *e);
 
 /* Writes `path` as a whole: temporary file, fsync, rename, fsync of the folder. After a crash the
  * old or the new content is there, never a part. Errors: SYS. */

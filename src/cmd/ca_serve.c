@@ -248,7 +248,7 @@ static int
 serve_start(struct serve *s, const struct serve_conf *o, struct err *e)
 {
     TRY(state_dir(o->state_dir, &s->dir, e));
-    TRY(dir_make(s->dir, 0700, e));
+    TRY(dir_make_own(s->dir, e));
     TRY(dir_lock(s->dir, &s->lock_fd, e));
     TRY(str_format(&s->trust_dir, e, "%s/trust", s->dir));
     TRY(str_format(&s->self_signed_dir, e, "%s/self-signed", s->dir));

@@ -89,7 +89,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     (void)args;
     log_setup(1, LOG_INFO, c->log_format[0] == 'j');
     TRY(state_dir(c->state_dir, &dir, e));
-    TRY(dir_make(dir, 0700, e));
+    TRY(dir_make_own(dir, e));
     TRY(dir_lock(dir, &lock, e));
     int r = store_open_sqlite(dir, &store, e);
     if (r == 0)

@@ -411,7 +411,7 @@ floor_load(struct mesh *m, struct err *e)
 static int
 parts_open(struct mesh *m, struct err *e)
 {
-    TRY(dir_make(m->state_dir, 0700, e));
+    TRY(dir_make_own(m->state_dir, e));
     TRY(dir_lock(m->state_dir, &m->lock_fd, e));
     TRY(metrics_new(&m->metrics, e));
     TRY(store_open_sqlite(m->state_dir, &m->store, e));

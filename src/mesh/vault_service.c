@@ -112,7 +112,7 @@ credentials_make(struct vault_service *s, struct err *e)
     char path[SERVICE_PATH_BYTES];
 
     (void)snprintf(path, sizeof(path), "%s/credentials", s->state_dir);
-    TRY(dir_make(path, 0700, e));
+    TRY(dir_make_own(path, e));
     for (size_t i = 0; i < ARRAY_LEN(apps); i++) {
         (void)snprintf(path, sizeof(path), "%s/credentials/%s.json", s->state_dir, apps[i][0]);
         if (access(path, F_OK) < 0)

@@ -313,6 +313,29 @@ readers_never_see_a_mix_whenever_the_writer_is_killed(void **state)
     assert_true(reads > 100);
 }
 
+static void
+a_folder_that_others_can_write_is_not_ours(void **state)
+{
+    static const struct {
+        mode_t mode;
+        bool ok;
+    } rows[] = { { 0700, true },  { 0755, true },  { 0500, true },  { 0770, false },
+                 { 0702, false }, { 0777, false }, { 01777, false } };
+    struct fix *f = *state;
+    struct err e = { 0 };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char path[160];
+        (void)snprintf(path, sizeof(path), "%s/own%zu", f->dir, i);
+        assert_ok(dir_make_own(path, &e));
+        assert_int_equal(chmod(path, rows[i].mode), 0);
+        if (rows[i].ok)
+            assert_ok(dir_make_own(path, &e));
+        else
+            assert_err(dir_make_own(path, &e), E_DENIED, "chmod go-w");
+    }
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int
@@ -328,6 +351,7 @@ main(void)
         T(reading_says_what_is_absent_or_too_large),
         T(a_full_disk_leaves_the_set),
         T(readers_never_see_a_mix_whenever_the_writer_is_killed),
+        T(a_folder_that_others_can_write_is_not_ours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
