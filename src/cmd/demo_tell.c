@@ -133,7 +133,7 @@ tell_table(const struct demo_tell *t, const json_t *report)
 
     if (t->quiet)
         return;
-    printf("\n%s%-44s %8s %10s %8s  %s%s\n", tone(t, "\033[1m"), "STEP", "SECONDS", "HANDSHAKES",
+    printf("\n%s%-54s %8s %10s %8s  %s%s\n", tone(t, "\033[1m"), "STEP", "SECONDS", "HANDSHAKES",
            "FAILED", "LEAVES IN USE BY ISSUER", tone(t, "\033[0m"));
     json_array_foreach(json_object_get(report, "steps"), i, s)
     {
@@ -141,13 +141,13 @@ tell_table(const struct demo_tell *t, const json_t *report)
         char issuers[256];
 
         issuers_text(json_object_get(s, "issuers"), issuers, sizeof(issuers));
-        printf("%-44s %8.1f %10" JSON_INTEGER_FORMAT " %8" JSON_INTEGER_FORMAT "  %s\n",
+        printf("%-54s %8.1f %10" JSON_INTEGER_FORMAT " %8" JSON_INTEGER_FORMAT "  %s\n",
                json_string_value(json_object_get(s, "name")),
                json_real_value(json_object_get(s, "seconds")),
                json_integer_value(json_object_get(h, "tried")),
                json_integer_value(json_object_get(h, "failed")), issuers);
     }
-    printf("%-44s %8.1f %10" JSON_INTEGER_FORMAT " %8" JSON_INTEGER_FORMAT "\n", "all",
+    printf("%-54s %8.1f %10" JSON_INTEGER_FORMAT " %8" JSON_INTEGER_FORMAT "\n", "all",
            json_real_value(json_object_get(report, "seconds")),
            json_integer_value(json_object_get(total, "tried")),
            json_integer_value(json_object_get(total, "failed")));

@@ -38,8 +38,10 @@ number(const json_t *j, const char *member)
 static void
 cert_print(const char *what, const json_t *c)
 {
-    if (json_is_object(c))
-        printf("%-14s %s  until %s  sha256 %.16s\n", what, text(c, "subject"), text(c, "not_after"),
+    const char *subject = text(c, "subject");
+
+    if (json_is_object(c)) /* a serving certificate has no subject */
+        printf("%-14s %s  until %s  sha256 %.16s\n", what, subject[0] != '\0' ? subject : "(DNS names)", text(c, "not_after"),
                text(c, "id"));
 }
 
