@@ -8,15 +8,18 @@
 #include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 #include <event2/http.h>
+#include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "net/addr.h"
+#include "net/http_head.h"
 #include "net/http_target.h"
 #include "net/loop_event.h"
 #include "net/tls_openssl.h"
@@ -290,11 +293,23 @@ error_reply(struct evhttp_request *req, int status, const char *text)
 }
 
 static int
+head_check(struct evhttp_request *req, struct err *e)
+{
+    struct http_head h = { 0 };
+    const struct evkeyval *f = TAILQ_FIRST(evhttp_request_get_input_headers(req));
+
+    for (; f != NULL; f = TAILQ_NEXT(f, next))
+        TRY(http_head_see(&h, f->key, f->value, e));
+    return 0;
+}
+
+static int
 exchange_fill(struct http_exchange *x, struct err *e)
 {
     struct evbuffer *in = evhttp_request_get_input_buffer(x->req);
     const char *uri = evhttp_request_get_uri(x->req);
 
+    TRY(head_check(x->req, e));
     TRY(http_target_parse(span_str(uri == NULL ? "" : uri), &x->target, e));
     x->body.n = evbuffer_get_length(in);
     x->body.p = x->body.n == 0 ? NULL : evbuffer_pullup(in, -1);

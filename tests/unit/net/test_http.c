@@ -572,6 +572,81 @@ raw_requests(void **state)
             fail_msg("%s: %s", rows[i].what, buf_text(&((struct fixture *)*state)->raw));
 }
 
+/* What two readers of one connection could understand differently is understood by nobody, and the
+ * connection ends: no request hides in another one's body. */
+static void
+a_request_does_not_hide_in_another(void **state)
+{
+    static const struct {
+        const char *what, *head;
+    } rows[] = {
+        { "two lengths (RFC 9112 6.3)", "Content-Length: 0\r\nContent-Length: 40\r\n" },
+        { "a length and a coding (6.1)", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n" },
+        { "a coding that is not known (6.1)", "Transfer-Encoding: xchunked\r\n" },
+        { "two codings", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" },
+        { "a coding before chunked", "Transfer-Encoding: gzip, chunked\r\n" },
+        { "a space before the colon (5.1)", "Content-Length : 40\r\n" },
+        { "a length with a sign", "Content-Length: +0\r\n" },
+        { "a length with a comma", "Content-Length: 0, 0\r\n" },
+        { "two hosts (3.2)", "Host: other\r\n" },
+        { "no name", ": x\r\n" },
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char text[512];
+
+        f->requests = 0;
+        (void)snprintf(
+            text, sizeof(text),
+            "PUT /a HTTP/1.1\r\nHost: h\r\n%s\r\nGET /hidden HTTP/1.1\r\nHost: h\r\n\r\n",
+            rows[i].head);
+        const char *said = raw_talk(f, text);
+        if (strncmp(said, "HTTP/1.1 4", 10) != 0 || strstr(said + 10, "HTTP/1.1") != NULL ||
+            f->requests != 0)
+            fail_msg("%s: %zu requests, %s", rows[i].what, (size_t)f->requests, buf_text(&f->raw));
+    }
+}
+
+static void
+a_host_is_a_host(void **state)
+{
+    static const struct {
+        const char *host;
+        bool ok;
+    } rows[] = {
+        { "h", true },
+        { "V-1.vault.azure.net:443", true },
+        { "127.0.0.1:1", true },
+        { "[::1]", true },
+        { "[::1]:8443", true },
+        { "a_b.example", true },
+        { "a@evil", false },
+        { "a/b", false },
+        { "a?b", false },
+        { "a b", false },
+        { "[evil.example", false },
+        { "[evil.example]", false },
+        { "[::1]x", false },
+        { "a:b", false },
+        { "a\"b", false },
+        { "a,b", false },
+        { "a:1:2", false },
+        { "\xc3\xa4", false },
+        { "[]", false },
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char text[256];
+
+        (void)snprintf(text, sizeof(text),
+                       "GET /a HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", rows[i].host);
+        if ((strstr(raw_talk(f, text), " 200 ") != NULL) != rows[i].ok)
+            fail_msg("%s: %s", rows[i].host, buf_text(&f->raw));
+    }
+}
+
 static void
 expect_100_continue_is_answered_before_the_body(void **state)
 {
@@ -698,6 +773,8 @@ main(void)
         T(ends_of_client_and_server_end_what_is_under_way),
         T(https_with_a_body_in_the_first_request),
         T(raw_requests),
+        T(a_request_does_not_hide_in_another),
+        T(a_host_is_a_host),
         T(expect_100_continue_is_answered_before_the_body),
         T(headers_over_the_limit_end_the_connection),
         T(one_connection_serves_many_requests),
