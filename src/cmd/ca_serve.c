@@ -7,14 +7,14 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "ca/ca.h"
+#include "cmd/callers.h"
 #include "cmd/commands.h"
-#include "net/addr.h"
-#include "net/http.h"
+#include "net/monitor.h"
 #include "obs/log.h"
 
 struct serve_conf {
     const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *log_format, *port_file;
-    struct opt_list issuers, audiences, names;
+    struct caller_flags callers;
     uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms;
     bool self_signed;
 };
@@ -27,11 +27,7 @@ static const struct opt opts[] = {
     OPT_STATE_DIR(struct serve_conf, state_dir),
     { "listen", OPT_STRING, AT(listen), "127.0.0.1:15012", NULL, NULL, 0, "ADDR", "where agents call; port 0 picks one" },
     { "trust-domain", OPT_STRING, AT(trust_domain), "cluster.local", NULL, NULL, 0, "NAME", "of every identity" },
-    { "issuer", OPT_LIST, AT(issuers), NULL, NULL, NULL, 0, "ISS=JWKS",
-      "an issuer of tokens and its key set, a file or https URL; up to 4" },
-    { "audience", OPT_LIST, AT(audiences), NULL, NULL, NULL, 0, "NAME", "one that tokens must be for [istio-ca]" },
-    { "dns-name", OPT_LIST, AT(names), NULL, NULL, NULL, 0, "NAME",
-      "names and addresses of the CA's own certificate [istiod.istio-system.svc, localhost, 127.0.0.1]" },
+    OPT_CALLERS(struct serve_conf, callers),
     { "workers", OPT_COUNT, AT(workers), "2", "1", "64", 0, "N", "threads that answer" },
     { "default-workload-ttl", OPT_DURATION, AT(default_ttl_ms), "24h", "1s", "876000h", 0, "DURATION",
       "life of a leaf that does not ask for one" },
@@ -56,16 +52,15 @@ struct serve { /* everything that runs, freed in reverse */
     struct store *store;
     struct ledger *ledger;
     struct ca *ca;
-    struct http_server *http;
+    struct monitor *monitor;
     char *dir, *trust_dir, *self_signed_dir;
     int lock_fd;
-    uint16_t monitoring_port; /* 0: none */
 };
 
 static void
 serve_done(struct serve *s)
 {
-    http_server_free(s->http);
+    monitor_free(s->monitor);
     ca_free(s->ca);
     ledger_close(s->ledger);
     store_close(s->store);
@@ -78,117 +73,35 @@ serve_done(struct serve *s)
     free(s->self_signed_dir);
 }
 
-/* -- monitoring -- */
-
-static void
-reply_metrics(struct serve *s, struct http_exchange *x)
+static bool
+is_ready(void *self)
 {
-    CLEANUP(buf_done) struct buf b = BUF_INIT(4 * 1024 * 1024);
-    struct err e;
+    const struct serve *s = self;
 
-    if (metrics_text(s->metrics, &b, &e) < 0)
-        http_reply(x, 500, "text/plain", span_str(e.msg));
-    else
-        http_reply(x, 200, "text/plain; version=0.0.4", buf_span(&b));
+    return ca_is_ready(s->ca);
 }
 
-static void
-reply_health(struct serve *s, struct http_exchange *x)
+static char *
+status_text(void *self)
 {
-    (void)s;
-    http_reply(x, 200, "text/plain", span_str("ok\n"));
-}
-
-static void
-reply_ready(struct serve *s, struct http_exchange *x)
-{
-    bool ready = ca_is_ready(s->ca);
-
-    http_reply(x, ready ? 200 : 503, "text/plain",
-               span_str(ready ? "ready\n" : "no usable set is loaded\n"));
-}
-
-static void
-reply_status(struct serve *s, struct http_exchange *x)
-{
+    const struct serve *s = self;
     json_t *j = ca_status(s->ca);
-    char *text = json_dumps(j, JSON_INDENT(2));
+    char *text = j == NULL ? NULL : json_dumps(j, JSON_INDENT(2));
 
     json_decref(j);
-    http_reply(x, text == NULL ? 500 : 200, "application/json", span_str(text));
-    free(text);
-}
-
-static const struct page {
-    const char *path;
-    void (*reply)(struct serve *s, struct http_exchange *x);
-} pages[] = {
-    { "/metrics", reply_metrics },
-    { "/healthz", reply_health },
-    { "/readyz", reply_ready },
-    { "/status", reply_status },
-};
-
-static void
-on_request(struct http_exchange *x, void *self)
-{
-    if (strcmp(http_method(x), "GET") != 0) {
-        http_reply(x, 405, "text/plain", span_str("GET only\n"));
-        return;
-    }
-    for (size_t i = 0; i < ARRAY_LEN(pages); i++)
-        if (strcmp(http_path(x), pages[i].path) == 0) {
-            pages[i].reply(self, x);
-            return;
-        }
-    http_reply(x, 404, "text/plain", span_str("/metrics, /healthz, /readyz, /status\n"));
+    return text;
 }
 
 static int
 monitoring_start(struct serve *s, const char *listen, struct err *e)
 {
-    struct http_server_conf h = { .on_request = on_request, .self = s };
-    struct addr a;
+    struct monitor_conf m = { .metrics = s->metrics,
+                              .is_ready = is_ready,
+                              .not_ready = "no usable set is loaded; see /status\n",
+                              .status = status_text,
+                              .self = s };
 
-    if (strcmp(listen, "off") == 0)
-        return 0;
-    TRY(addr_parse(listen, &a, e));
-    TRY(addr_listen(&a, false, &h.listen_fd, &s->monitoring_port, e));
-    TRY(http_server_new(s->loop, &h, &s->http, e));
-    log_info("", "monitoring at http://%s:%u", a.host, s->monitoring_port);
-    return 0;
-}
-
-/* -- settings -- */
-
-/* "ISS=JWKS": the issuer may hold '=' only after the first. */
-static int
-issuer_split(const char *text, struct ca_issuer *ret, char **keep, struct err *e)
-{
-    const char *eq = strchr(text, '=');
-
-    if (eq == NULL || eq == text || eq[1] == '\0')
-        return err_set(e, E_INVAL, "--issuer %s: give ISSUER=JWKS, where JWKS is a file or URL",
-                       text);
-    TRY(str_dup(span_of(text, (size_t)(eq - text)), keep, e));
-    *ret = (struct ca_issuer){ .issuer = *keep, .jwks = eq + 1 };
-    return 0;
-}
-
-static int
-names_fill(const struct serve_conf *o, struct ca_conf *k, struct err *e)
-{
-    static const char *const usual[] = { "istiod.istio-system.svc", "localhost", "127.0.0.1" };
-
-    if (o->issuers.n > CA_JWKS_MAX || o->audiences.n >= JWT_AUDIENCES || o->names.n > CA_DNS_MAX)
-        return err_set(e, E_INVAL, "at most %d --issuer, %d --audience, %d --dns-name", CA_JWKS_MAX,
-                       JWT_AUDIENCES - 1, CA_DNS_MAX);
-    for (size_t i = 0; i < o->audiences.n; i++)
-        k->audiences[i] = o->audiences.v[i];
-    k->dns_names_n = o->names.n > 0 ? o->names.n : ARRAY_LEN(usual);
-    for (size_t i = 0; i < k->dns_names_n; i++)
-        k->dns_names[i] = o->names.n > 0 ? o->names.v[i] : usual[i];
-    return 0;
+    return monitor_new(s->loop, listen, &m, &s->monitor, e);
 }
 
 static int
@@ -206,18 +119,15 @@ ca_start(struct serve *s, const struct serve_conf *o, struct err *e)
                          .ledger = s->ledger,
                          .metrics = s->metrics,
                          .replica = "ca" };
-    char *issuers[CA_JWKS_MAX] = { NULL };
+    CLEANUP(callers_done) struct callers who = { .issuers_n = 0 };
 
-    TRY(names_fill(o, &k, e));
-    int r = 0;
-    for (; r == 0 && k.issuers_n < o->issuers.n; k.issuers_n++)
-        r = issuer_split(o->issuers.v[k.issuers_n], &k.issuers[k.issuers_n], &issuers[k.issuers_n],
-                         e);
-    if (r == 0)
-        r = ca_new(s->loop, &k, &s->ca, e);
-    for (size_t i = 0; i < CA_JWKS_MAX; i++)
-        free(issuers[i]);
-    TRY(r);
+    TRY(callers_fill(&o->callers, &who, e));
+    memcpy(k.issuers, who.issuers, sizeof(k.issuers));
+    memcpy(k.audiences, who.audiences, sizeof(k.audiences));
+    memcpy(k.dns_names, who.dns_names, sizeof(k.dns_names));
+    k.issuers_n = who.issuers_n;
+    k.dns_names_n = who.dns_names_n;
+    TRY(ca_new(s->loop, &k, &s->ca, e));
     log_info("", "starting secure gRPC discovery service at %s, port %u", o->listen,
              ca_port(s->ca));
     return 0;
@@ -231,7 +141,7 @@ port_file_write(const struct serve *s, const char *path, struct err *e)
     if (path == NULL)
         return 0;
     (void)snprintf(text, sizeof(text), "{\"ca\": %u, \"monitoring\": %u}\n", ca_port(s->ca),
-                   s->monitoring_port);
+                   monitor_port(s->monitor));
     return file_write(path, span_str(text), 0644, e);
 }
 

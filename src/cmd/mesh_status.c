@@ -41,8 +41,8 @@ cert_print(const char *what, const json_t *c)
     const char *subject = text(c, "subject");
 
     if (json_is_object(c)) /* a serving certificate has no subject */
-        printf("%-14s %s  until %s  sha256 %.16s\n", what, subject[0] != '\0' ? subject : "(DNS names)", text(c, "not_after"),
-               text(c, "id"));
+        printf("%-14s %s  until %s  sha256 %.16s\n", what,
+               subject[0] != '\0' ? subject : "(DNS names)", text(c, "not_after"), text(c, "id"));
 }
 
 static void

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/str.h"
+#include "cmd/callers.h"
 #include "cmd/commands.h"
 #include "mesh/mesh.h"
 #include "obs/log.h"
@@ -14,7 +15,7 @@
 struct up_conf {
     const char *state_dir, *ca_listen, *vault_listen, *monitoring, *vault_name, *trust_domain,
         *port_file, *log_format, *log_level;
-    struct opt_list issuers, audiences, dns_names;
+    struct caller_flags callers;
     uint64_t workers, default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms;
 };
 
@@ -27,9 +28,7 @@ static const struct opt opts[] = {
     { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15014", NULL, NULL, 0, "ADDR", "/metrics, /healthz, /readyz" },
     { "vault-name", OPT_STRING, AT(vault_name), "meshroot", NULL, NULL, 0, "NAME", "name of our own vault" },
     { "trust-domain", OPT_STRING, AT(trust_domain), "cluster.local", NULL, NULL, 0, "NAME", "of the identities that are issued" },
-    { "issuer", OPT_LIST, AT(issuers), NULL, NULL, NULL, 0, "ISS=JWKS", "trusted issuer of workload tokens, and its keys (path or https URL); repeatable" },
-    { "audience", OPT_LIST, AT(audiences), NULL, NULL, NULL, 0, "NAME", "audience that tokens must have; repeatable [istio-ca]" },
-    { "dns-name", OPT_LIST, AT(dns_names), NULL, NULL, NULL, 0, "NAME", "name or address in the CA's certificate; repeatable [localhost, 127.0.0.1, istiod.istio-system.svc]" },
+    OPT_CALLERS(struct up_conf, callers),
     { "workers", OPT_COUNT, AT(workers), "2", "1", "64", 0, "N", "CA threads" },
     { "default-workload-ttl", OPT_DURATION, AT(default_ttl_ms), "24h", "1m", "2160h", 0, "DURATION", "lifetime of a leaf that asks for none" },
     { "max-workload-ttl", OPT_DURATION, AT(max_ttl_ms), "2160h", "1m", "8760h", 0, "DURATION", "longest lifetime that may be asked for" },
@@ -41,37 +40,6 @@ static const struct opt opts[] = {
     { .name = NULL },
 };
 /* clang-format on */
-
-static const char *const default_dns[] = { "localhost", "127.0.0.1", "istiod.istio-system.svc" };
-
-static int
-lists_set(const struct up_conf *c, struct mesh_conf *m, json_t *keep, struct err *e)
-{
-    if (c->issuers.n > CA_JWKS_MAX || c->audiences.n >= JWT_AUDIENCES ||
-        c->dns_names.n > CA_DNS_MAX)
-        return err_set(e, E_INVAL, "at most %d --issuer, %d --audience, %d --dns-name",
-                       (int)CA_JWKS_MAX, (int)JWT_AUDIENCES - 1, (int)CA_DNS_MAX);
-    for (size_t i = 0; i < c->issuers.n; i++) {
-        const char *text = c->issuers.v[i], *eq = strrchr(text, '=');
-
-        if (eq == NULL || eq == text || eq[1] == '\0')
-            return err_set(e, E_INVAL,
-                           "--issuer \"%s\": want ISS=JWKS, such as https://issuer=/etc/jwks.json",
-                           text);
-        json_t *iss = json_stringn(text, (size_t)(eq - text));
-        if (iss == NULL || json_array_append_new(keep, iss) < 0)
-            return err_nomem(e);
-        m->issuers[m->issuers_n++] = (struct ca_issuer){ json_string_value(iss), eq + 1, NULL };
-    }
-    for (size_t i = 0; i < c->audiences.n; i++)
-        m->audiences[i] = c->audiences.v[i];
-    if (c->audiences.n == 0)
-        m->audiences[0] = "istio-ca";
-    m->dns_names_n = c->dns_names.n > 0 ? c->dns_names.n : ARRAY_LEN(default_dns);
-    for (size_t i = 0; i < m->dns_names_n; i++)
-        m->dns_names[i] = c->dns_names.n > 0 ? c->dns_names.v[i] : default_dns[i];
-    return 0;
-}
 
 static int
 ports_write(struct mesh *m, const char *path, struct err *e)
@@ -116,6 +84,7 @@ run(const void *opt_conf, const struct opt_args *args, struct err *e)
     const struct up_conf *c = opt_conf;
     CLEANUP(str_freep) char *dir = NULL;
     CLEANUP(loop_freep) struct loop *l = NULL;
+    CLEANUP(callers_done) struct callers who = { .issuers_n = 0 };
     enum log_level level = LOG_INFO;
 
     (void)args;
@@ -136,14 +105,14 @@ run(const void *opt_conf, const struct opt_args *args, struct err *e)
         .renew_window_ms = c->renew_window_ms,
         .reread_ms = c->reread_ms,
     };
-    json_t *keep = json_array(); /* issuer names cut out of --issuer */
-    int r = keep == NULL ? err_nomem(e) : lists_set(c, &m, keep, e);
-    if (r == 0)
-        r = loop_new(&l, e);
-    if (r == 0)
-        r = serve(l, &m, c->port_file, e);
-    json_decref(keep);
-    return r;
+    TRY(callers_fill(&c->callers, &who, e));
+    memcpy(m.issuers, who.issuers, sizeof(m.issuers));
+    memcpy(m.audiences, who.audiences, sizeof(m.audiences));
+    memcpy(m.dns_names, who.dns_names, sizeof(m.dns_names));
+    m.issuers_n = who.issuers_n;
+    m.dns_names_n = who.dns_names_n;
+    TRY(loop_new(&l, e));
+    return serve(l, &m, c->port_file, e);
 }
 
 const struct command cmd_up = {

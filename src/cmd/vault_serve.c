@@ -7,10 +7,12 @@
 #include "base/str.h"
 #include "cmd/commands.h"
 #include "mesh/vault_service.h"
+#include "net/monitor.h"
 #include "obs/log.h"
 
 struct serve_conf {
-    const char *state_dir, *listen, *dns_suffix, *tenant, *master_key_file, *port_file, *log_format;
+    const char *state_dir, *listen, *dns_suffix, *tenant, *master_key_file, *monitoring, *port_file,
+        *log_format;
     struct opt_list names;
 };
 
@@ -22,7 +24,8 @@ static const struct opt opts[] = {
     { "dns-suffix", OPT_STRING, AT(dns_suffix), "vault.azure.net", NULL, NULL, 0, "NAME", "what stands after the vault's name in URLs" },
     { "tenant", OPT_STRING, AT(tenant), NULL, NULL, NULL, 0, "GUID", "tenant of tokens and callers [made at first start]" },
     { "master-key-file", OPT_STRING, AT(master_key_file), NULL, NULL, NULL, 0, "FILE", "key that all values are sealed with [STATE/master.key]" },
-    { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE", "write {\"vault\": URL} once ready" },
+    { "monitoring", OPT_STRING, AT(monitoring), "off", NULL, NULL, 0, "ADDR", "/metrics, /healthz, /readyz" },
+    { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE", "write {\"vault\": URL, \"monitoring\": PORT} once ready" },
     { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "log lines" },
     OPT_STATE_DIR(struct serve_conf, state_dir),
     { .name = NULL },
@@ -37,15 +40,25 @@ on_stop_signal(void *arg)
 }
 
 static int
-ready(const struct serve_conf *c, const char *dir, const struct vault_service *v, struct err *e)
+ready(const struct serve_conf *c, const char *dir, const struct vault_service *v,
+      const struct monitor *m, struct err *e)
 {
     char text[512];
 
     log_info("vault", "serving %s; state in %s", vault_service_url(v), dir);
     if (c->port_file == NULL)
         return 0;
-    (void)snprintf(text, sizeof(text), "{\"vault\": \"%s\"}\n", vault_service_url(v));
+    (void)snprintf(text, sizeof(text), "{\"vault\": \"%s\", \"monitoring\": %u}\n",
+                   vault_service_url(v), monitor_port(m));
     return file_write(c->port_file, span_str(text), 0644, e);
+}
+
+/* The port is open only while the vault answers. */
+static bool
+is_ready(void *self)
+{
+    (void)self;
+    return true;
 }
 
 static int
@@ -53,6 +66,8 @@ serve(const struct serve_conf *c, const char *dir, struct store *store, struct l
       struct err *e)
 {
     struct vault_service *v = NULL;
+    CLEANUP(metrics_freep) struct metrics *metrics = NULL;
+    struct monitor *monitor = NULL;
     struct vault_service_conf conf = { .store = store,
                                        .state_dir = dir,
                                        .listen = c->listen,
@@ -69,10 +84,16 @@ serve(const struct serve_conf *c, const char *dir, struct store *store, struct l
     conf.names_n = c->names.n > 0 ? c->names.n : 1;
     TRY(loop_on_signal(l, SIGTERM, on_stop_signal, l, e));
     TRY(loop_on_signal(l, SIGINT, on_stop_signal, l, e));
+    TRY(metrics_new(&metrics, e));
+    conf.metrics = metrics;
     TRY(vault_service_new(l, &conf, &v, e));
-    int r = ready(c, dir, v, e);
+    struct monitor_conf pages = { .metrics = metrics, .is_ready = is_ready };
+    int r = monitor_new(l, c->monitoring, &pages, &monitor, e);
+    if (r == 0)
+        r = ready(c, dir, v, monitor, e);
     if (r == 0)
         r = loop_run(l, e);
+    monitor_free(monitor);
     vault_service_free(v);
     return r;
 }

@@ -12,14 +12,10 @@
 #include <string.h>
 
 #include "mesh/mesh_private.h"
-#include "net/addr.h"
 #include "obs/log.h"
-
-enum { METRICS_MAX_BYTES = 8 * 1024 * 1024 };
 
 struct route {
     const char *method, *path;
-    bool on_monitoring; /* open to the monitoring port too */
     void (*serve)(struct mesh *m, struct http_exchange *x);
 };
 
@@ -121,52 +117,23 @@ serve_force(struct mesh *m, struct http_exchange *x)
         reply_json(x, 200, risk);
 }
 
-static void
-serve_metrics(struct mesh *m, struct http_exchange *x)
-{
-    struct buf b = BUF_INIT(METRICS_MAX_BYTES);
-    struct err e = { 0 };
-
-    if (metrics_text(m->metrics, &b, &e) < 0)
-        reply_err(x, &e);
-    else
-        http_reply(x, 200, "text/plain; version=0.0.4", buf_span(&b));
-    buf_done(&b);
-}
-
-static void
-serve_healthz(struct mesh *m, struct http_exchange *x)
-{
-    (void)m;
-    http_reply(x, 200, "text/plain", span_str("ok\n"));
-}
-
-static void
-serve_readyz(struct mesh *m, struct http_exchange *x)
-{
-    bool ready = mesh_is_ready(m);
-
-    http_reply(x, ready ? 200 : 503, "text/plain",
-               span_str(ready ? "ok\n" : "no bundle is loaded; see meshroot mesh status\n"));
-}
-
 static const struct route routes[] = {
-    { "GET", "/v1/status", false, serve_status },
-    { "POST", "/v1/mesh/enable", false, serve_enable },
-    { "POST", "/v1/mesh/disable", false, serve_disable },
-    { "POST", "/v1/rotate/force", false, serve_force },
-    { "GET", "/metrics", true, serve_metrics },
-    { "GET", "/healthz", true, serve_healthz },
-    { "GET", "/readyz", true, serve_readyz },
+    { "GET", "/v1/status", serve_status },
+    { "POST", "/v1/mesh/enable", serve_enable },
+    { "POST", "/v1/mesh/disable", serve_disable },
+    { "POST", "/v1/rotate/force", serve_force },
 };
 
 static void
-route(struct mesh *m, struct http_exchange *x, bool monitoring)
+on_admin(struct http_exchange *x, void *self)
 {
+    struct mesh *m = self;
     bool path_known = false;
 
+    if (monitor_serve(m->monitor, x))
+        return;
     for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
-        if (strcmp(routes[i].path, http_path(x)) != 0 || (monitoring && !routes[i].on_monitoring))
+        if (strcmp(routes[i].path, http_path(x)) != 0)
             continue;
         path_known = true;
         if (strcmp(routes[i].method, http_method(x)) == 0) {
@@ -178,34 +145,24 @@ route(struct mesh *m, struct http_exchange *x, bool monitoring)
                span_str(path_known ? "wrong method\n" : "no such page\n"));
 }
 
-static void
-on_admin(struct http_exchange *x, void *self)
+static bool
+is_ready(void *self)
 {
-    route(self, x, false);
-}
-
-static void
-on_monitoring(struct http_exchange *x, void *self)
-{
-    route(self, x, true);
+    return mesh_is_ready(self);
 }
 
 int
 admin_open(struct mesh *m, struct err *e)
 {
     struct http_server_conf admin = { .listen_fd = -1, .on_request = on_admin, .self = m };
-    struct http_server_conf monitoring = { .listen_fd = -1,
-                                           .on_request = on_monitoring,
-                                           .self = m };
+    struct monitor_conf pages = { .metrics = m->metrics,
+                                  .is_ready = is_ready,
+                                  .not_ready = "no bundle is loaded; see meshroot mesh status\n",
+                                  .self = m };
     char path[PATH_BYTES + 16];
-    struct addr a;
 
+    TRY(monitor_new(m->loop, m->conf.monitoring_listen, &pages, &m->monitor, e));
     (void)snprintf(path, sizeof(path), "%s/admin.sock", m->state_dir);
     TRY(unix_listen(path, 0600, &admin.listen_fd, e));
-    TRY(http_server_new(m->loop, &admin, &m->admin, e));
-    if (m->conf.monitoring_listen == NULL)
-        return 0;
-    TRY(addr_parse(m->conf.monitoring_listen, &a, e));
-    TRY(addr_listen(&a, false, &monitoring.listen_fd, &m->monitoring_port, e));
-    return http_server_new(m->loop, &monitoring, &m->monitoring, e);
+    return http_server_new(m->loop, &admin, &m->admin, e);
 }

@@ -457,7 +457,7 @@ mesh_free(struct mesh *m)
     if (m == NULL)
         return;
     http_server_free(m->admin);
-    http_server_free(m->monitoring);
+    monitor_free(m->monitor);
     (void)err_set(&gone, E_STATE, "meshroot up is stopping");
     if (m->pending.done != NULL)
         pending_end(m, &gone);

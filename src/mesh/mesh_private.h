@@ -6,6 +6,7 @@
 #include "mesh/mesh.h"
 #include "mesh/vault_service.h"
 #include "net/http.h"
+#include "net/monitor.h"
 #include "obs/metrics.h"
 #include "rotate/rotate.h"
 #include "store/store.h"
@@ -48,8 +49,8 @@ struct mesh {
     struct plugged plugged;
     struct pending pending;
     struct timer *patience; /* ends a pending enable that the CA does not answer */
-    struct http_server *admin, *monitoring;
-    uint16_t monitoring_port;
+    struct http_server *admin;
+    struct monitor *monitor;
 };
 
 /* plugged.c: opens vault client and sync for `s`, on the way to (or already with) a rotation. */

@@ -98,5 +98,5 @@ mesh_ports(struct mesh *m)
 {
     return json_pack("{s:I, s:s, s:I}", "ca", (json_int_t)(m->ca != NULL ? ca_port(m->ca) : 0),
                      "vault", vault_service_url(m->vault), "monitoring",
-                     (json_int_t)m->monitoring_port);
+                     (json_int_t)(m->monitor != NULL ? monitor_port(m->monitor) : 0));
 }
