@@ -131,4 +131,4 @@ run_fuzz() {
   done
 }
 
-run_bench() { build/bench/bench_leaf "$@"; }
+run_bench() { build/bench/bench_leaf "$@" && { [ $# -gt 0 ] || build/bench/bench_ledger; }; }

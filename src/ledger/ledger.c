@@ -1,10 +1,10 @@
 /* ledger.c - rows on their way to the disk, words, questions.
  *
  * Rows get seq and hash under the lock, in the order of the calls, on top of `head`, which runs
- * ahead of the disk. At most one batch of rows is at the store at a time; what is appended
- * meanwhile waits and goes as the next one, so a slow disk makes larger batches, not more of them
- * (group commit), and a batch is one transaction: it expects the head that is on disk, puts its
- * rows, puts the new head. When a batch fails, everything that waits is chained to rows that do not
+ * ahead of the disk. The ledger is a source of the store: whenever the writer begins a group it
+ * asks for what waits, the next batch, so a slow disk or a busy CA makes larger batches, not more
+ * of them; a batch is one transaction: it expects the head that is on disk, puts its rows, puts the
+ * new head. When a batch fails, everything that waits is chained to rows that do not
  * exist: it fails with it, and `head` goes back to `durable`, what the store has. Should the store
  * fail and yet have written (a sync error at the very end), its head is not ours any more, and the
  * next batch meets CONFLICT: then head and rows are read again from the store before anything is
@@ -28,7 +28,7 @@
 #include "ledger/walk.h"
 
 enum {
-    BATCH_ROWS = STORE_TXN_OPS - 2, /* and the head, twice */
+    BATCH_ROWS = STORE_SOURCE_OPS - 2, /* and the head, twice */
     PRUNE_EVERY_S = 60,
     ANSWER_RETRY_US = 10000,
 };
@@ -48,6 +48,7 @@ struct pending {
     void *arg;
     struct err err;
     struct record rec;
+    char key[ROW_KEY_BYTES];
     struct buf bytes; /* owned */
 };
 
@@ -58,6 +59,7 @@ struct fifo {
 
 struct ledger {
     struct store *store;
+    struct store_source *source;
     struct metrics *metrics;
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t idle;
@@ -65,6 +67,7 @@ struct ledger {
     struct head durable, head; /* on disk; with what waits */
     uint64_t next_seq;
     struct fifo flight, waiting; /* owned */
+    struct buf before, after;    /* the head around `flight`, as encoded */
     bool reload;                 /* the store's head is not `durable` */
     size_t words_n;              /* at the store */
     size_t answering;            /* batches done, whose answers are being posted */
@@ -226,6 +229,9 @@ load_word(const char *key, struct span value, uint64_t revision, void *arg, stru
     return live_word_set(l->live, &w, e);
 }
 
+static size_t batch_fill(struct store_op *ops, void *arg);
+static void on_batch(const struct err *why, uint64_t revision, void *arg);
+
 int
 ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err *e)
 {
@@ -236,6 +242,7 @@ ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err 
     l->store = s;
     l->metrics = m;
     l->next_seq = 1;
+    l->before = l->after = BUF_INIT(HEAD_BYTES);
     fifo_init(&l->flight);
     fifo_init(&l->waiting);
     (void)pthread_mutex_init(&l->lock, NULL);
@@ -245,6 +252,8 @@ ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err 
         r = store_list(s, FLEET_PREFIX, NULL, SIZE_MAX, false, load_word, l, e);
     if (r == 0)
         r = rows_load(l, 0, e);
+    if (r == 0)
+        r = store_source_new(s, batch_fill, on_batch, l, &l->source, e);
     if (r < 0) {
         ledger_close(l);
         if (e->code == E_DENIED) /* an edited row */
@@ -266,6 +275,9 @@ ledger_close(struct ledger *l)
     while (l->flight.n > 0 || l->waiting.n > 0 || l->words_n > 0 || l->answering > 0)
         (void)pthread_cond_wait(&l->idle, &l->lock);
     (void)pthread_mutex_unlock(&l->lock);
+    store_source_free(l->source);
+    buf_done(&l->before);
+    buf_done(&l->after);
     live_free(l->live);
     (void)pthread_cond_destroy(&l->idle);
     (void)pthread_mutex_destroy(&l->lock);
@@ -303,54 +315,49 @@ head_advance(struct head *h, const struct record *r)
     memcpy(h->hash, r->hash, DIGEST_BYTES);
 }
 
-static void on_batch(const struct err *why, uint64_t revision, void *arg);
-
+/* Under the lock: takes the next batch and writes it down; how many operations. */
 static int
-batch_commit(struct ledger *l, struct err *e)
+batch_write(struct ledger *l, struct store_op *ops, size_t *ret_n, struct err *e)
 {
-    struct store_op ops[STORE_TXN_OPS];
-    char keys[BATCH_ROWS][ROW_KEY_BYTES];
-    struct buf before = BUF_INIT(HEAD_BYTES), after = BUF_INIT(HEAD_BYTES);
     struct head h = l->durable;
-    size_t n = 0;
-    int r = 0;
+    struct pending *p;
+    size_t n = 1;
 
-    if (h.seq > 0)
-        r = head_encode(&h, &before, e);
-    ops[n++] = (struct store_op){ .kind = STORE_EXPECT_VALUE,
-                                  .key = HEAD_KEY,
-                                  .value = buf_span(&before) };
-    for (struct pending *p = l->flight.first; p != NULL; p = p->next) {
-        row_key(p->rec.row.seq, keys[n - 1]);
-        ops[n] = (struct store_op){ .kind = STORE_PUT,
-                                    .key = keys[n - 1],
-                                    .value = buf_span(&p->bytes) };
+    while (n <= BATCH_ROWS && (p = fifo_take(&l->waiting)) != NULL) {
+        ops[n++] =
+            (struct store_op){ .kind = STORE_PUT, .key = p->key, .value = buf_span(&p->bytes) };
         head_advance(&h, &p->rec);
-        n++;
+        fifo_add(&l->flight, p);
     }
-    if (r == 0)
-        r = head_encode(&h, &after, e);
-    ops[n++] = (struct store_op){ .kind = STORE_PUT, .key = HEAD_KEY, .value = buf_span(&after) };
-    if (r == 0)
-        r = store_commit(l->store, ops, n, NULL, on_batch, l, e);
-    buf_done(&before);
-    buf_done(&after);
-    return r;
+    l->before.n = l->after.n = 0;
+    if (l->durable.seq > 0)
+        TRY(head_encode(&l->durable, &l->before, e));
+    TRY(head_encode(&h, &l->after, e));
+    ops[0] = (struct store_op){ .kind = STORE_EXPECT_VALUE,
+                                .key = HEAD_KEY,
+                                .value = buf_span(&l->before) };
+    ops[n++] =
+        (struct store_op){ .kind = STORE_PUT, .key = HEAD_KEY, .value = buf_span(&l->after) };
+    *ret_n = l->flight.n > 0 ? n : 0;
+    return 0;
 }
 
-/* Sends the next batch unless one is under way. What fails at once is in `ret`. */
-static void
-pump(struct ledger *l, struct fifo *ret)
+/* On the store's writer thread. Nothing is in flight: the writer has one group at a time. */
+static size_t
+batch_fill(struct store_op *ops, void *arg)
 {
-    struct pending *p;
+    struct ledger *l = arg;
+    struct fifo answers;
     struct err e;
+    size_t n = 0;
 
-    if (l->flight.n > 0 || l->waiting.n == 0)
-        return;
-    while (l->flight.n < BATCH_ROWS && (p = fifo_take(&l->waiting)) != NULL)
-        fifo_add(&l->flight, p);
-    if (batch_commit(l, &e) < 0)
-        rows_fail(l, &e, ret);
+    fifo_init(&answers);
+    (void)pthread_mutex_lock(&l->lock);
+    if (batch_write(l, ops, &n, &e) < 0)
+        rows_fail(l, &e, &answers);
+    (void)pthread_mutex_unlock(&l->lock);
+    answer_all(&answers);
+    return n;
 }
 
 /* On the store's writer thread. */
@@ -364,18 +371,21 @@ on_batch(const struct err *why, uint64_t revision, void *arg)
     (void)revision;
     fifo_init(&answers);
     (void)pthread_mutex_lock(&l->lock);
+    bool was_full = l->flight.n == BATCH_ROWS;
     if (why->code == E_NONE) {
         metric_add(l->metrics, &rows_total, "", (double)l->flight.n);
         while ((p = fifo_take(&l->flight)) != NULL) {
             head_advance(&l->durable, &p->rec);
             fifo_add(&answers, p);
         }
-        pump(l, &answers);
     } else {
         rows_fail(l, why, &answers);
     }
+    bool more = was_full && l->waiting.n > 0;
     l->answering++;
     (void)pthread_mutex_unlock(&l->lock);
+    if (more)
+        store_source_more(l->source); /* what came before the batch, and had no place in it */
     answer_all(&answers);
     (void)pthread_mutex_lock(&l->lock);
     l->answering--;
@@ -434,6 +444,7 @@ row_chain(struct ledger *l, struct pending *p, struct err *e)
     if (now - l->pruned >= PRUNE_EVERY_S)
         prune(l, now);
     p->rec.row.seq = l->next_seq;
+    row_key(p->rec.row.seq, p->key);
     memcpy(p->rec.prev, l->head.hash, DIGEST_BYTES);
     TRY(record_encode(&p->rec, &p->bytes, e));
     TRY(live_add(l->live, &p->rec.row, now, e));
@@ -446,8 +457,6 @@ int
 ledger_append(struct ledger *l, const struct ledger_row *row, struct loop *loop,
               ledger_done_fn *done, void *arg, struct err *e)
 {
-    struct fifo answers;
-
     TRY(row_check(row, e));
     struct pending *p = calloc(1, sizeof(*p));
     if (p == NULL)
@@ -455,17 +464,15 @@ ledger_append(struct ledger *l, const struct ledger_row *row, struct loop *loop,
     *p = (struct pending){
         .loop = loop, .done = done, .arg = arg, .rec.row = *row, .bytes = BUF_INIT(ROW_BYTES)
     };
-    fifo_init(&answers);
     (void)pthread_mutex_lock(&l->lock);
     int r = row_chain(l, p, e);
-    if (r == 0) {
+    if (r == 0)
         fifo_add(&l->waiting, p);
-        pump(l, &answers);
-    }
     (void)pthread_mutex_unlock(&l->lock);
     if (r < 0)
         pending_free(p);
-    answer_all(&answers);
+    else
+        store_source_more(l->source);
     return r;
 }
 

@@ -1,28 +1,10 @@
-/* store.c - the queue, the writer's thread, the watches. */
-#include "store/store.h"
-
-#include <pthread.h>
+/* store.c - opening, the queue, reading, the watches. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/str.h"
-#include "store/db.h"
-
-enum { ANSWER_RETRY_US = 10000 };
-
-/* One caller's transaction; keys and values lie behind the ops in the same block. */
-struct txn {
-    struct txn *next;
-    struct loop *loop;
-    store_done_fn *done;
-    void *arg;
-    uint64_t revision;
-    struct err err;
-    size_t n, bytes; /* ops; of the whole block */
-    struct store_op ops[];
-};
+#include "store/room.h"
 
 struct store_watch {
     struct store_watch *next;
@@ -39,30 +21,6 @@ struct hint {
     struct store_watch *watch; /* a reference */
     char key[];
 };
-
-struct store {
-    struct db *writer; /* the writer's thread only */
-    struct db *reader; /* under read_lock */
-    pthread_mutex_t read_lock;
-    pthread_t thread;
-    bool running;
-    uint64_t revision; /* the writer's thread only */
-
-    pthread_mutex_t lock; /* guards what follows */
-    pthread_cond_t more;
-    struct txn *head, **tail;
-    size_t ops_n, bytes_n; /* waiting */
-    bool stopping;
-    struct store_watch *watches;
-    struct store_stats stats;
-};
-
-static void
-txn_free(struct txn *t)
-{
-    explicit_bzero(t, t->bytes); /* values may be tokens or wrapped keys */
-    free(t);
-}
 
 /* -- watches ------------------------------------------------------------------------------------
  */
@@ -104,15 +62,15 @@ hint_send(struct store_watch *w, const char *key)
     }
 }
 
-static void
-watches_tell(struct store *s, const struct txn *t)
+void
+watches_tell(struct store *s, const struct store_op *ops, size_t n)
 {
     (void)pthread_mutex_lock(&s->lock);
     for (struct store_watch *w = s->watches; w != NULL; w = w->next)
-        for (size_t i = 0; i < t->n; i++)
-            if ((t->ops[i].kind == STORE_PUT || t->ops[i].kind == STORE_DELETE) &&
-                strncmp(t->ops[i].key, w->prefix, strlen(w->prefix)) == 0)
-                hint_send(w, t->ops[i].key);
+        for (size_t i = 0; i < n; i++)
+            if ((ops[i].kind == STORE_PUT || ops[i].kind == STORE_DELETE) &&
+                strncmp(ops[i].key, w->prefix, strlen(w->prefix)) == 0)
+                hint_send(w, ops[i].key);
     (void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -161,105 +119,6 @@ store_watch_free(struct store_watch *w)
     watch_unref(w);
 }
 
-/* -- the writer ---------------------------------------------------------------------------------
- */
-
-static void
-txn_answer(void *arg)
-{
-    struct txn *t = arg;
-
-    t->done(&t->err, t->revision, t->arg);
-    txn_free(t);
-}
-
-/* An answer is never dropped: when the loop's queue is full the writer waits, and so do writers. */
-static void
-txn_finish(struct txn *t)
-{
-    struct err e;
-
-    if (t->done == NULL)
-        txn_free(t);
-    else if (t->loop == NULL)
-        txn_answer(t);
-    else
-        while (loop_post(t->loop, txn_answer, t, &e) < 0)
-            (void)usleep(ANSWER_RETRY_US);
-}
-
-/* Applies all that wait as one durable transaction. A conflict concerns its own caller only; a disk
- * that refuses concerns all of them, since none has become durable. */
-static int
-batch_commit(struct store *s, struct txn *batch, uint64_t *ret_revision, struct err *e)
-{
-    uint64_t revision = s->revision;
-
-    TRY(db_begin(s->writer, e));
-    for (struct txn *t = batch; t != NULL; t = t->next) {
-        int r = db_apply(s->writer, t->ops, t->n, revision + 1, &t->err);
-
-        if (r == 0)
-            t->revision = ++revision;
-        else if (t->err.code != E_CONFLICT) {
-            *e = t->err;
-            return r;
-        }
-    }
-    TRY(db_commit(s->writer, revision, e));
-    *ret_revision = revision;
-    return 0;
-}
-
-static void
-batch_run(struct store *s, struct txn *batch)
-{
-    struct err e = { 0 };
-    size_t ops = 0;
-    bool ok = batch_commit(s, batch, &s->revision, &e) == 0;
-
-    if (!ok)
-        db_rollback(s->writer);
-    for (struct txn *t = batch; t != NULL; t = t->next) {
-        ops += t->n;
-        if (!ok)
-            t->err = e;
-    }
-    (void)pthread_mutex_lock(&s->lock);
-    s->stats.transactions += ok ? 1 : 0;
-    s->stats.operations += ok ? ops : 0;
-    s->stats.errors += ok ? 0 : 1;
-    (void)pthread_mutex_unlock(&s->lock);
-    while (batch != NULL) {
-        struct txn *t = batch;
-
-        batch = t->next;
-        if (t->err.code == E_NONE)
-            watches_tell(s, t);
-        txn_finish(t);
-    }
-}
-
-static void *
-writer_main(void *arg)
-{
-    struct store *s = arg;
-
-    for (;;) {
-        (void)pthread_mutex_lock(&s->lock);
-        while (s->head == NULL && !s->stopping)
-            (void)pthread_cond_wait(&s->more, &s->lock);
-        struct txn *batch = s->head;
-        s->head = NULL;
-        s->tail = &s->head;
-        s->ops_n = s->bytes_n = 0;
-        (void)pthread_mutex_unlock(&s->lock);
-        if (batch == NULL)
-            return NULL;
-        batch_run(s, batch);
-    }
-}
-
 /* -- callers ------------------------------------------------------------------------------------
  */
 
@@ -277,7 +136,14 @@ store_alloc(void)
     (void)pthread_mutex_init(&s->read_lock, &attr);
     (void)pthread_mutexattr_destroy(&attr);
     (void)pthread_mutex_init(&s->lock, NULL);
-    (void)pthread_cond_init(&s->more, NULL);
+    pthread_condattr_t monotonic;
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&s->more, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
+    (void)pthread_cond_init(&s->calm, NULL);
+    s->wake_at = SIZE_MAX;
+    s->group_want = 1;
     return s;
 }
 
@@ -359,6 +225,7 @@ store_close(struct store *s)
     (void)pthread_mutex_destroy(&s->read_lock);
     (void)pthread_mutex_destroy(&s->lock);
     (void)pthread_cond_destroy(&s->more);
+    (void)pthread_cond_destroy(&s->calm);
     free(s);
 }
 
@@ -429,7 +296,7 @@ store_commit(struct store *s, const struct store_op *ops, size_t n, struct loop 
         s->tail = &t->next;
         s->ops_n += n;
         s->bytes_n += t->bytes;
-        (void)pthread_cond_signal(&s->more);
+        writer_more(s);
     }
     (void)pthread_mutex_unlock(&s->lock);
     if (!full)

@@ -1,9 +1,10 @@
 /* store.h - ordered keys with values, transactions, watch. Layer: store.
  *
  * The face of SQLite now and of etcd later. Writes are asynchronous and grouped: one writer thread
- * commits all that waits in one durable transaction (group commit), then answers each on its own
- * loop. Reads see what is committed and block on the disk shortly; services read at start and keep
- * their own state after that. Keys are texts with '/' between parts
+ * commits all that waits in one durable transaction (group commit; it may wait STORE_GROUP_US for
+ * more, see "a source"), then answers each on its own loop. Reads see what is committed and block
+ * on the disk shortly; services read at start and keep their own state after that. Keys are texts
+ * with '/' between parts
  * ("ledger/row/0000000000000042"), at most STORE_KEY_BYTES; order is by bytes.
  */
 #ifndef STORE_STORE_H
@@ -67,6 +68,30 @@ MUST_USE int store_commit(struct store *s, const struct store_op *ops, size_t n,
  */
 MUST_USE int store_commit_wait(struct store *s, const struct store_op *ops, size_t n,
                                uint64_t *ret_revision, struct err *e);
+
+/* -- a source: a transaction that is written down at the last moment -----------------------------
+ *
+ * For one that makes many small writes: it says that there is more, and is asked for its operations
+ * when the writer begins a group, so that they take in all that came until then. Under load the
+ * writer waits up to STORE_GROUP_US for a group to become as large as they have been lately; a
+ * writer alone never waits.
+ */
+enum { STORE_SOURCE_OPS = 256, STORE_GROUP_US = 2000 };
+struct store_source;
+/* Writes at most STORE_SOURCE_OPS operations to `ops`, whose keys and values stay as they are until
+ * `done`; how many, 0 for none (then `done` is not called). Keys and values must be as store_commit
+ * wants them. Both are called on the writer's thread, are short, and may call
+ * store_source_more and store_commit, not wait for the store. */
+typedef size_t store_fill_fn(struct store_op *ops, void *arg);
+/* Its operations are one transaction, as store_commit has them, applied after the transactions of
+ * store_commit that were called before the fill. Errors: NOMEM, STATE (opened for reading only). */
+MUST_USE int store_source_new(struct store *s, store_fill_fn *fill, store_done_fn *done, void *arg,
+                              struct store_source **ret, struct err *e);
+/* One more thing to write: `fill` will be called. Thread: any. */
+void store_source_more(struct store_source *src);
+/* Waits until neither function runs; none is called afterwards. NULL is fine. Thread: any but the
+ * writer's. */
+void store_source_free(struct store_source *src);
 
 /* r: 0 done, value appended; STORE_ABSENT no such key. *ret_revision may be NULL. Thread: any.
  * Blocks: disk. */

@@ -618,7 +618,7 @@ any_thread_may_call(void **state)
     }
 }
 
-/* -- reading only */
+/* -- sources */
 
 static int
 count_one(const char *key, struct span value, uint64_t revision, void *arg, struct err *e)
@@ -640,6 +640,123 @@ count_of(struct store *s, const char *prefix)
     assert_ok(store_list(s, prefix, NULL, SIZE_MAX, false, count_one, &n, &e));
     return n;
 }
+
+struct well {
+    struct store_source *src;
+    struct store *s;
+    pthread_mutex_t lock;
+    char keys[2 * STORE_SOURCE_OPS][32];
+    size_t asked, filled, in_flight, done, fills, failed;
+    uint64_t revision;
+    const char *expect; /* in front of each fill: this key must not be there */
+    enum err_code last;
+};
+
+static size_t
+well_fill(struct store_op *ops, void *arg)
+{
+    struct well *w = arg;
+    size_t n = 0;
+
+    (void)pthread_mutex_lock(&w->lock);
+    if (w->expect != NULL && w->filled < w->asked)
+        ops[n++] = (struct store_op){ .kind = STORE_EXPECT, .key = w->expect };
+    for (; w->filled < w->asked && n < STORE_SOURCE_OPS; w->filled++, w->in_flight++) {
+        (void)snprintf(w->keys[w->filled], 32, "src/%04zu", w->filled);
+        ops[n++] = (struct store_op){ .kind = STORE_PUT,
+                                      .key = w->keys[w->filled],
+                                      .value = span_str("v") };
+    }
+    w->fills += n > 0 ? 1 : 0;
+    (void)pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
+static void
+well_done(const struct err *e, uint64_t revision, void *arg)
+{
+    struct well *w = arg;
+
+    (void)pthread_mutex_lock(&w->lock);
+    *(e->code == E_NONE ? &w->done : &w->failed) += w->in_flight;
+    w->in_flight = 0;
+    w->revision = revision;
+    w->last = e->code;
+    bool more = w->filled < w->asked;
+    (void)pthread_mutex_unlock(&w->lock);
+    if (more)
+        store_source_more(w->src);
+}
+
+static void
+well_ask(struct well *w, size_t n)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    w->asked += n;
+    (void)pthread_mutex_unlock(&w->lock);
+    for (size_t i = 0; i < n; i++)
+        store_source_more(w->src);
+}
+
+/* All that was asked has been answered: what is committed behind it is in a later group, or the
+ * same one; one more group is certainly behind. */
+static void
+well_settle(struct well *w)
+{
+    struct store_op op = put("settle", "v");
+    struct err e = { 0 };
+
+    for (bool busy = true; busy;) {
+        assert_ok(store_commit_wait(w->s, &op, 1, NULL, &e));
+        (void)pthread_mutex_lock(&w->lock);
+        busy = w->done + w->failed < w->asked;
+        (void)pthread_mutex_unlock(&w->lock);
+    }
+}
+
+static void
+a_source_is_asked_for_all_that_came(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct well *w = calloc(1, sizeof(*w));
+    struct store_op taken = put("taken", "v");
+
+    w->s = f->s;
+    (void)pthread_mutex_init(&w->lock, NULL);
+    assert_ok(store_source_new(f->s, well_fill, well_done, w, &w->src, &e));
+    well_ask(w, 300); /* more than one transaction of a source holds */
+    well_settle(w);
+    assert_int_equal(w->done, 300);
+    assert_true(w->fills >= 2 && w->fills < 100); /* not one for each */
+    assert_int_equal(count_of(f->s, "src/"), 300);
+    uint64_t revision = w->revision;
+
+    assert_ok(store_commit_wait(f->s, &taken, 1, NULL, &e));
+    w->expect = "taken"; /* a conflict is the source's own: others' transactions go on */
+    well_ask(w, 3);
+    well_settle(w);
+    assert_int_equal(w->failed, 3);
+    assert_int_equal(w->last, E_CONFLICT);
+    assert_int_equal(count_of(f->s, "src/"), 300);
+    w->expect = NULL;
+    well_ask(w, 1);
+    well_settle(w);
+    assert_int_equal(count_of(f->s, "src/"), 301);
+    assert_true(w->revision > revision);
+
+    well_ask(w, 5);
+    store_source_free(w->src); /* nothing is called afterwards; all or nothing of them is there */
+    size_t n = count_of(f->s, "src/");
+    assert_true(n >= 301 && n <= 306);
+    assert_int_equal(n, w->done);
+    assert_ok(store_commit_wait(f->s, &taken, 1, NULL, &e));
+    assert_int_equal(count_of(f->s, "src/"), n);
+    (void)pthread_mutex_destroy(&w->lock);
+    free(w);
+}
+
+/* -- reading only */
 
 static void
 readers_beside_the_writer_and_without_it(void **state)
@@ -696,6 +813,7 @@ main(void)
         T(a_read_only_or_missing_folder_is_named),
         T(what_is_not_ours_or_damaged_is_refused),
         T(files_are_private),
+        T(a_source_is_asked_for_all_that_came),
         T(readers_beside_the_writer_and_without_it),
         T(any_thread_may_call),
     };
