@@ -443,6 +443,7 @@ row_chain(struct ledger *l, struct pending *p, struct err *e)
     l->reload = false;
     if (now - l->pruned >= PRUNE_EVERY_S)
         prune(l, now);
+    TRY(live_check(l->live, p->rec.row.identity, p->rec.row.instance, e));
     p->rec.row.seq = l->next_seq;
     row_key(p->rec.row.seq, p->key);
     memcpy(p->rec.prev, l->head.hash, DIGEST_BYTES);

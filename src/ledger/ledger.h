@@ -26,7 +26,9 @@ enum {
     LEDGER_LEAVES_MAX = 4 * 1024 * 1024, /* issued and not expired, in memory; beyond: LIMIT */
     LEDGER_WORKLOADS_MAX = 1024 * 1024,  /* with such a leaf, or a word of the last hour */
     LEDGER_ISSUERS_MAX = 65536,          /* distinct roots and intermediates of those leaves */
-    LEDGER_WAITING_MAX = 65536,          /* rows on their way to the disk */
+    LEDGER_IDENTITY_LEAVES_MAX = LEDGER_LEAVES_MAX / 4, /* of one identity; beyond: LIMIT */
+    LEDGER_IDENTITY_WORKLOADS_MAX = LEDGER_WORKLOADS_MAX / 16,
+    LEDGER_WAITING_MAX = 65536, /* rows on their way to the disk */
 };
 
 struct ledger_row {

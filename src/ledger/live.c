@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "ledger/share.h"
 
 enum { BUCKETS_FIRST = 256, LEAVES_FIRST = 2 };
 
@@ -16,6 +17,7 @@ struct leaf {
 
 struct workload {
     struct workload *next; /* in its bucket */
+    struct share *share;   /* of its identity; borrowed from live.shares */
     struct leaf *leaves;   /* owned; in order of seq */
     size_t n, cap;
     uint64_t said_generation, said_used_seq; /* of its newest word, durable or not */
@@ -31,6 +33,7 @@ struct workload {
 struct live {
     struct workload **buckets;
     size_t buckets_n, workloads_n, leaves_n;
+    struct shares shares;
     uint64_t seed; /* so that nobody can choose instances that fall into one bucket */
     uint8_t (*ids)[DIGEST_BYTES];           /* distinct roots and signers */
     uint8_t (*scratch_roots)[DIGEST_BYTES]; /* as long as ids: live_each cannot fail */
@@ -52,7 +55,7 @@ live_new(struct live **ret, struct err *e)
         free(v);
         return err_nomem(e);
     }
-    if (random_bytes(&v->seed, sizeof(v->seed), e) < 0) {
+    if (random_bytes(&v->seed, sizeof(v->seed), e) < 0 || shares_init(&v->shares, v->seed, e) < 0) {
         live_free(v);
         return err_result(e);
     }
@@ -81,6 +84,7 @@ live_free(struct live *v)
             workload_free(w);
         }
     free(v->buckets);
+    shares_done(&v->shares);
     free(v->ids);
     free(v->scratch_roots);
     free(v->scratch_signers);
@@ -159,9 +163,16 @@ workload_get(struct live *v, const char *identity, const char *instance, struct 
         return err_set(e, E_LIMIT, "more than %d workloads", (int)LEDGER_WORKLOADS_MAX);
     if (v->workloads_n >= v->buckets_n)
         table_grow(v);
+    struct share *share;
+    TRY(shares_get(&v->shares, identity, &share, e));
     struct workload *w = calloc(1, sizeof(*w) + identity_n + instance_n);
-    if (w == NULL)
+    if (w == NULL) {
+        if (share->workloads_n == 0)
+            shares_drop(&v->shares, share);
         return err_nomem(e);
+    }
+    w->share = share;
+    share->workloads_n++;
     memcpy(w->identity, identity, identity_n);
     w->instance = memcpy(w->identity + identity_n, instance, instance_n);
     size_t at = bucket_of(v, v->buckets_n, identity, instance);
@@ -226,6 +237,7 @@ leaves_prune(struct live *v, struct workload *w, int64_t now)
         if (w->leaves[i].not_after >= now)
             w->leaves[n++] = w->leaves[i];
     v->leaves_n -= w->n - n;
+    w->share->leaves_n -= w->n - n;
     w->n = n;
 }
 
@@ -245,6 +257,23 @@ leaves_room(struct live *v, struct workload *w, int64_t now, struct err *e)
         return err_nomem(e);
     w->leaves = p;
     w->cap = cap;
+    return 0;
+}
+
+int
+live_check(const struct live *v, const char *identity, const char *instance, struct err *e)
+{
+    const struct share *x = shares_find(&v->shares, identity);
+
+    if (x == NULL)
+        return 0;
+    if (x->leaves_n >= LEDGER_IDENTITY_LEAVES_MAX)
+        return err_set(e, E_LIMIT, "more than %d leaves of %s are alive",
+                       (int)LEDGER_IDENTITY_LEAVES_MAX, identity);
+    if (x->workloads_n >= LEDGER_IDENTITY_WORKLOADS_MAX &&
+        workload_find(v, identity, instance) == NULL)
+        return err_set(e, E_LIMIT, "more than %d instances of %s",
+                       (int)LEDGER_IDENTITY_WORKLOADS_MAX, identity);
     return 0;
 }
 
@@ -269,6 +298,7 @@ live_add(struct live *v, const struct ledger_row *row, int64_t now, struct err *
     w->leaves[at] = leaf;
     w->n++;
     v->leaves_n++;
+    w->share->leaves_n++;
     if (w->touched < row->issued)
         w->touched = row->issued;
     return 0;
@@ -284,6 +314,7 @@ live_remove(struct live *v, const char *identity, const char *instance, uint64_t
             memmove(&w->leaves[i], &w->leaves[i + 1], (w->n - i - 1) * sizeof(w->leaves[0]));
             w->n--;
             v->leaves_n--;
+            w->share->leaves_n--;
             return;
         }
 }
@@ -309,8 +340,10 @@ live_word(struct live *v, const struct ledger_ack *a, uint64_t newest, int64_t n
 
     if (w == NULL && instance_is_taken(v, a->instance))
         return err_set(e, E_DENIED, "instance %s is not one of %s", a->instance, a->identity);
-    if (w == NULL)
+    if (w == NULL) {
+        TRY(live_check(v, a->identity, a->instance, e));
         TRY(workload_get(v, a->identity, a->instance, &w, e));
+    }
     if (a->generation < w->said_generation)
         return LEDGER_STALE;
     memcpy(word.identity, a->identity, sizeof(word.identity));
@@ -384,6 +417,8 @@ live_prune(struct live *v, int64_t now, live_gone_fn *gone, void *arg)
             v->workloads_n--;
             if (w->has_word)
                 gone(w->identity, w->instance, arg);
+            if (--w->share->workloads_n == 0)
+                shares_drop(&v->shares, w->share);
             workload_free(w);
         }
 }

@@ -14,6 +14,10 @@ struct live;
 MUST_USE int live_new(struct live **ret, struct err *e);
 void live_free(struct live *v); /* NULL is fine */
 
+/* Whether a row or a word of this workload may be new: before live_add, but not for what the disk
+ * has. Errors: LIMIT (its identity has its share). */
+MUST_USE int live_check(const struct live *v, const char *identity, const char *instance,
+                        struct err *e);
 /* Rows may come in any order of seq (backwards at start). Errors: LIMIT, NOMEM. */
 MUST_USE int live_add(struct live *v, const struct ledger_row *row, int64_t now, struct err *e);
 /* The row did not become durable. */
