@@ -114,29 +114,50 @@ pending_free(struct pending *p)
     free(p);
 }
 
+/* All of a chain, in its order. */
 static void
-pending_answer(void *arg)
+chain_answer(void *arg)
 {
-    struct pending *p = arg;
-
-    p->done(&p->err, p->arg);
-    pending_free(p);
+    for (struct pending *p = arg, *next; p != NULL; p = next) {
+        next = p->next;
+        if (p->done != NULL)
+            p->done(&p->err, p->arg);
+        pending_free(p);
+    }
 }
 
-/* Without the lock: answers may call back into the ledger. */
+/* Takes those out that are answered on the loop of the first. */
+static struct pending *
+chain_take(struct fifo *f)
+{
+    struct fifo same, rest;
+    struct pending *p;
+    const struct loop *loop = f->first->loop;
+
+    fifo_init(&same);
+    fifo_init(&rest);
+    while ((p = fifo_take(f)) != NULL)
+        fifo_add(p->loop == loop ? &same : &rest, p);
+    fifo_init(f);
+    while ((p = fifo_take(&rest)) != NULL)
+        fifo_add(f, p);
+    return same.first;
+}
+
+/* Without the lock: answers may call back into the ledger. One call for each loop, so that a worker
+ * wakes once for a batch. */
 static void
 answer_all(struct fifo *f)
 {
-    struct pending *p;
     struct err e;
 
-    while ((p = fifo_take(f)) != NULL) {
-        if (p->done == NULL)
-            pending_free(p);
-        else if (p->loop == NULL)
-            pending_answer(p);
+    while (f->first != NULL) {
+        struct pending *p = chain_take(f);
+
+        if (p->loop == NULL)
+            chain_answer(p);
         else
-            while (loop_post(p->loop, pending_answer, p, &e) < 0)
+            while (loop_post(p->loop, chain_answer, p, &e) < 0)
                 (void)usleep(ANSWER_RETRY_US);
     }
 }

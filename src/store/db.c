@@ -18,7 +18,7 @@ enum {
 };
 
 /* The statements that are kept prepared; the same order in sql[]. */
-enum stmt { GET, META_GET, PUT, DELETE, META_PUT, SAVE, RELEASE, BACK, STMT__N };
+enum stmt { GET, META_GET, PUT, DELETE, META_PUT, BEGIN, COMMIT, STMT__N };
 enum { READING_STMT_N = PUT }; /* those before only read */
 
 static const char *const sql[STMT__N] = {
@@ -29,9 +29,8 @@ static const char *const sql[STMT__N] = {
     [META_GET] = "SELECT value FROM meta WHERE name = 'revision'",
     [META_PUT] = "INSERT INTO meta(name, value) VALUES('revision', ?1) ON CONFLICT(name) DO UPDATE "
                  "SET value = excluded.value",
-    [SAVE] = "SAVEPOINT one",
-    [RELEASE] = "RELEASE one",
-    [BACK] = "ROLLBACK TO one",
+    [BEGIN] = "BEGIN IMMEDIATE",
+    [COMMIT] = "COMMIT",
 };
 
 static const char schema[] = "BEGIN IMMEDIATE;"
@@ -283,7 +282,7 @@ db_revision(struct db *d, uint64_t *ret, struct err *e)
 int
 db_begin(struct db *d, struct err *e)
 {
-    return db_exec(d, "BEGIN IMMEDIATE", "write", e);
+    return stmt_run(d, BEGIN, "write", e);
 }
 
 int
@@ -291,7 +290,7 @@ db_commit(struct db *d, uint64_t revision, struct err *e)
 {
     (void)sqlite3_bind_int64(d->stmt[META_PUT], 1, (int64_t)revision);
     TRY(stmt_run(d, META_PUT, "write", e));
-    return db_exec(d, "COMMIT", "write", e);
+    return stmt_run(d, COMMIT, "write", e);
 }
 
 void
@@ -362,16 +361,10 @@ db_apply(struct db *d, const struct store_op *ops, size_t n, uint64_t revision, 
     for (size_t i = 0; i < n; i++)
         if (is_expectation(&ops[i]))
             TRY(expect_check(d, &ops[i], e));
-    TRY(stmt_run(d, SAVE, "write", e));
-    for (size_t i = 0; i < n; i++) {
-        if (is_expectation(&ops[i]) || op_apply(d, &ops[i], revision, e) == 0)
-            continue;
-        struct err second;
-        if (stmt_run(d, BACK, "undo", &second) < 0 || stmt_run(d, RELEASE, "undo", &second) < 0)
+    for (size_t i = 0; i < n; i++)
+        if (!is_expectation(&ops[i]) && op_apply(d, &ops[i], revision, e) < 0)
             return err_wrap(e, "%s", ops[i].key);
-        return err_result(e);
-    }
-    return stmt_run(d, RELEASE, "write", e);
+    return 0;
 }
 
 int

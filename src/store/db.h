@@ -21,8 +21,9 @@ DEFINE_CLEANUP(struct db, db_close)
 MUST_USE int db_revision(struct db *d, uint64_t *ret, struct err *e);
 
 MUST_USE int db_begin(struct db *d, struct err *e);
-/* One caller's transaction inside db_begin..db_commit: all or nothing. After CONFLICT and INVAL the
- * outer one goes on as if this one had not been; after any other error it must be rolled back. */
+/* One caller's transaction inside db_begin..db_commit. Expectations are looked at before anything
+ * is written, so after CONFLICT the outer one goes on as if this one had not been; after any other
+ * error it must be rolled back. */
 MUST_USE int db_apply(struct db *d, const struct store_op *ops, size_t n, uint64_t revision,
                       struct err *e);
 /* Durable afterwards; `revision` is remembered with it. */
