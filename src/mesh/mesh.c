@@ -20,7 +20,7 @@
  */
 #define FLOOR_KEY "mesh/generation"
 
-enum { SETTINGS_MAX_BYTES = 16 * 1024, ENABLE_PATIENCE_MS = 20 * 1000 };
+enum { SETTINGS_MAX_BYTES = 16 * 1024, ENABLE_PATIENCE_MS = 20 * 1000, STORE_PATIENCE_MS = 100 };
 
 static const struct metric_desc metric_mode = { "meshroot_mesh_mode",
                                                 "1 for the mode the mesh is in.", METRIC_GAUGE };
@@ -147,6 +147,13 @@ on_patience(void *arg)
     struct mesh *m = arg;
     struct err e = { 0 };
 
+    if (m->settings.mode == MESH_DISABLED &&
+        (m->pending.bundle != NULL || m->pending.want.mode == MESH_SELF_SIGNED)) {
+        timer_set(m->patience, STORE_PATIENCE_MS); /* the store has the settings and will answer */
+        return;
+    }
+    if (m->settings.mode == MESH_DISABLED)
+        plugged_close(m); /* nothing is stored: what was tried is over */
     (void)err_set(&e, E_TIMEOUT, "the CA did not load the bundle within %d s; see the log",
                   ENABLE_PATIENCE_MS / 1000);
     pending_end(m, &e);

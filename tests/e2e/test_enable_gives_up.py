@@ -1,0 +1,55 @@
+"""mesh enable against a vault that takes its time: what was given up does not come back."""
+import json
+import threading
+import urllib.parse
+
+from conftest import Mesh, SECRETS, openssl_intermediate, openssl_root, wait_for
+from hostile_vault import HostileVault
+
+TENANT = "11111111-2222-4333-8444-555555555555"
+
+
+def test_an_enable_that_was_given_up_is_over(tmp_path, daemon, monkeypatch):
+    """Each answer comes in time, the three of them together do not: the command ends after 20 s, and so does its sync.
+    Otherwise the next enable, of another vault, would meet the old vault's bundle."""
+    first = tmp_path / "first"
+    first.mkdir()
+    slow = HostileVault(first)
+    for name, value in {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": "app", "AZURE_CLIENT_SECRET": "secret",
+                        "MESHROOT_VAULT_CA_FILE": slow.ca_file}.items():
+        monkeypatch.setenv(name, str(value))
+    evil = openssl_intermediate(tmp_path / "e1", openssl_root(tmp_path / "re", "Root Evil", "p256"), "Intermediate Evil", "p256")
+    pause = threading.Event()
+    values = {name: (evil / f"{name}.pem").read_text() for name in SECRETS}
+
+    def answer(x):
+        if not pause.is_set():
+            slow.released.wait(8)
+        if "oauth2" in x.path:
+            return x.reply(200, json.dumps({"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}).encode())
+        if not x.headers.get("authorization"):
+            return x.reply(401, b"{}", www_authenticate=f'Bearer authorization="{slow.url}/{TENANT}", resource="{slow.url}"')
+        name = urllib.parse.urlsplit(x.path).path.split("/")[2]
+        body = {"value": values[name], "id": f"{slow.url}/secrets/{name}/{'1' * 32}", "attributes": {"enabled": True}}
+        return x.reply(200, json.dumps(body).encode())
+
+    slow.answer = answer
+    try:
+        mesh = Mesh(tmp_path, daemon)
+        done = mesh.run("mesh", "enable", "--key-vault-id", slow.url, "--rotation-poll-interval", "1s", check=False)
+        assert done.returncode != 0 and "20 s" in done.stderr, done
+        assert mesh.status()["mode"] == "disabled" and not mesh.status()["sync"]
+        pause.set()
+        asked = len(slow.seen)
+        for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):  # they were for the daemon
+            monkeypatch.delenv(name)
+        mesh.set_all(openssl_intermediate(tmp_path / "a1", openssl_root(tmp_path / "ra", "Root A", "p256"), "Intermediate A1",
+                                          "p256"))
+        mesh.enable()
+        s = wait_for("ready", lambda: (s := mesh.status())["ready"] and s["ca"] and s)
+        assert "Intermediate A1" in s["ca"]["intermediate"]["subject"]
+        before = s["sync"]["last_success"]
+        wait_for("another poll", lambda: mesh.status()["sync"]["last_success"] != before)
+        assert "Evil" not in str(mesh.status()) and len(slow.seen) == asked
+    finally:
+        slow.close()
