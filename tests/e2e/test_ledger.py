@@ -103,6 +103,22 @@ def test_verify_names_what_was_done(issued, what):
     assert done.returncode == 1 and not json.loads(done.stdout)["ok"]
 
 
+def test_a_flipped_byte_of_the_file_is_named(issued):
+    issued.up.stop()
+    row = json.loads(exported(issued)[0])
+    file = issued.state / "meshroot.db"
+    good = file.read_bytes()
+    record = good.find(bytes.fromhex(row["serial"]) + len(row["identity"]).to_bytes(2, "big") + row["identity"].encode())
+    assert record > 0, "the row is in the file, not in SQLite's log"
+    end = good.index(bytes.fromhex(row["hash"]), record) + 32
+    for at in range(record, end, 7):
+        file.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1:])
+        done = issued.run("ledger", "verify", check=False)
+        assert done.returncode == 1 and f"ledger row {row['seq']}: " in done.stdout, (at - record, done.stdout, done.stderr)
+    file.write_bytes(good)
+    issued.run("ledger", "verify")
+
+
 def test_a_ledger_written_anew_does_not_have_the_mark(issued):
     good = issued.run("ledger", "verify").stdout.split("mark: ")[1].strip()
     seq, digest = good.split(":")
