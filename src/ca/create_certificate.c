@@ -70,10 +70,11 @@ issue_refuse(struct issue *q, int code, const char *kind, const struct err *why)
     (void)snprintf(msg, sizeof(msg), "CSR signing error (%s)", why->msg);
     (void)snprintf(labels, sizeof(labels), "error=\"%s\"", kind);
     metric_add(ca->conf.metrics, &ca_m_sign_error, labels, 1);
-    log_with(LOG_ERROR, "serverca",
-             LABELS({ "client", q->call == NULL ? NULL : grpc_peer_addr(q->call) },
-                    { "id", q->caller.identity }),
-             "CSR signing error: %s", why->msg);
+    if (log_brake(&ca->refusals, "serverca", mono_ms()))
+        log_with(LOG_ERROR, "serverca",
+                 LABELS({ "client", q->call == NULL ? NULL : grpc_peer_addr(q->call) },
+                        { "id", q->caller.identity }),
+                 "CSR signing error: %s", why->msg);
     issue_end(q, code, msg);
 }
 
@@ -254,8 +255,9 @@ ca_create_certificate(struct grpc_call *c, struct span msg, void *self)
         return;
     }
     if (wire.impersonated.n > 0) {
-        log_warn("serverca", "impersonation not allowed, as node authorizer "
-                             "(CA_TRUSTED_NODE_ACCOUNTS) is not configured");
+        if (log_brake(&w->ca->refusals, "serverca", mono_ms()))
+            log_warn("serverca", "impersonation not allowed, as node authorizer "
+                                 "(CA_TRUSTED_NODE_ACCOUNTS) is not configured");
         metric_add(w->ca->conf.metrics, &ca_m_auth_failure, "", 1);
         metric_add(w->ca->conf.metrics, &ca_m_auth_reason, "reason=\"impersonation\"", 1);
         refuse_early(w, c, start_us, GRPC_UNAUTHENTICATED,

@@ -8,6 +8,7 @@
 #include "ca/ca.h"
 #include "net/filewatch.h"
 #include "net/grpc.h"
+#include "obs/log.h"
 #include "signer/signer.h"
 
 enum {
@@ -158,6 +159,7 @@ struct ca {
     uint16_t port;
     bool is_closed; /* ca_free was called; what was posted before finds this */
     /* touched by every thread */
+    struct log_brake refusals; /* of calls */
     atomic_bool evidence_posted, kid_posted;
     atomic_long watchers_n;
     atomic_size_t views_alive;

@@ -232,7 +232,7 @@ ca_trust_acknowledge(struct grpc_call *c, struct span msg, void *self)
     if (r == 0)
         return;
     w->pending--;
-    if (r < 0)
+    if (r < 0 && log_brake(&w->ca->refusals, "serverca", mono_ms()))
         log_error("serverca", "acknowledgement of %s: %s", caller.identity, e.msg);
     /* a stale word was said before, better: the caller need not say it again */
     word_end(q, r > 0 ? GRPC_OK : err_meaning(e.code)->grpc_code, r > 0 ? NULL : e.msg);

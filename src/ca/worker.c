@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "ca/room.h"
 #include "obs/log.h"
 
@@ -171,7 +172,9 @@ ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret, const 
     (void)snprintf(labels, sizeof(labels), "reason=\"%s\"", reason);
     metric_add(w->ca->conf.metrics, &ca_m_auth_failure, "", 1);
     metric_add(w->ca->conf.metrics, &ca_m_auth_reason, labels, 1);
-    log_error("security", "Failed to authenticate client from %s: %s", grpc_peer_addr(c), why.msg);
+    if (log_brake(&w->ca->refusals, "security", mono_ms()))
+        log_error("security", "Failed to authenticate client from %s: %s", grpc_peer_addr(c),
+                  why.msg);
     bool may_mend = strcmp(reason, CA_REASON_NO_KEYS) == 0;
     *ret_msg = may_mend ? "the token issuer's keys are not known yet; try again"
                         : "request authenticate failure"; /* specs/istio-ca.md 1.5 */

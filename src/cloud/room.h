@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "cloud/cloud.h"
+#include "obs/log.h"
 
 enum { KID_BYTES = 64, GUID_BYTES = 37, FAILING_MAX = 64 };
 
@@ -23,6 +24,7 @@ struct cloud {
     struct buf jwks_json;
     char tenant[64], kid[KID_BYTES];
     struct failing failing[FAILING_MAX];
+    struct log_brake refusals;
 };
 
 /* A random (version 4) GUID as text. Source: RFC 9562 5.4. */

@@ -67,8 +67,9 @@ refuse(struct cloud *c, struct http_exchange *x, const struct refusal *f)
     rfc3339_s(unix_s(), now);
     (void)snprintf(label, sizeof(label), "result=\"AADSTS%u\"", f->aadsts);
     metric_add(c->metrics, &metric_tokens, label, 1);
-    log_with(LOG_WARN, "cloud", LABELS({ "client", http_peer_addr(x) }),
-             "token refused: %s AADSTS%u", f->error, f->aadsts);
+    if (log_brake(&c->refusals, "cloud", mono_ms()))
+        log_with(LOG_WARN, "cloud", LABELS({ "client", http_peer_addr(x) }),
+                 "token refused: %s AADSTS%u", f->error, f->aadsts);
     (void)snprintf(text, sizeof(text), "AADSTS%u: %s Trace ID: %s Correlation ID: %s Timestamp: %s",
                    f->aadsts, f->text, trace, correlation, now);
     if (f->status == 429)

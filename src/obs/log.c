@@ -83,16 +83,18 @@ line_json(struct buf *b, enum log_level level, const char *scope, const struct l
     return buf_add_str(b, "}\n", e);
 }
 
-/* A peer may choose a label's text or part of a message: control characters never reach the line.
- */
+/* A peer may choose a label's text or part of a message: control characters never reach the line,
+ * and what is quoted does not end its quotes. */
 static int
-text_clean(struct buf *b, const char *s, bool keep_newlines, struct err *e)
+text_clean(struct buf *b, const char *s, bool quoted, struct err *e)
 {
     for (; *s != '\0'; s++) {
         unsigned char c = (unsigned char)*s;
-        bool ok = c >= 0x20 && c != 0x7f;
+        bool ok = (c >= 0x20 && c != 0x7f) || c == '\t';
 
-        TRY(buf_add_byte(b, ok || (c == '\n' && keep_newlines) || c == '\t' ? c : '?', e));
+        if (quoted && (c == '"' || c == '\\'))
+            TRY(buf_add_byte(b, '\\', e));
+        TRY(buf_add_byte(b, ok ? c : '?', e));
     }
     return 0;
 }
@@ -106,14 +108,14 @@ line_text(struct buf *b, enum log_level level, const char *scope, const struct l
 
     rfc3339_us(unix_us(), now);
     TRY(buf_addf(b, e, "%s\t%s\t%s%s", now, names[level], scope, scope[0] == '\0' ? "" : "\t"));
-    TRY(text_clean(b, msg, true, e));
+    TRY(text_clean(b, msg, false, e));
     for (; labels != NULL && labels->key != NULL; labels++) {
         if (labels->value == NULL)
             continue;
         bool quote = labels->value[0] == '\0' || strpbrk(labels->value, " \t\n\"=") != NULL;
 
         TRY(buf_addf(b, e, "%s%s=%s", sep, labels->key, quote ? "\"" : ""));
-        TRY(text_clean(b, labels->value, false, e));
+        TRY(text_clean(b, labels->value, quote, e));
         TRY(buf_add_str(b, quote ? "\"" : "", e));
         sep = " ";
     }
@@ -142,4 +144,22 @@ log_write(enum log_level level, const char *scope, const struct log_label *label
         (void)!write(conf.fd, b.p, b.n); /* a full pipe or a closed terminal must not stop a CA */
     buf_done(&b);
     free(msg);
+}
+
+bool
+log_brake(struct log_brake *b, const char *scope, uint64_t now_ms)
+{
+    uint64_t turn = now_ms / LOG_BRAKE_MS + 1, was = atomic_load(&b->turn);
+
+    if (was < turn && atomic_compare_exchange_strong(&b->turn, &was, turn)) {
+        unsigned left_out = atomic_exchange(&b->left_out, 0);
+
+        atomic_store(&b->lines, 0);
+        if (left_out > 0)
+            log_warn(scope, "%u lines like the next one were left out", left_out);
+    }
+    if (atomic_fetch_add(&b->lines, 1) < LOG_BRAKE_LINES)
+        return true;
+    (void)atomic_fetch_add(&b->left_out, 1);
+    return false;
 }

@@ -9,7 +9,9 @@
 #ifndef OBS_LOG_H
 #define OBS_LOG_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/attr.h"
 #include "base/err.h"
@@ -44,5 +46,16 @@ void log_write(enum log_level level, const char *scope, const struct log_label *
         }                                                                                          \
     }
 #define log_with(level, scope, labels, ...) log_write((level), (scope), (labels), __VA_ARGS__)
+
+/* For lines that anybody can cause who reaches a port: at most LOG_BRAKE_LINES in LOG_BRAKE_MS, so
+ * that nobody fills a disk. Zeroed at the start; shared by threads. */
+enum { LOG_BRAKE_LINES = 100, LOG_BRAKE_MS = 10 * 1000 };
+struct log_brake {
+    atomic_uint_least64_t turn; /* the LOG_BRAKE_MS that is counted */
+    atomic_uint lines, left_out;
+};
+/* True: write the line. A line before the next turn's first says how many were left out.
+ *   now_ms   mono_ms() */
+MUST_USE bool log_brake(struct log_brake *b, const char *scope, uint64_t now_ms);
 
 #endif

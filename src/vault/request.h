@@ -6,6 +6,7 @@
 #include "pki/seal.h"
 #include "vault/secret_json.h"
 #include "vault/vault.h"
+#include "obs/log.h"
 
 enum {
     VAULT_NAME_BYTES = 25,
@@ -33,6 +34,7 @@ struct vault {
     struct vault_slot slots[VAULT_MAX];
     char dns_suffix[VAULT_HOST_BYTES], authority[VAULT_HOST_BYTES], tenant[VAULT_TENANT_BYTES],
         issuer[VAULT_HOST_BYTES];
+    struct log_brake strangers;     /* who has no good token */
     struct vault_request *requests; /* under way, answered or not */
 };
 

@@ -284,6 +284,23 @@ reply_headers(struct vault_request *q)
 }
 
 static void
+request_log(struct vault_request *q, const char *op, const char *code, bool is_fault)
+{
+    bool is_stranger = q->oid[0] == '\0' && q->appid[0] == '\0';
+
+    if (is_stranger && q->v != NULL && !log_brake(&q->v->strangers, SCOPE, mono_ms()))
+        return;
+    log_with(is_fault ? LOG_WARN : LOG_INFO, SCOPE,
+             LABELS({ "operation", op }, { "status", code },
+                    { "vault", q->slot == NULL ? NULL : q->slot->name },
+                    { "secret", q->name[0] == '\0' ? NULL : q->name },
+                    { "version", q->version[0] == '\0' ? NULL : q->version },
+                    { "oid", q->oid[0] == '\0' ? NULL : q->oid },
+                    { "appid", q->appid[0] == '\0' ? NULL : q->appid }, { "client", q->peer }),
+             "vault request");
+}
+
+static void
 request_account(struct vault_request *q, int status)
 {
     const char *op = q->op == NULL ? "none" : q->op->name;
@@ -292,14 +309,7 @@ request_account(struct vault_request *q, int status)
     char code[8];
 
     (void)snprintf(code, sizeof(code), "%d", status);
-    log_with(status >= 500 ? LOG_WARN : LOG_INFO, SCOPE,
-             LABELS({ "operation", op }, { "status", code },
-                    { "vault", q->slot == NULL ? NULL : q->slot->name },
-                    { "secret", q->name[0] == '\0' ? NULL : q->name },
-                    { "version", q->version[0] == '\0' ? NULL : q->version },
-                    { "oid", q->oid[0] == '\0' ? NULL : q->oid },
-                    { "appid", q->appid[0] == '\0' ? NULL : q->appid }, { "client", q->peer }),
-             "vault request");
+    request_log(q, op, code, status >= 500);
     if (metric_label(&labels, "operation", op, &e) == 0) {
         metric_observe(q->v == NULL ? NULL : q->v->conf.metrics, &request_seconds,
                        buf_text(&labels), (double)(unix_us() - q->start_us) / 1e6);

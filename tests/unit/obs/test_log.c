@@ -45,6 +45,8 @@ text_lines(void **state)
         { "ca", { { "a", NULL }, { "b", "" } }, "m", "\tinfo\tca\tm\tb=\"\"" },
         { "ca", { { "a", "x\ny\x1b" } }, "m", "\tinfo\tca\tm\ta=\"x?y?\"" },
         { "", { { NULL, NULL } }, "bell\a, tab\tstays", "\tinfo\tbell?, tab\tstays" },
+        { "", { { NULL, NULL } }, "one\n2026\terror\tforged", "\tinfo\tone?2026\terror\tforged" },
+        { "ca", { { "a", "x\" b=\"y\\" } }, "m", "\tinfo\tca\tm\ta=\"x\\\" b=\\\"y\\\\\"" },
     };
     log_setup(fds[1], LOG_INFO, false);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -73,6 +75,28 @@ levels(void **state)
     log_error("x", "failed");
     line_get(line);
     assert_string_equal(line + 27, "\terror\tx\tfailed");
+}
+
+static void
+the_brake_leaves_out_and_says_so(void **state)
+{
+    (void)state;
+    struct log_brake b = { 0 };
+    char line[4096];
+
+    log_setup(fds[1], LOG_INFO, false);
+    for (size_t i = 0; i < LOG_BRAKE_LINES; i++)
+        assert_true(log_brake(&b, "ca", 5));
+    for (size_t i = 0; i < 7; i++)
+        assert_false(log_brake(&b, "ca", 6));
+    assert_true(log_brake(&b, "ca", 5 + LOG_BRAKE_MS));
+    line_get(line);
+    assert_string_equal(line + 27, "\twarn\tca\t7 lines like the next one were left out");
+    assert_true(log_brake(&b, "ca", 6 + LOG_BRAKE_MS));
+    assert_true(log_brake(&b, "ca", 5 + 2 * LOG_BRAKE_MS)); /* and none of nothing */
+    log_info("x", "the next");
+    line_get(line);
+    assert_string_equal(line + 27, "\tinfo\tx\tthe next");
 }
 
 static void
@@ -122,7 +146,8 @@ teardown(void **state)
 int
 main(void)
 {
-    const struct CMUnitTest tests[] = { T(text_lines), T(levels), T(json_lines) };
+    const struct CMUnitTest tests[] = { T(text_lines), T(levels),
+                                        T(the_brake_leaves_out_and_says_so), T(json_lines) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
