@@ -57,6 +57,16 @@ need_packages() {
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# Go builds the real SPIFFE client of the tests. Any Go from Debian 12's 1.19 on will do, wherever it came from.
+need_go() {
+  command -v go >/dev/null || packages="${packages}golang-go:end-to-end tests with the real go-spiffe
+"
+  need_packages
+  say "go-spiffe: builds build/gospiffe"
+  mkdir -p build
+  (cd tests/e2e/gospiffe && GOFLAGS=-buildvcs=false GOTOOLCHAIN=local go build -trimpath -o ../../../build/gospiffe .)
+}
+
 # A virtual environment with the pinned test tools; made again when the list changes.
 need_python() {
   local venv=build/venv stamp=build/venv/.requirements

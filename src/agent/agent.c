@@ -70,6 +70,8 @@ use(struct agent *a, struct creds *take, struct tls_conf *const conf[2])
 
     a->now = take;
     proxies_set(a, conf);
+    if (a->workload != NULL)
+        workload_use(a->workload, take);
     log_applied(a, before);
     bool is_new_leaf =
         before == NULL || !span_eq(cert_serial(before->leaf), cert_serial(take->leaf));
@@ -179,6 +181,7 @@ resume(struct agent *a, struct err *e)
     }
     log_info("agent", "goes on with the certificate and trust set of generation %llu",
              (unsigned long long)c->generation);
+    a->is_resumed = true;
     return apply(a, STEAL(c), false, e);
 }
 
@@ -197,6 +200,29 @@ check_conf(const struct agent_conf *c, struct err *e)
     for (size_t i = 0; i < c->allow_n; i++)
         TRY(allow_rule_check(c->allow[i], e));
     return 0;
+}
+
+/* What was pushed is in use: the word may be said. */
+static void
+on_workload_settled(void *arg)
+{
+    struct agent *a = arg;
+
+    if (!a->is_stopping && a->now != NULL)
+        trust_word_due(a);
+}
+
+static int
+serve_workloads(struct agent *a, struct err *e)
+{
+    const struct workload_conf wc = { .socket = a->conf.workload_socket,
+                                      .uids = a->conf.workload_uids,
+                                      .uids_n = a->conf.workload_uids_n,
+                                      .metrics = a->conf.metrics,
+                                      .on_settled = on_workload_settled,
+                                      .arg = a };
+
+    return a->conf.workload_socket == NULL ? 0 : workload_new(a->loop, &wc, &a->workload, e);
 }
 
 static int
@@ -219,6 +245,7 @@ agent_open(struct agent *a, struct err *e)
     TRY(trust_init(a, e));
     TRY(reload_new(a, &a->reload, e));
     TRY(proxies_open(a, e));
+    TRY(serve_workloads(a, e));
     TRY(resume(a, e));
     if (a->now == NULL)
         renew_within(a, 0);
@@ -287,10 +314,15 @@ agent_stop(struct agent *a, bool ended, loop_fn *done, void *arg)
     a->stopped_arg = arg;
     renew_done(a);
     trust_done(a);
-    proxies_close(a); /* nothing uses the key any more, so the word is true */
+    proxies_close(a); /* nothing of ours uses the key any more */
+    bool is_ours_alone = a->workload == NULL || (!workload_gave_key(a->workload) && !a->is_resumed);
+    workload_free(STEAL(a->workload));
     if (ended)
         creds_wipe(a->conf.dir);
-    if (!ended || a->now == NULL) {
+    if (ended && !is_ours_alone)
+        log_info("agent", "the CA is not told that the key is not in use any more: workloads may "
+                          "hold it, from the Workload API");
+    if (!ended || !is_ours_alone || a->now == NULL) {
         loop_defer(a->loop, stopped, a);
         return;
     }
@@ -313,6 +345,7 @@ agent_free(struct agent *a)
     renew_done(a);
     trust_done(a);
     proxies_close(a);
+    workload_free(a->workload);
     grpc_client_free(a->client);
     reload_free(a->reload);
     timer_free(a->write_retry);

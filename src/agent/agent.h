@@ -12,7 +12,7 @@
 
 struct agent;
 
-enum { AGENT_ALLOW_MAX = 32, AGENT_OUTBOUND_MAX = 32 };
+enum { AGENT_ALLOW_MAX = 32, AGENT_OUTBOUND_MAX = 32, AGENT_UIDS_MAX = 32 };
 
 struct agent_conf {
     /* Texts are borrowed until agent_free. */
@@ -34,6 +34,9 @@ struct agent_conf {
         *outbound[AGENT_OUTBOUND_MAX]; /* "127.0.0.1:9001=127.0.0.1:8443=spiffe://...": clear text
                                           in, mTLS out to a peer that must match the rule */
     size_t outbound_n;
+    const char *workload_socket;            /* SPIFFE Workload API: path or unix:///path; NULL */
+    uint32_t workload_uids[AGENT_UIDS_MAX]; /* who may call it */
+    size_t workload_uids_n;                 /* 0: root and our own */
     struct metrics *metrics;
     void (*on_ready)(void *arg); /* first leaf in place, listeners open */
     void *arg;
@@ -41,7 +44,8 @@ struct agent_conf {
 
 MUST_USE int agent_new(struct loop *l, const struct agent_conf *conf, struct agent **ret,
                        struct err *e);
-/* Says goodbye to the CA (best effort, bounded) when `ended`, then done(arg). */
+/* When `ended`, wipes the key and says goodbye to the CA (best effort, bounded), unless the
+ * Workload API may have handed a key out: what others hold is not ours to end. Then done(arg). */
 void agent_stop(struct agent *a, bool ended, loop_fn *done, void *arg);
 void agent_free(struct agent *a); /* NULL is fine */
 /* The port in use of the i-th listener: inbound first (when there is one), then each outbound; 0

@@ -116,6 +116,7 @@ agent_metrics_refresh(struct agent *a)
             metric_set(a->conf.metrics, &m_open, "", (double)n);
     }
     metric_set(a->conf.metrics, &m_acked, "", (double)a->acked_generation);
+    workload_metrics_refresh(a->workload);
     if (a->now == NULL)
         return;
     metric_set(a->conf.metrics, &m_generation, "", (double)a->now->generation);

@@ -4,6 +4,7 @@
 
 #include "agent/agent.h"
 #include "agent/creds.h"
+#include "agent/workload.h"
 #include "net/addr.h"
 #include "net/grpc.h"
 #include "net/tls_proxy.h"
@@ -71,6 +72,8 @@ struct agent {
     uint64_t asked_generation;
 
     struct reload *reload;
+    struct workload *workload; /* NULL: not asked for */
+    bool is_resumed;           /* began with a leaf of an earlier run */
 
     struct agent_proxy proxies[1 + AGENT_OUTBOUND_MAX];
     size_t proxies_n;

@@ -251,7 +251,8 @@ say_word(struct agent *a)
     const struct grpc_answer answer = { .on_done = on_word_done, .arg = a };
     struct err e = { 0 };
 
-    if (a->ack_call != NULL || a->is_stopping || !reload_is_settled(a->reload))
+    if (a->ack_call != NULL || a->is_stopping || !reload_is_settled(a->reload) ||
+        !workload_is_settled(a->workload))
         return; /* it is said when that has ended */
     a->ack_due = false;
     timer_stop(a->ack_timer);

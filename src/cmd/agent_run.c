@@ -6,6 +6,7 @@
 
 #include "agent/agent.h"
 #include "base/file.h"
+#include "base/str.h"
 #include "cmd/commands.h"
 #include "net/addr.h"
 #include "net/http.h"
@@ -13,8 +14,8 @@
 
 struct run_conf {
     const char *dir, *ca_addr, *ca_name, *ca_root, *token_file, *identity, *key_type, *inbound;
-    const char *reload_command, *monitoring, *port_file, *log_format;
-    struct opt_list allow, outbound;
+    const char *reload_command, *workload_socket, *monitoring, *port_file, *log_format;
+    struct opt_list allow, outbound, workload_uids;
     uint64_t ttl_ms, reload_pid;
     bool ephemeral;
 };
@@ -47,6 +48,10 @@ static const struct opt opts[] = {
       "run after each change of the files (words split at spaces, no shell; 10 s)" },
     { "reload-pid", OPT_COUNT, AT(reload_pid), "0", "0", "4194304", 0, "PID",
       "process that gets a SIGHUP after each change; 0: none" },
+    { "workload-socket", OPT_STRING, AT(workload_socket), NULL, NULL, NULL, 0, "PATH",
+      "serve the SPIFFE Workload API (X.509) there: an absolute path, or unix:///path" },
+    { "workload-allow-uid", OPT_LIST, AT(workload_uids), NULL, NULL, NULL, 0, "UID",
+      "whose processes may use it; repeatable [root and the agent's own uid]" },
     { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15020", NULL, NULL, 0, "ADDR",
       "/metrics, /healthz, /readyz, /status; \"off\" for none" },
     { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE",
@@ -214,6 +219,25 @@ on_ready(void *arg)
 }
 
 static int
+uids_parse(const struct opt_list *l, struct agent_conf *c, struct err *e)
+{
+    uint64_t v;
+
+    if (l->n > AGENT_UIDS_MAX)
+        return err_set(e, E_INVAL, "at most %d --workload-allow-uid", (int)AGENT_UIDS_MAX);
+    if (l->n > 0 && c->workload_socket == NULL)
+        return err_set(e, E_INVAL, "--workload-allow-uid without --workload-socket");
+    for (size_t i = 0; i < l->n; i++) {
+        if (u64_parse(span_str(l->v[i]), 0, UINT32_MAX - 1, &v, e) < 0) {
+            e->code = E_INVAL;
+            return err_wrap(e, "--workload-allow-uid \"%.40s\" is not a user's number", l->v[i]);
+        }
+        c->workload_uids[c->workload_uids_n++] = (uint32_t)v;
+    }
+    return 0;
+}
+
+static int
 agent_start(struct running *s, struct err *e)
 {
     const struct run_conf *o = s->o;
@@ -229,6 +253,7 @@ agent_start(struct running *s, struct err *e)
                             .inbound = o->inbound,
                             .allow_n = o->allow.n,
                             .outbound_n = o->outbound.n,
+                            .workload_socket = o->workload_socket,
                             .metrics = s->metrics,
                             .on_ready = on_ready,
                             .arg = s };
@@ -237,6 +262,7 @@ agent_start(struct running *s, struct err *e)
     if (o->allow.n > AGENT_ALLOW_MAX || o->outbound.n > AGENT_OUTBOUND_MAX)
         return err_set(e, E_INVAL, "at most %d --allow and %d --outbound", (int)AGENT_ALLOW_MAX,
                        (int)AGENT_OUTBOUND_MAX);
+    TRY(uids_parse(&o->workload_uids, &c, e));
     for (size_t i = 0; i < o->allow.n; i++)
         c.allow[i] = o->allow.v[i];
     for (size_t i = 0; i < o->outbound.n; i++)
@@ -292,6 +318,18 @@ const struct command cmd_agent_run = {
     "machine.\n"
     "SIGTERM keeps the key for the next start; with --ephemeral it is wiped, and the CA is told.\n"
     "\n"
+    "With --workload-socket it serves the SPIFFE Workload API: workloads with a SPIFFE library get "
+    "key,\n"
+    "certificate and trust set from there (SPIFFE_ENDPOINT_SOCKET=unix:///PATH), and each change "
+    "at once.\n"
+    "X.509 only: FetchX509SVID and FetchX509Bundles; the JWT calls are UNIMPLEMENTED. A caller is "
+    "known by\n"
+    "its uid. It must stay on the stream, as these libraries do: a rotation takes what was pushed "
+    "for in\n"
+    "use half a second later, and does not see a key that was fetched once and kept. With "
+    "--ephemeral the\n"
+    "CA is then not told that the key has gone, because workloads may hold it.\n"
+    "\n"
     "Examples:\n"
     "  meshroot agent run --dir /run/certs --identity spiffe://cluster.local/ns/shop/sa/web \\\n"
     "      --ca-root-cert /etc/meshroot/root-cert.pem --token-file /run/secrets/token \\\n"
@@ -299,5 +337,8 @@ const struct command cmd_agent_run = {
     "  meshroot agent run --dir ./web --identity spiffe://cluster.local/ns/shop/sa/web \\\n"
     "      --ca-root-cert ca/root-cert.pem --token-file web.jwt \\\n"
     "      --inbound 0.0.0.0:8443=127.0.0.1:8080 --allow 'spiffe://cluster.local/ns/shop/*' \\\n"
-    "      --outbound 127.0.0.1:9001=db:8443=spiffe://cluster.local/ns/shop/sa/db\n",
+    "      --outbound 127.0.0.1:9001=db:8443=spiffe://cluster.local/ns/shop/sa/db\n"
+    "  meshroot agent run --dir ./web --identity spiffe://cluster.local/ns/shop/sa/web \\\n"
+    "      --ca-root-cert ca/root-cert.pem --token-file web.jwt \\\n"
+    "      --workload-socket /run/meshroot/web.sock --workload-allow-uid 1001\n",
 };

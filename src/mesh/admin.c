@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "mesh/mesh_private.h"
+#include "net/addr.h"
 #include "obs/log.h"
 
 struct route {

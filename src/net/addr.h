@@ -25,6 +25,19 @@ MUST_USE int addr_listen(const struct addr *a, bool reuse_port, int *ret_fd, uin
 /* Starts a non-blocking connect; the descriptor becomes writable when it is done or has failed. IP
  * addresses only. Owner: caller. Errors: SYS, INVAL. */
 MUST_USE int addr_connect(const struct addr *a, int *ret_fd, struct err *e);
+/* A listening Unix socket at `path` with `mode`; an old socket file is replaced. Errors: SYS, INVAL
+ * (too long). */
+MUST_USE int unix_listen(const char *path, unsigned mode, int *ret_fd, struct err *e);
+/* Connects (non-blocking) to the Unix socket at `path`. Owner: caller. Errors: SYS (also: nobody
+ * listens, its queue is full), INVAL (too long). */
+MUST_USE int unix_connect(const char *path, int *ret_fd, struct err *e);
+/* The process that connected over a Unix socket, as the kernel saw it then (SO_PEERCRED; ids of our
+ * own user namespace). Errors: INVAL (not a Unix socket), SYS. */
+struct unix_peer {
+    int64_t pid; /* for people: it may be another process by now */
+    uint32_t uid, gid;
+};
+MUST_USE int unix_peer_of(int fd, struct unix_peer *ret, struct err *e);
 bool addr_is_ip(const char *host);
 /* "127.0.0.1:40312" of the other end; "unix" for a Unix socket, "?" when it is gone. */
 void addr_of_peer(int fd, char ret[ADDR_TEXT_BYTES]);

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/span.h"
+#include "net/addr.h"
 #include "net/loop.h"
 #include "net/tls.h"
 
@@ -68,6 +69,8 @@ struct grpc_server_conf {
     void *self;               /* given to the handlers */
     size_t max_message_bytes; /* 0: GRPC_MAX_MESSAGE_BYTES; beyond: RESOURCE_EXHAUSTED */
     size_t max_connections;   /* 0: GRPC_MAX_CONNECTIONS */
+    size_t max_per_uid; /* Unix socket: connections of one uid, beyond it closed at once; 0: all */
+    bool sends_secrets; /* keys: what is sent is wiped from our buffers as soon as it is out */
 };
 
 MUST_USE int grpc_server_new(struct loop *l, const struct grpc_server_conf *conf,
@@ -90,6 +93,8 @@ size_t grpc_header_count(const struct grpc_call *c, const char *name);
 /* The verified TLS peer; NULL when it showed no certificate. Borrowed. */
 const struct tls_peer *grpc_peer(const struct grpc_call *c);
 const char *grpc_peer_addr(const struct grpc_call *c); /* "127.0.0.1:40312" */
+/* unix_peer_of its connection. */
+MUST_USE int grpc_peer_unix(const struct grpc_call *c, struct unix_peer *ret, struct err *e);
 /* Handler state hung on the call; on_gone(arg) is called if the client goes away or the deadline
  * passes before grpc_finish; after it `c` must not be used. */
 void grpc_on_gone(struct grpc_call *c, loop_fn *fn, void *arg);
@@ -110,7 +115,7 @@ struct grpc_client;  /* one connection to one server, made when first needed and
 struct grpc_request; /* one call under way */
 
 struct grpc_client_conf {
-    const char *host; /* dialled and, with TLS_PEER_NAME, verified; copied */
+    const char *host; /* dialled and, with TLS_PEER_NAME, verified; copied. "/...": a Unix socket */
     uint16_t port;
     const char *verify_name; /* NULL: host */
     struct tls_conf *tls;    /* a reference is taken */

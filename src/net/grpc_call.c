@@ -223,6 +223,12 @@ grpc_peer_addr(const struct grpc_call *c)
     return c->conn->addr;
 }
 
+int
+grpc_peer_unix(const struct grpc_call *c, struct unix_peer *ret, struct err *e)
+{
+    return unix_peer_of(h2_conn_fd(c->conn->io), ret, e);
+}
+
 void
 grpc_on_gone(struct grpc_call *c, loop_fn *fn, void *arg)
 {

@@ -143,11 +143,13 @@ dial_addr(struct grpc_client *c, const struct addr *a, struct err *e)
     if (conn == NULL)
         return err_nomem(e);
     conn->client = c;
-    if (addr_connect(a, &fd, e) < 0) {
+    bool is_unix = a->host[0] == '/';
+    if ((is_unix ? unix_connect(a->host, &fd, e) : addr_connect(a, &fd, e)) < 0) {
         free(conn);
         return err_result(e);
     }
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (!is_unix)
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     const struct h2_conn_conf conf = { .fd = fd,
                                        .tls = c->tls,
                                        .verify_name = c->verify_name,
@@ -202,7 +204,12 @@ dial(struct grpc_client *c)
 
     c->dial_by_ms = now + c->connect_ms;
     c->found_n = c->found_at = 0;
-    if (resolve_start(c->loop, c->host, c->port, on_resolved, c, &c->resolving, &e) < 0)
+    if (c->host[0] == '/') {
+        (void)snprintf(c->found[0].host, sizeof(c->found[0].host), "%s", c->host);
+        c->found_n = 1;
+        (void)err_set(&e, E_TIMEOUT, "no connection in time");
+        dial_next(c, &e);
+    } else if (resolve_start(c->loop, c->host, c->port, on_resolved, c, &c->resolving, &e) < 0)
         dial_failed(c, &e);
     else
         client_tick_by(c, c->dial_by_ms, now);
@@ -272,7 +279,9 @@ grpc_client_new(struct loop *l, const struct grpc_client_conf *conf, struct grpc
                 struct err *e)
 {
     struct grpc_client *c = calloc(1, sizeof(*c));
-    const char *verify = conf->verify_name == NULL ? conf->host : conf->verify_name;
+    const char *verify = conf->verify_name != NULL ? conf->verify_name
+                         : conf->host[0] == '/'    ? "localhost" /* as grpc-go says it */
+                                                   : conf->host;
 
     if (c == NULL)
         return err_nomem(e);

@@ -132,6 +132,7 @@ conn_start(struct grpc_server *s, struct server_conn *c, int fd, struct err *e)
                                        .h2 = { .is_server = true,
                                                .max_streams = GRPC_MAX_STREAMS,
                                                .max_header_bytes = GRPC_MAX_HEADER_BYTES,
+                                               .sends_secrets = s->conf.sends_secrets,
                                                .ops = &server_call_ops,
                                                .self = c,
                                                .pool = s->streams },
@@ -146,6 +147,24 @@ conn_start(struct grpc_server *s, struct server_conn *c, int fd, struct err *e)
     return h2_conn_new(s->loop, &conf, &c->io, e);
 }
 
+/* One user's processes cannot take every place. */
+static int
+check_uid(const struct grpc_server *s, struct server_conn *c, int fd, struct err *e)
+{
+    struct unix_peer peer;
+    size_t n = 0;
+
+    if (s->conf.max_per_uid == 0)
+        return 0;
+    TRY(unix_peer_of(fd, &peer, e));
+    c->uid = peer.uid;
+    for (const struct server_conn *o = s->conns; o != NULL; o = o->next)
+        n += o->uid == peer.uid;
+    return n < s->conf.max_per_uid
+               ? 0
+               : err_set(e, E_LIMIT, "uid %u has %zu connections", (unsigned)peer.uid, n);
+}
+
 int
 grpc_server_adopt(struct grpc_server *s, int take_fd, struct err *e)
 {
@@ -156,6 +175,11 @@ grpc_server_adopt(struct grpc_server *s, int take_fd, struct err *e)
         return err_nomem(e);
     }
     c->s = s;
+    if (check_uid(s, c, take_fd, e) < 0) {
+        (void)close(take_fd);
+        free(c);
+        return -(int)e->code;
+    }
     if (conn_start(s, c, take_fd, e) < 0) {
         conn_destroy(c);
         return err_result(e);
@@ -186,7 +210,7 @@ accept_one(struct grpc_server *s)
         return errno == EINTR || errno == ECONNABORTED;
     }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    (void)!grpc_server_adopt(s, fd, &e); /* out of memory: the client sees a closed connection */
+    (void)!grpc_server_adopt(s, fd, &e); /* the client sees a closed connection */
     return true;
 }
 

@@ -33,6 +33,7 @@ struct server_conn {
     struct timer *tick;
     uint64_t tick_at_ms, last_call_ms;
     char addr[ADDR_TEXT_BYTES];
+    uint32_t uid; /* when max_per_uid is set */
 };
 
 struct grpc_server {
@@ -51,7 +52,7 @@ struct grpc_server {
 };
 
 /* Serves one connected, non-blocking socket as if it had been accepted. Takes the descriptor, also
- * on failure. Errors: NOMEM. */
+ * on failure. Errors: NOMEM, LIMIT (max_per_uid), SYS, INVAL. */
 MUST_USE int grpc_server_adopt(struct grpc_server *s, int take_fd, struct err *e);
 bool grpc_server_is_draining(const struct grpc_server *s);
 /* The connection's timer rings at `at_ms` at the latest. */

@@ -166,6 +166,8 @@ stream_put(struct h2_stream *st)
     /* the analyzer forgets that a stream on the list has its session */
     struct h2_pool *p = h->conf.pool; /* NOLINT(clang-analyzer-core.NullDereference) */
 
+    if (h->conf.sends_secrets)
+        buf_wipe(&st->out);
     if (st->prev != NULL)
         st->prev->next = st->next;
     else
@@ -402,6 +404,8 @@ on_body(nghttp2_session *session, int32_t id, uint8_t *p, size_t cap, uint32_t *
         memcpy(p, st->out.p + st->out_at, n);
     st->out_at += n;
     if (st->out_at == st->out.n) {
+        if (st->h->conf.sends_secrets && st->out.p != NULL)
+            explicit_bzero(st->out.p, st->out.cap);
         st->out_at = st->out.n = 0;
         if (st->out_end)
             *flags |= NGHTTP2_DATA_FLAG_EOF;
@@ -522,6 +526,9 @@ h2_output(struct h2 *h, struct buf *b, size_t enough, struct err *e)
         if (n == 0)
             return 0;
         TRY(buf_add(b, span_of(p, (size_t)n), e));
+        if (h->conf.is_server && h->conf.sends_secrets)
+            explicit_bzero((uint8_t *)(uintptr_t)p,
+                           (size_t)n); /* nghttp2's copy: it is done with */
     }
     return 0;
 }

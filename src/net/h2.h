@@ -50,6 +50,7 @@ struct h2_conf {
     bool is_server;
     uint32_t max_streams;    /* that the peer may have open */
     size_t max_header_bytes; /* beyond: h2_fields_too_big */
+    bool sends_secrets;      /* server: bodies are wiped from memory when they are out */
     const struct h2_ops *ops;
     void *self;
     struct h2_pool *pool; /* borrowed */

@@ -1,6 +1,7 @@
 #include "net/h2_conn.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "net/tls_stream.h"
@@ -58,6 +59,8 @@ write_out(struct h2_conn *c, struct err *e)
         c->out_at += n;
         c->last_write_ms = mono_ms();
     }
+    if (c->conf.h2.sends_secrets && c->out.n > 0)
+        explicit_bzero(c->out.p, c->out.n);
     c->out_at = c->out.n = 0;
     return 0;
 }
@@ -230,7 +233,7 @@ conn_destroy(void *arg)
     struct h2_conn *c = arg;
 
     h2_free(c->h2);
-    buf_done(&c->out);
+    buf_wipe(&c->out); /* what did not go out may be a key */
     free(c);
 }
 

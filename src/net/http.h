@@ -55,10 +55,6 @@ void http_reply_header(struct http_exchange *x, const char *name, const char *va
 /* Ends the exchange; `type` NULL for no body. `x` is gone afterwards. */
 void http_reply(struct http_exchange *x, int status, const char *type, struct span body);
 
-/* A listening Unix socket at `path` with `mode`; an old socket file is replaced. Errors: SYS, INVAL
- * (too long). */
-MUST_USE int unix_listen(const char *path, unsigned mode, int *ret_fd, struct err *e);
-
 /* -- client -------------------------------------------------------------------------------------
  */
 

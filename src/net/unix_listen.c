@@ -5,7 +5,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "net/http.h"
+#include "net/addr.h"
 
 enum { UNIX_BACKLOG = 128 };
 
@@ -35,16 +35,44 @@ bind_listen(int fd, const struct sockaddr_un *sa, unsigned mode, struct err *e)
     return 0;
 }
 
+static int
+path_fill(const char *path, struct sockaddr_un *sa, struct err *e)
+{
+    size_t n = strlen(path);
+
+    *sa = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    if (n == 0 || n >= sizeof(sa->sun_path))
+        return err_set(e, E_INVAL, "the socket path \"%s\" has %zu bytes; 1 to %zu are possible",
+                       path, n, sizeof(sa->sun_path) - 1);
+    memcpy(sa->sun_path, path, n);
+    return 0;
+}
+
+int
+unix_connect(const char *path, int *ret_fd, struct err *e)
+{
+    struct sockaddr_un sa;
+
+    TRY(path_fill(path, &sa, e));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_sys(e, errno, "socket");
+    if (connect(fd, (const void *)&sa, sizeof(sa)) < 0) {
+        int no = errno;
+
+        (void)close(fd);
+        return err_sys(e, no, "cannot connect to %s", path);
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
 int
 unix_listen(const char *path, unsigned mode, int *ret_fd, struct err *e)
 {
-    struct sockaddr_un sa = { .sun_family = AF_UNIX };
-    size_t n = strlen(path);
+    struct sockaddr_un sa;
 
-    if (n == 0 || n >= sizeof(sa.sun_path))
-        return err_set(e, E_INVAL, "the socket path \"%s\" has %zu bytes; 1 to %zu are possible",
-                       path, n, sizeof(sa.sun_path) - 1);
-    memcpy(sa.sun_path, path, n);
+    TRY(path_fill(path, &sa, e));
     TRY(old_socket_remove(path, e));
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
@@ -54,5 +82,19 @@ unix_listen(const char *path, unsigned mode, int *ret_fd, struct err *e)
         return err_result(e);
     }
     *ret_fd = fd;
+    return 0;
+}
+
+int
+unix_peer_of(int fd, struct unix_peer *ret, struct err *e)
+{
+    struct ucred who;
+    socklen_t n = sizeof(who);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) < 0)
+        return err_sys(e, errno, "SO_PEERCRED");
+    if (who.uid == (uid_t)-1)
+        return err_set(e, E_INVAL, "the connection is not one of a Unix socket");
+    *ret = (struct unix_peer){ .pid = who.pid, .uid = who.uid, .gid = who.gid };
     return 0;
 }

@@ -283,7 +283,7 @@ key_from_pem(struct span pem, struct key **ret, struct err *e)
 }
 
 int
-key_to_pem(const struct key *k, struct buf *b, struct err *e)
+key_to_pkcs8(const struct key *k, struct buf *b, struct err *e)
 {
     PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(k->pkey);
     unsigned char *der = NULL;
@@ -292,9 +292,18 @@ key_to_pem(const struct key *k, struct buf *b, struct err *e)
     PKCS8_PRIV_KEY_INFO_free(info);
     if (n <= 0)
         return err_openssl(e, E_CRYPTO, "key: encode");
-    int r = pem_add(b, "PRIVATE KEY", span_of(der, (size_t)n), e);
+    int r = buf_add(b, span_of(der, (size_t)n), e);
     OPENSSL_clear_free(der, (size_t)n);
     return r;
+}
+
+int
+key_to_pem(const struct key *k, struct buf *b, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf der = BUF_INIT(PEM_MAX_BYTES);
+
+    TRY(key_to_pkcs8(k, &der, e));
+    return pem_add(b, "PRIVATE KEY", buf_span(&der), e);
 }
 
 /* -- the rest -----------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ MUST_USE int key_make(enum key_kind kind, struct key **ret, struct err *e);
 MUST_USE int key_from_pem(struct span pem, struct key **ret, struct err *e);
 /* PKCS#8 PEM appended to `b`, which the caller wipes. */
 MUST_USE int key_to_pem(const struct key *k, struct buf *b, struct err *e);
+/* The same as DER: one PrivateKeyInfo. Source: RFC 5208. */
+MUST_USE int key_to_pkcs8(const struct key *k, struct buf *b, struct err *e);
 enum key_kind key_get_kind(const struct key *k);
 struct key *key_ref(struct key *k);
 void key_unref(struct key *k); /* NULL is fine */

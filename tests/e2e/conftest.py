@@ -212,3 +212,14 @@ class Mesh:
 @pytest.fixture
 def mesh(tmp_path, daemon):
     return Mesh(tmp_path, daemon)
+
+
+@pytest.fixture(scope="session")
+def gospiffe():
+    """The real go-spiffe as a program, of the versions in tests/e2e/gospiffe/go.sum; `go` itself knows what is up to date."""
+    source = pathlib.Path(__file__).resolve().parent / "gospiffe"
+    binary = source.parents[2] / "build" / "gospiffe"
+    done = subprocess.run(["go", "build", "-trimpath", "-o", binary, "."], cwd=source, capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"})
+    assert done.returncode == 0, done.stderr
+    return binary

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/workload.h"
 #include "base/file.h"
 #include "base/str.h"
 #include "istio_ca.pb-c.h"
@@ -33,6 +34,7 @@ enum answer_kind {
 struct word {
     uint64_t generation;
     size_t roots_n, serial_n;
+    uint64_t at_ms;
     uint8_t serial[SERIAL_MAX_BYTES];
     bool ended;
 };
@@ -61,6 +63,7 @@ struct world {
     size_t words_n;
     char seen_auth[64], seen_instance[64], seen_uri[128];
     bool stopped;
+    int pushes_n; /* to a workload */
 };
 
 /* -- the CA -- */
@@ -226,7 +229,8 @@ acknowledge(struct grpc_call *c, struct span msg, void *self)
         *x = (struct word){ .generation = m->generation,
                             .roots_n = m->n_root_ids,
                             .serial_n = m->leaf_serial.len,
-                            .ended = m->ended != 0 };
+                            .ended = m->ended != 0,
+                            .at_ms = mono_ms() };
         memcpy(x->serial, m->leaf_serial.data, x->serial_n);
         assert_ok(grpc_send(c, span_of(NULL, 0), &e));
         grpc_finish(c, GRPC_OK, NULL);
@@ -827,6 +831,66 @@ a_set_that_cannot_be_written_is_not_used(void **state)
     roots_unref(wide);
 }
 
+static void
+on_pushed(struct span msg, void *arg)
+{
+    struct world *w = arg;
+
+    assert_true(msg.n > 0);
+    w->pushes_n++;
+}
+
+static void
+on_ended(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    (void)code;
+    (void)msg;
+    (void)q;
+    (void)arg;
+}
+
+static bool
+was_pushed(struct world *w)
+{
+    return w->pushes_n > 0;
+}
+
+/* A workload of the Workload API trusts a new root when it has read what was pushed; the CA is not
+ * told before. */
+static void
+the_word_waits_for_workloads(void **state)
+{
+    static const struct grpc_header_kv security[] = { { "workload.spiffe.io", "true" },
+                                                      { NULL, NULL } };
+    struct world *w = *state;
+    const struct grpc_answer answer = { on_pushed, on_ended, w };
+    struct roots *wide = both(w);
+    struct grpc_client *client;
+    char addr[64], path[96];
+    struct err e;
+
+    (void)snprintf(path, sizeof(path), "%s/api.sock", w->dir);
+    struct agent_conf c = conf(w, addr, sizeof(addr));
+    c.workload_socket = path;
+    assert_ok(agent_new(w->l, &c, &w->agent, &e));
+    run_until(w, word_is_said);
+    const struct grpc_client_conf cc = { .host = path };
+    assert_ok(grpc_client_new(w->l, &cc, &client, &e));
+    assert_ok(grpc_client_call(client, "/SpiffeWorkloadAPI/FetchX509SVID", security, span_str(""),
+                               0, &answer, NULL, &e));
+    run_until(w, was_pushed);
+    uint64_t from = mono_ms();
+    push(w, 6, wide, w->signer, 0);
+    run_until(w, two_roots);
+    assert_int_equal(w->pushes_n, 2);
+    assert_int_equal(last_word(w)->generation, 6);
+    /* the loop reads the time once a turn, from a coarse clock: a few ms less are no less waiting
+     */
+    assert_true(last_word(w)->at_ms - from + 50 >= WORKLOAD_SETTLE_MS);
+    grpc_client_free(client);
+    roots_unref(wide);
+}
+
 int
 main(void)
 {
@@ -849,6 +913,7 @@ main(void)
         T(a_goodbye_nobody_takes_is_bounded),
         T(wrong_settings),
         T(a_set_that_cannot_be_written_is_not_used),
+        T(the_word_waits_for_workloads),
     };
     (void)signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,77 @@
+/* workload.h - private to agent/: the SPIFFE Workload API on a Unix socket, from the leaf and trust
+ * set in use. Layer: agent. Thread: its loop.
+ *
+ * FetchX509SVID and FetchX509Bundles: the first answer at once, then a full snapshot at each
+ * change. What we do not have (JWT-SVIDs, WIT-SVIDs) is UNIMPLEMENTED. A caller is known by what
+ * the kernel says of the process that connected. Source: specs/protos.md 5; SPIFFE Workload API.
+ */
+#ifndef AGENT_WORKLOAD_H
+#define AGENT_WORKLOAD_H
+
+#include <jansson.h>
+
+#include "agent/creds.h"
+#include "net/loop.h"
+#include "obs/metrics.h"
+
+enum {
+    WORKLOAD_UIDS_MAX = 32,
+    WORKLOAD_CONNECTIONS_MAX = 512, /* beyond it the kernel's queue holds the next ones */
+    WORKLOAD_PER_UID_MAX = 128,     /* connections of one uid; beyond it they are closed at once */
+    WORKLOAD_STREAMS_MAX = 1024,    /* under way in all; beyond: RESOURCE_EXHAUSTED */
+    WORKLOAD_SETTLE_MS = 500,       /* from a push until its readers are taken to use it */
+    WORKLOAD_MESSAGE_MAX_BYTES = 512 * 1024,
+    WORKLOAD_PATH_BYTES = 108, /* sun_path, with its NUL */
+};
+
+struct workload;
+
+struct workload_conf {
+    const char *socket; /* "/run/meshroot/agent.sock" or "unix:///run/..."; borrowed for the call */
+    const uint32_t *uids; /* that may call; copied */
+    size_t uids_n;        /* 0: root and our own */
+    struct metrics *metrics;
+    void (*on_settled)(void *arg); /* WORKLOAD_SETTLE_MS after the last push; NULL */
+    void *arg;
+};
+
+/* Makes the socket's folder when it is missing. A folder in which others may put another socket in
+ * the place of ours is refused. The socket is 0600 when nobody but root and we may call, else 0666:
+ * who calls is checked by uid. Errors: DENIED (the folder), STATE (another process serves there),
+ * INVAL, LIMIT, SYS. */
+MUST_USE int workload_new(struct loop *l, const struct workload_conf *conf, struct workload **ret,
+                          struct err *e);
+/* From now on `c` (borrowed until the next call) is what is answered; it is pushed to the streams
+ * that it means a change for. */
+void workload_use(struct workload *w, const struct creds *c);
+/* False for a moment after a push to somebody: what was pushed may not be in use there yet. A NULL
+ * is settled. */
+bool workload_is_settled(const struct workload *w);
+/* Some process has, or may have, been given a private key. */
+bool workload_gave_key(const struct workload *w);
+/* {"endpoint","uids":[...],"streams","pushes","refused"}; null for NULL. */
+json_t *workload_status(const struct workload *w);
+void workload_metrics_refresh(struct workload *w); /* NULL is fine */
+/* Ends every stream and removes the socket. NULL is fine. */
+void workload_free(struct workload *w);
+
+/* -- messages: workload_msg.c --------------------------------------------------------------------
+ */
+
+/* One answer, appended to `b`. That of FetchX509SVID has the key (`pkcs8`): the caller wipes it;
+ * that of FetchX509Bundles has not. Errors: LIMIT, NOMEM, PARSE, DENIED (the leaf has no SPIFFE
+ * id). */
+MUST_USE int workload_svid_pack(const struct creds *c, struct span pkcs8, struct buf *b,
+                                struct err *e);
+MUST_USE int workload_bundles_pack(const struct creds *c, struct span pkcs8, struct buf *b,
+                                   struct err *e);
+
+/* -- the socket: workload_socket.c ---------------------------------------------------------------
+ */
+
+/* Its absolute path, without "unix://". Errors: INVAL (another scheme, not absolute, too long). */
+MUST_USE int workload_path(const char *text, char ret[WORKLOAD_PATH_BYTES], struct err *e);
+/* As workload_new says. */
+MUST_USE int workload_listen(const char *path, bool is_private, int *ret_fd, struct err *e);
+
+#endif
