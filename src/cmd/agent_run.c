@@ -9,7 +9,7 @@
 #include "base/str.h"
 #include "cmd/commands.h"
 #include "net/addr.h"
-#include "net/http.h"
+#include "net/monitor.h"
 #include "obs/log.h"
 
 struct run_conf {
@@ -68,15 +68,14 @@ struct running { /* everything, freed in reverse */
     struct loop *loop;
     struct metrics *metrics;
     struct agent *agent;
-    struct http_server *http;
-    uint16_t monitoring_port;
+    struct monitor *monitor;
     bool is_stopping;
 };
 
 static void
 running_done(struct running *s)
 {
-    http_server_free(s->http);
+    monitor_free(s->monitor);
     agent_free(s->agent);
     loop_free(s->loop);
     metrics_free(s->metrics);
@@ -85,83 +84,43 @@ running_done(struct running *s)
 /* -- monitoring -- */
 
 static void
-reply_metrics(struct running *s, struct http_exchange *x)
+refresh(void *self)
 {
-    CLEANUP(buf_done) struct buf b = BUF_INIT(1024 * 1024);
-    struct err e;
+    struct running *s = self;
 
     agent_metrics_refresh(s->agent);
-    if (metrics_text(s->metrics, &b, &e) < 0)
-        http_reply(x, 500, "text/plain", span_str(e.msg));
-    else
-        http_reply(x, 200, "text/plain; version=0.0.4", buf_span(&b));
 }
 
-static void
-reply_health(struct running *s, struct http_exchange *x)
+static bool
+is_ready(void *self)
 {
-    (void)s;
-    http_reply(x, 200, "text/plain", span_str("ok\n"));
+    const struct running *s = self;
+
+    return agent_is_ready(s->agent);
 }
 
-static void
-reply_ready(struct running *s, struct http_exchange *x)
+static char *
+status_text(void *self)
 {
-    bool ready = agent_is_ready(s->agent);
-
-    http_reply(x, ready ? 200 : 503, "text/plain",
-               span_str(ready ? "ready\n" : "no valid certificate is in use; see /status\n"));
-}
-
-static void
-reply_status(struct running *s, struct http_exchange *x)
-{
+    const struct running *s = self;
     json_t *j = agent_status(s->agent);
     char *text = j == NULL ? NULL : json_dumps(j, JSON_INDENT(2));
 
     json_decref(j);
-    http_reply(x, text == NULL ? 500 : 200, "application/json", span_str(text));
-    free(text);
-}
-
-static const struct page {
-    const char *path;
-    void (*reply)(struct running *s, struct http_exchange *x);
-} pages[] = {
-    { "/metrics", reply_metrics },
-    { "/healthz", reply_health },
-    { "/readyz", reply_ready },
-    { "/status", reply_status },
-};
-
-static void
-on_request(struct http_exchange *x, void *self)
-{
-    if (strcmp(http_method(x), "GET") != 0) {
-        http_reply(x, 405, "text/plain", span_str("GET only\n"));
-        return;
-    }
-    for (size_t i = 0; i < ARRAY_LEN(pages); i++)
-        if (strcmp(http_path(x), pages[i].path) == 0) {
-            pages[i].reply(self, x);
-            return;
-        }
-    http_reply(x, 404, "text/plain", span_str("/metrics, /healthz, /readyz, /status\n"));
+    return text;
 }
 
 static int
 monitoring_start(struct running *s, const char *listen, struct err *e)
 {
-    struct http_server_conf h = { .on_request = on_request, .self = s };
-    struct addr a;
+    struct monitor_conf m = { .metrics = s->metrics,
+                              .refresh = refresh,
+                              .is_ready = is_ready,
+                              .not_ready = "no valid certificate is in use; see /status\n",
+                              .status = status_text,
+                              .self = s };
 
-    if (strcmp(listen, "off") == 0)
-        return 0;
-    TRY(addr_parse(listen, &a, e));
-    TRY(addr_listen(&a, false, &h.listen_fd, &s->monitoring_port, e));
-    TRY(http_server_new(s->loop, &h, &s->http, e));
-    log_info("", "monitoring at http://%s:%u", a.host, s->monitoring_port);
-    return 0;
+    return monitor_new(s->loop, listen, &m, &s->monitor, e);
 }
 
 /* -- start and end -- */
@@ -181,10 +140,10 @@ port_file_write(const struct running *s, struct err *e)
         TRY(buf_add_str(&b, "{\"inbound\": null, \"outbound\": [", e));
     for (size_t k = 0; k < s->o->outbound.n; k++)
         TRY(buf_addf(&b, e, "%s%u", k == 0 ? "" : ", ", agent_port(s->agent, i + k)));
-    if (s->http == NULL)
+    if (monitor_port(s->monitor) == 0)
         TRY(buf_add_str(&b, "], \"monitoring\": null}\n", e));
     else
-        TRY(buf_addf(&b, e, "], \"monitoring\": %u}\n", s->monitoring_port));
+        TRY(buf_addf(&b, e, "], \"monitoring\": %u}\n", monitor_port(s->monitor)));
     return file_write(s->o->port_file, buf_span(&b), 0644, e);
 }
 
