@@ -8,7 +8,6 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "cmd/commands.h"
-#include "net/addr.h"
 #include "net/monitor.h"
 #include "obs/log.h"
 
