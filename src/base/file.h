@@ -67,4 +67,16 @@ MUST_USE int fileset_write(const char *dir, const struct fileset_file *files, si
 MUST_USE int fileset_read(const char *dir, const char *const *names, size_t n, struct buf *bufs,
                           bool *present, struct err *e);
 
+/* The same, but file number `sealed` is opened and never read, for a process that must not hold its
+ * content: its buffer (of FILE_IDENTITY_BYTES at least) gets what tells it from any other file and
+ * from itself after a change, and *ret_fd the open file, of the same generation as the rest.
+ * *ret_fd  owner: caller, close(); -1 when it is absent. Errors: also DENIED (not a file). */
+enum { FILE_IDENTITY_BYTES = 64 };
+MUST_USE int fileset_read_sealed(const char *dir, const char *const *names, size_t n, size_t sealed,
+                                 struct buf *bufs, bool *present, int *ret_fd, struct err *e);
+/* fileset_write with file number `moved` taken from path `from` (same file system), where another
+ * process has written and synced it; its `data` is not looked at. */
+MUST_USE int fileset_write_moved(const char *dir, const struct fileset_file *files, size_t n,
+                                 size_t moved, const char *from, struct err *e);
+
 #endif

@@ -1,4 +1,5 @@
 /* fileset.c - a set of files that changes as one, in kubelet's layout. */
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -45,9 +46,26 @@ generation_name(char ret[GENERATION_BYTES])
                    (unsigned long long)random_below(65536));
 }
 
+/* One file of a set that is opened or moved, not read or written. */
+struct apart {
+    size_t i;         /* its number; SIZE_MAX: all files are alike */
+    const char *from; /* writing: where it lies now */
+    int fd;           /* reading: the open file; owned */
+};
+
+static int
+file_move(int dirfd, const struct fileset_file *f, const char *from, struct err *e)
+{
+    if (renameat(AT_FDCWD, from, dirfd, f->name) < 0)
+        return err_sys(e, errno, "%s: move to %s", from, f->name);
+    if (fchmodat(dirfd, f->name, f->mode, 0) < 0)
+        return err_sys(e, errno, "%s: set its mode", f->name);
+    return 0;
+}
+
 static int
 generation_fill(int dirfd, const char *gen, const struct fileset_file *files, size_t n,
-                struct err *e)
+                const struct apart *apart, struct err *e)
 {
     if (mkdirat(dirfd, gen, 0755) < 0)
         return err_sys(e, errno, "%s: make folder", gen);
@@ -56,6 +74,11 @@ generation_fill(int dirfd, const char *gen, const struct fileset_file *files, si
         return err_sys(e, errno, "%s: open", gen);
     for (size_t i = 0; i < n; i++) {
         const struct fileset_file *f = &files[i];
+
+        if (i == apart->i) {
+            TRY(file_move(fd, f, apart->from, e));
+            continue;
+        }
         CLEANUP(fd_close)
         int out = openat(fd, f->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, f->mode);
 
@@ -168,8 +191,9 @@ set_publish(int dirfd, const char *gen, const struct fileset_file *files, size_t
     return fsync(dirfd) < 0 ? err_sys(e, errno, "sync folder") : 0;
 }
 
-int
-fileset_write(const char *dir, const struct fileset_file *files, size_t n, struct err *e)
+static int
+set_write_all(const char *dir, const struct fileset_file *files, size_t n,
+              const struct apart *apart, struct err *e)
 {
     char gen[GENERATION_BYTES], before[GENERATION_BYTES] = "";
 
@@ -186,7 +210,8 @@ fileset_write(const char *dir, const struct fileset_file *files, size_t n, struc
     if (readlinkat(dirfd, DATA_LINK, before, sizeof(before) - 1) < 0)
         before[0] = '\0';
     generation_name(gen);
-    if (generation_fill(dirfd, gen, files, n, e) < 0 || set_publish(dirfd, gen, files, n, e) < 0) {
+    if (generation_fill(dirfd, gen, files, n, apart, e) < 0 ||
+        set_publish(dirfd, gen, files, n, e) < 0) {
         char now[GENERATION_BYTES] = "";
 
         if (readlinkat(dirfd, DATA_LINK, now, sizeof(now) - 1) < 0 || strcmp(now, gen) != 0)
@@ -197,6 +222,19 @@ fileset_write(const char *dir, const struct fileset_file *files, size_t n, struc
     return 0;
 }
 
+int
+fileset_write(const char *dir, const struct fileset_file *files, size_t n, struct err *e)
+{
+    return set_write_all(dir, files, n, &(struct apart){ SIZE_MAX, NULL, -1 }, e);
+}
+
+int
+fileset_write_moved(const char *dir, const struct fileset_file *files, size_t n, size_t moved,
+                    const char *from, struct err *e)
+{
+    return set_write_all(dir, files, n, &(struct apart){ moved, from, -1 }, e);
+}
+
 static void
 bufs_clear(struct buf *bufs, size_t n)
 {
@@ -205,11 +243,58 @@ bufs_clear(struct buf *bufs, size_t n)
 }
 
 static int
-read_once(int dirfd, const char *const *names, size_t n, struct buf *bufs, bool *present,
-          struct err *e)
+file_take(int fd, const char *name, struct buf *b, struct err *e)
 {
+    for (;;) {
+        uint8_t *at = NULL;
+        size_t room = b->max - b->n;
+
+        if (room == 0)
+            return err_set(e, E_LIMIT, "%s: larger than %zu bytes", name, b->max - 1);
+        if (room > 16384)
+            room = 16384;
+        TRY(buf_reserve(b, room, &at, e));
+        ssize_t r = read(fd, at, room);
+        if (r < 0 && errno != EINTR)
+            return err_sys(e, errno, "%s: read", name);
+        if (r == 0)
+            break;
+        if (r > 0)
+            b->n += (size_t)r;
+    }
+    if (b->p != NULL)
+        b->p[b->n] = '\0';
+    return 0;
+}
+
+/* Whoever changes a file's content, or puts another in its place, changes one of these. */
+static int
+file_identify(int fd, const char *name, struct buf *b, struct err *e)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return err_sys(e, errno, "%s: look at", name);
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, E_DENIED, "%s: is not a file", name);
+    const uint64_t id[] = { (uint64_t)st.st_dev,          (uint64_t)st.st_ino,
+                            (uint64_t)st.st_size,         (uint64_t)st.st_mtim.tv_sec,
+                            (uint64_t)st.st_mtim.tv_nsec, (uint64_t)st.st_ctim.tv_sec,
+                            (uint64_t)st.st_ctim.tv_nsec };
+    static_assert(sizeof(id) < FILE_IDENTITY_BYTES, "fits its buffer");
+    return buf_add(b, span_of(id, sizeof(id)), e);
+}
+
+static int
+read_once(int dirfd, const char *const *names, size_t n, struct buf *bufs, bool *present,
+          struct apart *apart, struct err *e)
+{
+    fd_close(&apart->fd);
+    apart->fd = -1;
     for (size_t i = 0; i < n; i++) {
-        CLEANUP(fd_close) int fd = openat(dirfd, names[i], O_RDONLY | O_CLOEXEC);
+        bool is_apart = i == apart->i; /* a pipe in its place must not hold us up */
+        CLEANUP(fd_close)
+        int fd = openat(dirfd, names[i], O_RDONLY | O_CLOEXEC | (is_apart ? O_NONBLOCK : 0));
 
         bufs[i].n = 0;
         present[i] = fd >= 0;
@@ -217,25 +302,12 @@ read_once(int dirfd, const char *const *names, size_t n, struct buf *bufs, bool 
             continue;
         if (fd < 0)
             return err_sys(e, errno, "%s: open", names[i]);
-        for (;;) {
-            uint8_t *at = NULL;
-            size_t room = bufs[i].max - bufs[i].n;
-
-            if (room == 0)
-                return err_set(e, E_LIMIT, "%s: larger than %zu bytes", names[i], bufs[i].max - 1);
-            if (room > 16384)
-                room = 16384;
-            TRY(buf_reserve(&bufs[i], room, &at, e));
-            ssize_t r = read(fd, at, room);
-            if (r < 0 && errno != EINTR)
-                return err_sys(e, errno, "%s: read", names[i]);
-            if (r == 0)
-                break;
-            if (r > 0)
-                bufs[i].n += (size_t)r;
+        TRY(is_apart ? file_identify(fd, names[i], &bufs[i], e)
+                     : file_take(fd, names[i], &bufs[i], e));
+        if (is_apart) {
+            apart->fd = fd;
+            fd = -1;
         }
-        if (bufs[i].p != NULL)
-            bufs[i].p[bufs[i].n] = '\0';
     }
     return 0;
 }
@@ -252,7 +324,7 @@ bufs_equal(const struct buf *a, const struct buf *b, size_t n)
 /* For folders that people write by hand, file after file: two reads in a row must agree. */
 static int
 read_stable(int dirfd, const char *const *names, size_t n, struct buf *bufs, bool *present,
-            struct err *e)
+            struct apart *apart, struct err *e)
 {
     struct buf again[FILESET_MAX];
     int r = 0;
@@ -263,9 +335,9 @@ read_stable(int dirfd, const char *const *names, size_t n, struct buf *bufs, boo
     for (int k = 0; k < STABLE_TRIES && r == 0 && !same; k++) {
         if (k > 0)
             (void)usleep(STABLE_WAIT_US);
-        r = read_once(dirfd, names, n, bufs, present, e);
+        r = read_once(dirfd, names, n, bufs, present, apart, e);
         if (r == 0)
-            r = read_once(dirfd, names, n, again, present, e);
+            r = read_once(dirfd, names, n, again, present, apart, e);
         same = r == 0 && bufs_equal(bufs, again, n);
     }
     bufs_clear(again, n);
@@ -289,7 +361,7 @@ is_current(int dirfd, int data)
 enum { SET_BY_HAND = 1 };
 static int
 read_generation(int dirfd, const char *const *names, size_t n, struct buf *bufs, bool *present,
-                struct err *e)
+                struct apart *apart, struct err *e)
 {
     for (int k = 0; k < STABLE_TRIES; k++) {
         CLEANUP(fd_close) int data = openat(dirfd, DATA_LINK, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -297,7 +369,7 @@ read_generation(int dirfd, const char *const *names, size_t n, struct buf *bufs,
 
         if (data < 0)
             return SET_BY_HAND;
-        TRY(read_once(data, names, n, bufs, present, e));
+        TRY(read_once(data, names, n, bufs, present, apart, e));
         for (size_t i = 0; i < n; i++)
             all = all && present[i];
         if (all || is_current(dirfd, data))
@@ -306,9 +378,9 @@ read_generation(int dirfd, const char *const *names, size_t n, struct buf *bufs,
     return err_set(e, E_BUSY, "the set keeps changing while it is read");
 }
 
-int
-fileset_read(const char *dir, const char *const *names, size_t n, struct buf *bufs, bool *present,
-             struct err *e)
+static int
+set_read_all(const char *dir, const char *const *names, size_t n, struct buf *bufs, bool *present,
+             struct apart *apart, struct err *e)
 {
     if (n == 0 || n > FILESET_MAX)
         return err_set(e, E_INVAL, "%s: a set of %zu files, want 1..%d", dir, n, (int)FILESET_MAX);
@@ -317,12 +389,33 @@ fileset_read(const char *dir, const char *const *names, size_t n, struct buf *bu
         return FILE_ABSENT;
     if (dirfd < 0)
         return err_sys(e, errno, "%s: open", dir);
-    int r = read_generation(dirfd, names, n, bufs, present, e);
+    int r = read_generation(dirfd, names, n, bufs, present, apart, e);
     if (r == SET_BY_HAND)
-        r = read_stable(dirfd, names, n, bufs, present, e);
+        r = read_stable(dirfd, names, n, bufs, present, apart, e);
     if (r < 0) {
         bufs_clear(bufs, n);
+        fd_close(&apart->fd);
         return err_wrap(e, "%s", dir);
     }
     return 0;
+}
+
+int
+fileset_read(const char *dir, const char *const *names, size_t n, struct buf *bufs, bool *present,
+             struct err *e)
+{
+    struct apart none = { SIZE_MAX, NULL, -1 };
+
+    return set_read_all(dir, names, n, bufs, present, &none, e);
+}
+
+int
+fileset_read_sealed(const char *dir, const char *const *names, size_t n, size_t sealed,
+                    struct buf *bufs, bool *present, int *ret_fd, struct err *e)
+{
+    struct apart apart = { sealed, NULL, -1 };
+    int r = TRY(set_read_all(dir, names, n, bufs, present, &apart, e));
+
+    *ret_fd = apart.fd;
+    return r;
 }

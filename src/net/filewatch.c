@@ -28,6 +28,8 @@ struct filewatch {
     struct buf bufs[FILESET_MAX];
     uint8_t present_id[DIGEST_BYTES];
     bool has_read;
+    size_t sealed;                  /* number of the file that is not read; conf.n: none */
+    int sealed_fd;                  /* during on_change */
     char last_error[ERR_MSG_BYTES]; /* the reason told last; "" when the last read went well */
 };
 
@@ -76,7 +78,10 @@ read_now(struct filewatch *w)
     bool present[FILESET_MAX] = { false };
     uint8_t id[DIGEST_BYTES];
     struct err e = { 0 };
-    int r = fileset_read(w->dir, w->conf.names, w->conf.n, w->bufs, present, &e);
+    int r = w->sealed < w->conf.n
+                ? fileset_read_sealed(w->dir, w->conf.names, w->conf.n, w->sealed, w->bufs, present,
+                                      &w->sealed_fd, &e)
+                : fileset_read(w->dir, w->conf.names, w->conf.n, w->bufs, present, &e);
 
     if (r == FILE_ABSENT)
         r = err_set(&e, E_NOTFOUND, "%s: no such folder", w->dir);
@@ -94,6 +99,9 @@ read_now(struct filewatch *w)
             w->conf.on_change(w->bufs, present, w->conf.arg);
     }
     bufs_wipe(w);
+    if (w->sealed_fd >= 0)
+        (void)close(w->sealed_fd);
+    w->sealed_fd = -1;
 }
 
 /* The folder may have been replaced: the watch is set anew on whatever has the name now. */
@@ -199,7 +207,10 @@ filewatch_new(struct loop *l, const struct filewatch_conf *conf, struct filewatc
         return err_nomem(e);
     w->conf = *conf;
     w->loop = l;
-    w->inotify_fd = w->dir_wd = -1;
+    w->inotify_fd = w->dir_wd = w->sealed_fd = -1;
+    while (w->sealed < conf->n &&
+           (conf->sealed == NULL || strcmp(conf->names[w->sealed], conf->sealed) != 0))
+        w->sealed++;
     for (size_t i = 0; i < conf->n; i++)
         w->bufs[i] = BUF_INIT(conf->max_file_bytes + 1);
     if (filewatch_open(w, e) < 0) {
@@ -230,6 +241,12 @@ void
 filewatch_poke(struct filewatch *w)
 {
     read_now(w);
+}
+
+int
+filewatch_sealed_fd(const struct filewatch *w)
+{
+    return w->sealed_fd;
 }
 
 const uint8_t *

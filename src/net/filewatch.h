@@ -27,6 +27,8 @@ struct filewatch_conf {
     const char *dir;          /* copied */
     const char *const *names; /* 1..FILESET_MAX, static */
     size_t n, max_file_bytes;
+    const char *sealed;   /* the one of `names` that is never read: its buffer has its identity
+                             (fileset_read_sealed); NULL: none */
     uint64_t interval_ms; /* 100 ms .. 1 h; how stale a reader can get at worst */
     bool use_events;      /* false: polling only (tests of the safety net) */
     filewatch_fn *on_change;
@@ -41,6 +43,8 @@ MUST_USE int filewatch_new(struct loop *l, const struct filewatch_conf *conf,
 void filewatch_free(struct filewatch *w); /* NULL is fine */
 /* Reads now, e.g. after our own write; calls back before it returns when the content is new. */
 void filewatch_poke(struct filewatch *w);
+/* During on_change: the sealed file, open; borrowed. -1: it is absent. */
+int filewatch_sealed_fd(const struct filewatch *w);
 /* SHA-256 over names, presence and content as last read (32 bytes, borrowed). What the reader did
  * with it is the reader's to compare: that is `loaded != present`. */
 const uint8_t *filewatch_present_id(const struct filewatch *w);

@@ -300,8 +300,8 @@ bundle_alloc(struct bundle **ret, struct err *e)
     return 0;
 }
 
-int
-bundle_new(const struct span parts[PART__N], struct bundle **ret, struct err *e)
+static int
+bundle_read(const struct span parts[PART__N], bool with_key, struct bundle **ret, struct err *e)
 {
     CLEANUP(draft_done) struct draft d = { .b = NULL };
 
@@ -310,12 +310,24 @@ bundle_new(const struct span parts[PART__N], struct bundle **ret, struct err *e)
         return in_part(PART_ROOT_CERT, e);
     if (read_signer(&d, parts[PART_CA_CERT], e) < 0 || check_ca(d.signer, e) < 0)
         return in_part(PART_CA_CERT, e);
-    if (read_key(&d, parts[PART_CA_KEY], e) < 0)
+    if (with_key && read_key(&d, parts[PART_CA_KEY], e) < 0)
         return in_part(PART_CA_KEY, e);
     if (read_chain(&d, parts[PART_CERT_CHAIN], e) < 0 || check_as_peer(d.b, e) < 0)
         return in_part(PART_CERT_CHAIN, e);
     *ret = STEAL(d.b);
     return 0;
+}
+
+int
+bundle_new(const struct span parts[PART__N], struct bundle **ret, struct err *e)
+{
+    return bundle_read(parts, true, ret, e);
+}
+
+int
+bundle_new_public(const struct span parts[PART__N], struct bundle **ret, struct err *e)
+{
+    return bundle_read(parts, false, ret, e);
 }
 
 int
@@ -330,7 +342,7 @@ bundle_with_roots(const struct bundle *b, struct roots *roots, struct bundle **r
     }
     TRY(bundle_alloc(&copy, e));
     copy->roots = roots_ref(roots);
-    copy->key = key_ref(b->key);
+    copy->key = b->key == NULL ? NULL : key_ref(b->key);
     copy->signer_root = cert_ref(b->signer_root);
     for (; copy->path_n < b->path_n; copy->path_n++)
         copy->path[copy->path_n] = cert_ref(b->path[copy->path_n]);
@@ -429,6 +441,8 @@ signer_pem(const struct bundle *b, struct buf *out, struct err *e)
 static int
 ca_key_pem(const struct bundle *b, struct buf *out, struct err *e)
 {
+    if (b->key == NULL)
+        return err_set(e, E_STATE, "this bundle was read without its key");
     return key_to_pem(b->key, out, e);
 }
 

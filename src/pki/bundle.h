@@ -24,6 +24,10 @@ extern const char *const bundle_secret_names[PART__N];
  * itself a root is a bundle too (chain may be empty). Owner: caller, bundle_unref. Errors: PARSE,
  * DENIED, LIMIT, NOMEM. */
 MUST_USE int bundle_new(const struct span parts[PART__N], struct bundle **ret, struct err *e);
+/* The same without a word about the key, for the process that must not hold it: the key's part is
+ * not looked at, bundle_key is NULL, and that the key matches is for whoever holds it to check. */
+MUST_USE int bundle_new_public(const struct span parts[PART__N], struct bundle **ret,
+                               struct err *e);
 struct bundle *bundle_ref(struct bundle *b);
 void bundle_unref(struct bundle *b); /* NULL is fine */
 DEFINE_CLEANUP(struct bundle, bundle_unref)
@@ -35,7 +39,7 @@ MUST_USE int bundle_with_roots(const struct bundle *b, struct roots *roots, stru
 
 struct roots *bundle_roots(const struct bundle *b); /* borrowed */
 struct cert *bundle_signer(const struct bundle *b); /* ca-cert; borrowed */
-struct key *bundle_key(const struct bundle *b);     /* borrowed */
+struct key *bundle_key(const struct bundle *b);     /* borrowed; NULL of a public one */
 struct cert *
 bundle_signer_root(const struct bundle *b); /* the root that the signer chains to; borrowed */
 /* Intermediates as presented to peers: from ca-cert up, roots left out. */
@@ -43,7 +47,8 @@ size_t bundle_chain_count(const struct bundle *b);
 struct cert *bundle_chain_at(const struct bundle *b, size_t i); /* borrowed */
 /* The earliest end of anything in the path, roots included; unix seconds. */
 int64_t bundle_not_after(const struct bundle *b);
-/* One part as canonical PEM (LF, no text); the key only into a buffer that the caller wipes. */
+/* One part as canonical PEM (LF, no text); the key only into a buffer that the caller wipes.
+ * Errors: STATE (the key of a public bundle), NOMEM, LIMIT. */
 MUST_USE int bundle_part_pem(const struct bundle *b, enum bundle_part part, struct buf *out,
                              struct err *e);
 

@@ -264,6 +264,14 @@ spki_parse(struct span spki, struct csr *ret, struct err *e)
     return err_set(e, E_DENIED, "the CSR's key is none of ECDSA, RSA, Ed25519");
 }
 
+int
+spki_check(struct span spki, struct err *e)
+{
+    struct csr unused;
+
+    return spki_parse(spki, &unused, e);
+}
+
 static int
 basic_constraints_check(struct span value, struct err *e)
 {

@@ -71,7 +71,8 @@ int
 leaf_template_new(const struct cert *signer, const struct key *signer_key,
                   struct leaf_template **ret, struct err *e)
 {
-    const struct signing *s = &signings[key_get_kind(signer_key)];
+    const struct signing *s =
+        &signings[signer_key == NULL ? cert_key_kind(signer) : key_get_kind(signer_key)];
     struct span issuer = cert_subject_der(signer), ski = cert_ski(signer);
 
     if (s->der.n == 0)
@@ -82,14 +83,15 @@ leaf_template_new(const struct cert *signer, const struct key *signer_key,
                        "identifier (%d) is too long",
                        LEAF_ISSUER_MAX, LEAF_AKI_MAX);
     CLEANUP(leaf_template_freep) struct leaf_template *t = calloc(1, sizeof(*t));
-    if (t == NULL || (t->sign = EVP_MD_CTX_new()) == NULL)
+    if (t == NULL || (signer_key != NULL && (t->sign = EVP_MD_CTX_new()) == NULL))
         return err_nomem(e);
     memcpy(t->issuer, issuer.p, t->issuer_n = issuer.n);
     if (ski.n > 0)
         memcpy(t->ski, ski.p, t->ski_n = ski.n);
     t->algorithm = s->der;
     TRY(fixed_write(t, e));
-    if (EVP_DigestSignInit_ex(t->sign, NULL, s->hash, NULL, NULL, key_evp(signer_key), NULL) != 1)
+    if (signer_key != NULL &&
+        EVP_DigestSignInit_ex(t->sign, NULL, s->hash, NULL, NULL, key_evp(signer_key), NULL) != 1)
         return err_set(e, E_CRYPTO, "cannot prepare the signer's key");
     *ret = STEAL(t);
     return 0;
@@ -245,6 +247,8 @@ int
 leaf_sign(const struct leaf_template *t, struct span tbs, uint8_t ret[SIGNATURE_MAX_BYTES],
           size_t *ret_n, struct err *e)
 {
+    if (t->sign == NULL)
+        return err_set(e, E_STATE, "this template has no key to sign with");
     EVP_MD_CTX *x = EVP_MD_CTX_new();
     size_t n = SIGNATURE_MAX_BYTES;
     /* a copy of the initialised context: DigestSignInit costs as much as an ECDSA signature */

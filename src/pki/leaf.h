@@ -32,7 +32,8 @@ MUST_USE int csr_verify(struct span der, const struct csr *c, struct err *e);
  * `out`. Source: specs/istio-ca.md 13.2. */
 MUST_USE int csr_make(const struct key *k, const char *uri, struct buf *out, struct err *e);
 
-/* Everything of a leaf that is the same for all leaves of one signer: prepared once per bundle. */
+/* Everything of a leaf that is the same for all leaves of one signer: prepared once per bundle.
+ * `signer_key` NULL: for all but leaf_sign, as in the process that never holds the key. */
 struct leaf_template;
 MUST_USE int leaf_template_new(const struct cert *signer, const struct key *signer_key,
                                struct leaf_template **ret, struct err *e);
@@ -71,6 +72,19 @@ MUST_USE int leaf_sign(const struct leaf_template *t, struct span tbs,
 
 /* Our own SubjectPublicKeyInfo as DER into `out`: for server leaves. */
 MUST_USE int key_spki(const struct key *k, struct buf *out, struct err *e);
+
+/* The same from the other side: what a TBSCertificate asks for, when nobody has said what it
+ * should. One of the two profiles, with this signer as issuer; no CA, no other extension, a sound
+ * key. The caller judges the times. Errors: DENIED (which rule). */
+struct leaf_facts {
+    enum leaf_profile profile;
+    int64_t not_before, not_after;
+};
+MUST_USE int leaf_tbs_lint(const struct leaf_template *t, struct span tbs, struct leaf_facts *ret,
+                           struct err *e);
+
+/* One SubjectPublicKeyInfo of a kind that csr_parse accepts. Errors: PARSE, DENIED. */
+MUST_USE int spki_check(struct span spki, struct err *e);
 
 /* Profile lint of a finished certificate, before it leaves: serial, times, key usage, EKU, basic
  * constraints, one SAN set equal to `q`, AKI of the signer. Cheap (own DER reader). Errors: DENIED

@@ -5,6 +5,8 @@
 #include "pki/der.h"
 #include "pki/leaf_template.h"
 
+enum { SPIFFE_NAME_MAX_BYTES = 2048, DNS_NAME_MAX_BYTES = 253 };
+
 static int
 bad(struct err *e, const char *rule)
 {
@@ -52,9 +54,9 @@ extension_take(struct der *c, const uint8_t oid[3], bool critical, struct span *
     return der_done(&x) && is_critical == critical && span_eq(got, span_of(oid, 3));
 }
 
+/* All but the names, which come last: their extension's value in *ret_names. */
 static int
-extensions_lint(const struct leaf_template *t, struct der c, const struct leaf_request *q,
-                struct err *e)
+extensions_lint(const struct leaf_template *t, struct der c, struct span *ret_names, struct err *e)
 {
     struct span whole, value;
 
@@ -76,9 +78,8 @@ extensions_lint(const struct leaf_template *t, struct der c, const struct leaf_r
             !span_eq(id, span_of(t->ski, t->ski_n)))
             return bad(e, "authority key identifier is the signer's (RFC 5280 4.2.1.1)");
     }
-    if (!extension_take(&c, leaf_oid_san, true, &value))
+    if (!extension_take(&c, leaf_oid_san, true, ret_names))
         return bad(e, "subject alternative name is critical and last");
-    TRY(san_lint(value, q, e));
     return der_done(&c) ? 0 : bad(e, "there is an extension too many");
 }
 
@@ -108,7 +109,9 @@ tbs_lint(const struct leaf_template *t, struct der c, const struct leaf_request 
     struct der extensions = der_enter(&wrap, DER_SEQUENCE);
     if (!der_done(&c) || !der_done(&wrap))
         return bad(e, "something follows the extensions");
-    return extensions_lint(t, extensions, q, e);
+    struct span names;
+    TRY(extensions_lint(t, extensions, &names, e));
+    return san_lint(names, q, e);
 }
 
 int
@@ -124,4 +127,83 @@ leaf_lint(const struct leaf_template *t, const struct leaf_request *q, struct sp
     if (!span_eq(algorithm, t->algorithm))
         return bad(e, "signature algorithm is the signer's, twice the same (RFC 5280 4.1.1.2)");
     return tbs_lint(t, tbs, q, e);
+}
+
+/* -- a TBSCertificate of unknown origin -- */
+
+static bool
+name_is_plain(struct span s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] <= ' ' || s.p[i] >= 0x7f)
+            return false;
+    return s.n > 0;
+}
+
+static bool
+name_fits(uint8_t tag, struct span s, enum leaf_profile profile)
+{
+    if (profile == LEAF_WORKLOAD)
+        return tag == (DER_CONTEXT | 6) && s.n <= SPIFFE_NAME_MAX_BYTES && name_is_plain(s) &&
+               span_starts(s, "spiffe://");
+    if (tag == (DER_CONTEXT | 7))
+        return s.n == 4 || s.n == 16;
+    return tag == (DER_CONTEXT | 2) && s.n <= DNS_NAME_MAX_BYTES && name_is_plain(s);
+}
+
+static int
+names_lint(struct span value, enum leaf_profile *ret, struct err *e)
+{
+    struct der all = der_of(value), c = der_enter(&all, DER_SEQUENCE);
+    enum leaf_profile profile = der_peek(&c) == (DER_CONTEXT | 6) ? LEAF_WORKLOAD : LEAF_SERVER;
+    size_t n = 0;
+
+    for (; !der_at_end(&c) && n <= LEAF_SANS_MAX; n++) {
+        uint8_t tag;
+        struct span s = der_any(&c, &tag, NULL);
+
+        if (c.bad || !name_fits(tag, s, profile))
+            return bad(e, "names are one SPIFFE id, or DNS names and IP addresses");
+    }
+    if (!der_done(&c) || !der_done(&all) || n == 0 ||
+        n > (profile == LEAF_WORKLOAD ? 1 : (size_t)LEAF_SANS_MAX))
+        return bad(e, "a workload has one name, a server 1 to 8");
+    *ret = profile;
+    return 0;
+}
+
+int
+leaf_tbs_lint(const struct leaf_template *t, struct span tbs, struct leaf_facts *ret, struct err *e)
+{
+    struct der all = der_of(tbs), c = der_enter(&all, DER_SEQUENCE);
+    struct der version = der_enter(&c, DER_CONTEXT_CONSTRUCTED);
+    struct span v = der_uint(&version), serial = der_uint(&c), spki, names;
+    struct leaf_facts f;
+
+    if (!der_done(&all) || !der_done(&version) || v.n != 1 || v.p[0] != 2)
+        return bad(e, "it is one TBSCertificate of version 3");
+    if (serial.n == 0 || serial.n > SERIAL_MAX_BYTES || (serial.n == 1 && serial.p[0] == 0))
+        return bad(e, "serial is positive, 20 bytes at most (RFC 5280 4.1.2.2)");
+    if (!span_eq(der_take_whole(&c, DER_SEQUENCE), t->algorithm))
+        return bad(e, "signature algorithm is the signer's");
+    if (!span_eq(der_take_whole(&c, DER_SEQUENCE), span_of(t->issuer, t->issuer_n)))
+        return bad(e, "issuer is the signer's subject");
+    struct der times = der_enter(&c, DER_SEQUENCE);
+    f.not_before = der_time(&times);
+    f.not_after = der_time(&times);
+    if (!der_done(&times) || f.not_after <= f.not_before)
+        return bad(e, "validity ends after it starts (RFC 5280 4.1.2.5)");
+    if (der_take(&c, DER_SEQUENCE).n != 0 || c.bad)
+        return bad(e, "subject is empty");
+    spki = der_take_whole(&c, DER_SEQUENCE);
+    struct der wrap = der_enter(&c, DER_CONTEXT_CONSTRUCTED | 3);
+    struct der extensions = der_enter(&wrap, DER_SEQUENCE);
+    if (!der_done(&c) || !der_done(&wrap))
+        return bad(e, "something follows the extensions");
+    if (spki_check(spki, e) < 0)
+        return bad(e, "public key is one that a request may have");
+    TRY(extensions_lint(t, extensions, &names, e));
+    TRY(names_lint(names, &f.profile, e));
+    *ret = f;
+    return 0;
 }

@@ -14,8 +14,8 @@ extern const size_t leaf_ext_key_usage_n, leaf_ext_eku_n, leaf_ext_basic_n;
 extern const uint8_t leaf_oid_aki[3], leaf_oid_san[3];
 
 struct leaf_template {
-    EVP_MD_CTX *sign;                /* initialised; copied for each signature */
-    struct span algorithm;           /* AlgorithmIdentifier, DER, static */
+    EVP_MD_CTX *sign;      /* initialised; copied for each signature; NULL: without the key */
+    struct span algorithm; /* AlgorithmIdentifier, DER, static */
     uint8_t issuer[LEAF_ISSUER_MAX]; /* Name, DER */
     size_t issuer_n;
     uint8_t fixed[LEAF_FIXED_MAX]; /* KU, EKU, BC and AKI extensions, DER */

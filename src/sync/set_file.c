@@ -105,8 +105,9 @@ manifest_parse(struct span text, const struct bundle *b, struct set_manifest *re
 /* -- the set -------------------------------------------------------------------------------------
  */
 
-int
-set_write(const char *dir, const struct bundle *b, const struct set_manifest *m, struct err *e)
+static int
+set_write_with(const char *dir, const struct bundle *b, const struct set_manifest *m,
+               const char *key_path, struct err *e)
 {
     struct fileset_file files[PART__N + 1];
     struct buf text[PART__N + 1];
@@ -115,17 +116,33 @@ set_write(const char *dir, const struct bundle *b, const struct set_manifest *m,
     for (size_t i = 0; i < ARRAY_LEN(text); i++)
         text[i] = BUF_INIT(i < PART__N ? PEM_MAX_BYTES : MANIFEST_MAX_BYTES);
     for (size_t i = 0; i < PART__N && r == 0; i++)
-        r = bundle_part_pem(b, (enum bundle_part)i, &text[i], e);
+        if (i != PART_CA_KEY || key_path == NULL)
+            r = bundle_part_pem(b, (enum bundle_part)i, &text[i], e);
     if (r == 0)
         r = manifest_text(b, m, &text[PART__N], e);
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         files[i] = (struct fileset_file){ set_file_names[i], i == PART_CA_KEY ? 0600 : 0644,
                                           buf_span(&text[i]) };
     if (r == 0)
-        r = fileset_write(dir, files, ARRAY_LEN(files), e);
+        r = key_path == NULL
+                ? fileset_write(dir, files, ARRAY_LEN(files), e)
+                : fileset_write_moved(dir, files, ARRAY_LEN(files), PART_CA_KEY, key_path, e);
     for (size_t i = 0; i < ARRAY_LEN(text); i++)
         buf_wipe(&text[i]);
     return r;
+}
+
+int
+set_write(const char *dir, const struct bundle *b, const struct set_manifest *m, struct err *e)
+{
+    return set_write_with(dir, b, m, NULL, e);
+}
+
+int
+set_write_moved(const char *dir, const struct bundle *b, const struct set_manifest *m,
+                const char *key_path, struct err *e)
+{
+    return set_write_with(dir, b, m, key_path, e);
 }
 
 /* Which of the four are missing, as "ca-key.pem, cert-chain.pem". */
@@ -147,9 +164,11 @@ missing(const bool *present, struct err *e)
         names);
 }
 
-int
-set_parse(const struct buf *bufs, const bool *present, struct bundle **ret,
-          struct set_manifest *ret_m, struct err *e)
+typedef int bundle_make_fn(const struct span parts[PART__N], struct bundle **ret, struct err *e);
+
+static int
+parse_with(bundle_make_fn *make, const struct buf *bufs, const bool *present, struct bundle **ret,
+           struct set_manifest *ret_m, struct err *e)
 {
     CLEANUP(bundle_unrefp) struct bundle *b = NULL;
     struct set_manifest m = { 0 };
@@ -164,10 +183,24 @@ set_parse(const struct buf *bufs, const bool *present, struct bundle **ret,
         return SET_ABSENT;
     if (n < PART__N)
         return missing(present, e);
-    TRY(bundle_new(parts, &b, e));
+    TRY(make(parts, &b, e));
     if (present[PART__N])
         TRY(manifest_parse(buf_span(&bufs[PART__N]), b, &m, e));
     *ret = STEAL(b);
     *ret_m = m;
     return 0;
+}
+
+int
+set_parse(const struct buf *bufs, const bool *present, struct bundle **ret,
+          struct set_manifest *ret_m, struct err *e)
+{
+    return parse_with(bundle_new, bufs, present, ret, ret_m, e);
+}
+
+int
+set_parse_public(const struct buf *bufs, const bool *present, struct bundle **ret,
+                 struct set_manifest *ret_m, struct err *e)
+{
+    return parse_with(bundle_new_public, bufs, present, ret, ret_m, e);
 }

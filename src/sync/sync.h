@@ -79,11 +79,20 @@ extern const char *const set_file_names[PART__N + 1]; /* the four, and manifest.
 /* One atomic swap (fileset): root-cert.pem is b's roots, keys 0600. Errors: SYS. Blocks: disk. */
 MUST_USE int set_write(const char *dir, const struct bundle *b, const struct set_manifest *m,
                        struct err *e);
+/* The same with a key that another process wrote to `key_path`, which is moved into the set: `b` is
+ * without its key. */
+MUST_USE int set_write_moved(const char *dir, const struct bundle *b, const struct set_manifest *m,
+                             const char *key_path, struct err *e);
 /* From what fileset_read or filewatch gave for set_file_names. Without a manifest: generation 0.
  * Files other tools wrote are fine. r: 0; SET_ABSENT none of the four is there. Errors: as
  * bundle_new; DENIED (some are missing: which). */
 enum { SET_ABSENT = 1 };
 MUST_USE int set_parse(const struct buf *bufs, const bool *present, struct bundle **ret,
                        struct set_manifest *ret_m, struct err *e);
+
+/* The same from what fileset_read_sealed gave with PART_CA_KEY sealed: the key must be there and is
+ * not looked at (bundle_new_public). */
+MUST_USE int set_parse_public(const struct buf *bufs, const bool *present, struct bundle **ret,
+                              struct set_manifest *ret_m, struct err *e);
 
 #endif

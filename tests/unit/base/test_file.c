@@ -246,6 +246,70 @@ reading_says_what_is_absent_or_too_large(void **state)
     assert_int_equal(b[1].n, 0);
 }
 
+/* The sealed file's identity stands for its content: another file, or a change, is another one. */
+static void
+a_sealed_file_is_opened_and_not_read(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct buf b[3] = { BUF_INIT(FILE_IDENTITY_BYTES), BUF_INIT(FILE_IDENTITY_BYTES),
+                        BUF_INIT(FILE_IDENTITY_BYTES) };
+    uint8_t ids[4][FILE_IDENTITY_BYTES] = { 0 };
+    bool present[3];
+    char text[16] = "", path[128];
+    int fd = -1;
+
+    for (unsigned n = 0; n < 4; n++) {
+        if (n != 1) /* twice the same */
+            assert_ok(set_put(f->dir, n < 3 ? n : 2, &e));
+        assert_ok(fileset_read_sealed(f->dir, names, 3, 1, b, present, &fd, &e));
+        assert_true(present[0] && present[1] && present[2] && fd >= 0);
+        assert_true(b[1].n > 0 && b[1].n <= FILE_IDENTITY_BYTES);
+        memcpy(ids[n], b[1].p, b[1].n);
+        (void)snprintf(path, sizeof(path), "%08u", n == 1 ? 0 : n < 3 ? n : 2);
+        assert_string_equal(buf_text(&b[0]), path);
+        assert_int_equal(pread(fd, text, sizeof(text), 0), 8);
+        assert_memory_equal(text, path, 8); /* of the same generation */
+        (void)close(fd);
+    }
+    assert_memory_equal(ids[0], ids[1], sizeof(ids[0]));
+    assert_memory_not_equal(ids[1], ids[2], sizeof(ids[0]));
+    assert_memory_not_equal(ids[2], ids[3], sizeof(ids[0]));
+    struct fileset_file one = { "a.pem", 0644, span_str("alone") };
+    assert_ok(fileset_write(f->dir, &one, 1, &e));
+    fd = 77;
+    assert_ok(fileset_read_sealed(f->dir, names, 3, 1, b, present, &fd, &e));
+    assert_int_equal(fd, -1);
+    assert_false(present[1]);
+    (void)snprintf(path, sizeof(path), "%s/hand", f->dir);
+    assert_ok(dir_make(path, 0755, &e));
+    (void)snprintf(f->path, sizeof(f->path), "%s/hand/b.pem", f->dir);
+    assert_int_equal(mkfifo(f->path, 0600), 0); /* must not hold us up */
+    assert_err(fileset_read_sealed(path, names, 3, 1, b, present, &fd, &e), E_DENIED,
+               "b.pem: is not a file");
+    for (size_t i = 0; i < 3; i++)
+        buf_done(&b[i]);
+}
+
+static void
+a_moved_file_is_part_of_the_set(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    const struct fileset_file files[] = { { "a.pem", 0644, span_str("A") },
+                                          { "b.pem", 0600, { NULL, 0 } } };
+    char from[128], path[128];
+
+    (void)snprintf(from, sizeof(from), "%s/elsewhere", f->dir);
+    (void)snprintf(path, sizeof(path), "%s/b.pem", f->dir);
+    assert_err(fileset_write_moved(f->dir, files, 2, 1, from, &e), E_SYS, "move to b.pem");
+    assert_int_equal(entries(f->dir, "..2"), 0);
+    assert_ok(file_write(from, span_str("moved"), 0644, &e));
+    assert_ok(fileset_write_moved(f->dir, files, 2, 1, from, &e));
+    assert_content(path, "moved", 0600);
+    assert_int_equal(entries(f->dir, "elsewhere"), 0);
+}
+
 static void
 a_full_disk_leaves_the_set(void **state)
 {
@@ -349,6 +413,8 @@ main(void)
         T(sets_have_kubelet_s_layout),
         T(bad_sets_are_refused),
         T(reading_says_what_is_absent_or_too_large),
+        T(a_sealed_file_is_opened_and_not_read),
+        T(a_moved_file_is_part_of_the_set),
         T(a_full_disk_leaves_the_set),
         T(readers_never_see_a_mix_whenever_the_writer_is_killed),
         T(a_folder_that_others_can_write_is_not_ours),

@@ -115,6 +115,39 @@ test_round_trip(void **state)
     bundle_unref(b);
 }
 
+/* The key's part may be anything: it is the signer process that reads it. */
+static void
+test_public(void **state)
+{
+    const struct kit *k = *state;
+    struct buf bufs[PART__N + 1], key = BUF_INIT(PEM_MAX_BYTES);
+    bool present[PART__N + 1] = { false };
+    struct bundle *b = NULL;
+    struct set_manifest m = { 0 };
+    int fd = -1;
+    struct err e = { 0 };
+
+    for (size_t i = 0; i <= PART__N; i++)
+        bufs[i] = BUF_INIT(PEM_MAX_BYTES);
+    assert_ok(set_write(k->dir, k->b1, &manifest, &e));
+    assert_ok(fileset_read_sealed(k->dir, set_file_names, PART__N + 1, PART_CA_KEY, bufs, present,
+                                  &fd, &e));
+    (void)close(fd);
+    assert_int_equal(set_parse_public(bufs, present, &b, &m, &e), 0);
+    assert_memory_equal(&m, &manifest, sizeof(m));
+    assert_memory_equal(cert_id(bundle_signer(b)), cert_id(bundle_signer(k->b1)), DIGEST_BYTES);
+    assert_null(bundle_key(b));
+    assert_err(bundle_part_pem(b, PART_CA_KEY, &key, &e), E_STATE, "without its key");
+    struct bundle *same = NULL;
+    assert_ok(bundle_with_roots(b, bundle_roots(b), &same, &e));
+    bundle_unref(same);
+    bundle_unref(b);
+    present[PART_CA_KEY] = false;
+    assert_err(set_parse_public(bufs, present, &b, &m, &e), E_DENIED, "ca-key.pem missing");
+    for (size_t i = 0; i <= PART__N; i++)
+        buf_wipe(&bufs[i]);
+}
+
 static void
 test_without_manifest(void **state)
 {
@@ -198,8 +231,11 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_without_manifest),
-        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_manifest_of_another_signer),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_public),
+        cmocka_unit_test(test_without_manifest),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_manifest_of_another_signer),
         cmocka_unit_test(test_absent),
     };
     return cmocka_run_group_tests_name("sync/set_file", tests, setup, teardown);
