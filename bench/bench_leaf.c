@@ -2,7 +2,8 @@
  *
  * A forked child runs the CA as `meshroot ca serve` does (one worker, SQLite ledger, token
  * authentication); the parent keeps CALLS calls under way on CONNECTIONS TLS connections. What is
- * counted is the CPU time of the whole child process, the ledger's writer included. The floor is
+ * counted is the CPU time of the whole child process, the ledger's writer included, and of its
+ * signer process. The floor is
  * one CSR verification and one signature with the same kinds of keys in a tight loop.
  */
 #include <errno.h>
@@ -26,6 +27,7 @@
 #include "pki/issue.h"
 #include "pki/leaf.h"
 #include "pki/openssl.h"
+#include "signer/signer.h"
 
 enum { CONNECTIONS = 8, CALLS = 4, WARM_UP = 400, TOKEN_BYTES = 4096 };
 
@@ -179,16 +181,31 @@ on_term(void *arg)
     loop_stop(s->loop);
 }
 
+struct ready { /* what the child tells the parent */
+    pid_t signer;
+    uint16_t port;
+};
+
+static pid_t
+signer_pid(const struct ca *c)
+{
+    json_t *j = ca_status(c);
+    pid_t pid = (pid_t)json_integer_value(json_object_get(json_object_get(j, "signer"), "pid"));
+
+    json_decref(j);
+    return pid;
+}
+
 static void
 on_loaded(uint64_t generation, const struct roots *roots, const uint8_t id[DIGEST_BYTES], void *arg)
 {
     struct server *s = arg;
-    uint16_t port = ca_port(s->ca);
+    struct ready r = { signer_pid(s->ca), ca_port(s->ca) };
 
     (void)generation;
     (void)roots;
     (void)id;
-    if (write(s->ready_fd, &port, sizeof(port)) != sizeof(port))
+    if (write(s->ready_fd, &r, sizeof(r)) != sizeof(r))
         loop_stop(s->loop);
 }
 
@@ -231,7 +248,7 @@ server_run(const struct scene *scene, int ready_fd, struct err *e)
 }
 
 static int
-server_fork(const struct scene *scene, pid_t *ret_pid, uint16_t *ret_port, struct err *e)
+server_fork(const struct scene *scene, pid_t *ret_pid, struct ready *ret, struct err *e)
 {
     int ends[2];
 
@@ -247,7 +264,7 @@ server_fork(const struct scene *scene, pid_t *ret_pid, uint16_t *ret_port, struc
         _exit(why.code == E_NONE ? 0 : 1);
     }
     (void)close(ends[1]);
-    bool up = pid > 0 && read(ends[0], ret_port, sizeof(*ret_port)) == sizeof(*ret_port);
+    bool up = pid > 0 && read(ends[0], ret, sizeof(*ret)) == sizeof(*ret);
     (void)close(ends[0]);
     *ret_pid = pid;
     return up ? 0 : err_set(e, E_STATE, "the CA under test did not start");
@@ -261,7 +278,7 @@ struct load {
     const struct scene *scene;
     struct buf request;
     size_t left, under_way, good, wanted;
-    clockid_t cpu;
+    clockid_t cpu, signer_cpu;
     double cpu_from, wall_from;
     char failure[256];
 };
@@ -280,6 +297,12 @@ on_message(struct span msg, void *arg)
     (void)arg;
 }
 
+static double
+cpu_us(const struct load *l)
+{
+    return clock_us(l->cpu) + clock_us(l->signer_cpu);
+}
+
 static void
 on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
 {
@@ -293,7 +316,7 @@ on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
                        msg == NULL ? "" : msg);
     l->good += code == GRPC_OK;
     if (l->good == WARM_UP) {
-        l->cpu_from = clock_us(l->cpu);
+        l->cpu_from = cpu_us(l);
         l->wall_from = clock_us(CLOCK_MONOTONIC);
     }
     if (l->left > 0 && l->failure[0] == '\0')
@@ -349,18 +372,19 @@ struct figures {
 };
 
 static int
-measure(const struct scene *s, pid_t pid, uint16_t port, size_t leaves, struct figures *ret,
-        struct err *e)
+measure(const struct scene *s, pid_t pid, const struct ready *ready, size_t leaves,
+        struct figures *ret, struct err *e)
 {
     struct load l = { .scene = s, .left = WARM_UP + leaves, .request = BUF_INIT(CSR_MAX_BYTES) };
 
-    if (clock_getcpuclockid(pid, &l.cpu) != 0)
+    if (clock_getcpuclockid(pid, &l.cpu) != 0 ||
+        clock_getcpuclockid(ready->signer, &l.signer_cpu) != 0)
         return err_sys(e, errno, "no CPU clock for the CA under test");
     TRY(loop_new(&l.loop, e));
     int r = wire_answer_add(&l.request, buf_span(&s->csr), e); /* field 1 of both messages */
     if (r == 0)
-        r = load_run(&l, port, e);
-    ret->leaf_us = (clock_us(l.cpu) - l.cpu_from) / (double)leaves;
+        r = load_run(&l, ready->port, e);
+    ret->leaf_us = (cpu_us(&l) - l.cpu_from) / (double)leaves;
     ret->per_s = (double)leaves * 1e6 / (clock_us(CLOCK_MONOTONIC) - l.wall_from);
     for (size_t i = 0; i < CONNECTIONS; i++)
         grpc_client_free(l.clients[i]);
@@ -374,16 +398,16 @@ bench(enum key_kind kind, size_t leaves, struct figures *ret, struct err *e)
 {
     struct scene s;
     pid_t pid = -1;
-    uint16_t port;
+    struct ready ready;
 
     ret->name = key_kind_name(kind);
     int r = scene_make(kind, &s, e);
     if (r == 0)
         r = floor_time(s.ca_key, s.leaf_key, &ret->floor_us, e);
     if (r == 0)
-        r = server_fork(&s, &pid, &port, e);
+        r = server_fork(&s, &pid, &ready, e);
     if (r == 0)
-        r = measure(&s, pid, port, leaves, ret, e);
+        r = measure(&s, pid, &ready, leaves, ret, e);
     if (pid > 0) {
         (void)kill(pid, SIGTERM);
         (void)waitpid(pid, NULL, 0);
@@ -410,7 +434,7 @@ static void
 print(const struct figures *f, size_t n, const struct bench_conf *c)
 {
     if (!c->json)
-        printf("CPU per leaf, whole server process; %d TLS connections x %d calls, %" PRIu64
+        printf("CPU per leaf, server and signer process; %d TLS connections x %d calls, %" PRIu64
                " leaves, ledger on\n\n%-10s %12s %12s %8s %12s\n",
                CONNECTIONS, CALLS, c->leaves, "keys", "us/leaf", "floor us", "ratio", "leaves/s");
     else
@@ -435,6 +459,7 @@ main(int argc, char *argv[])
     struct opt_args args;
     struct err e = { 0 };
 
+    signer_child_run(argc, argv);
     (void)signal(SIGPIPE, SIG_IGN);
     log_setup(STDERR_FILENO, LOG_ERROR, false);
     int r = opts_parse(opts, &c, argc - 1, argv + 1, &args, &e);

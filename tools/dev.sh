@@ -31,6 +31,7 @@ libcurl4-openssl-dev:HTTP client
 libjansson-dev:JSON
 libjose-dev:JSON Web Keys
 libsqlite3-dev:embedded store
+libseccomp-dev:sandbox of the signer process
 libcmocka-dev:unit tests
 openssl:tests with plain openssl commands
 python3-venv:end-to-end tests

@@ -10,6 +10,7 @@ openssl/:^src/(pki|signer)/|^src/net/tls|^src/net/http_|^src/net/h2_|^src/identi
 event2/:^src/net/
 nghttp2/:^src/net/h2
 curl/:^src/net/http_client
+seccomp.h:^src/signer/sandbox
 sqlite3.h:^src/store/
 jose/:^src/identity/
 TABLE

@@ -138,6 +138,20 @@ on_tick(void *arg)
 }
 
 static int
+signer_open(struct ca *c, struct err *e)
+{
+    struct signer_process_conf p = { .loop = c->loop,
+                                     .lanes = c->conf.workers,
+                                     .max_life_s = (int64_t)(c->conf.max_ttl_ms / 1000),
+                                     .on_state = ca_load_signer,
+                                     .arg = c };
+
+    TRY(signer_process_new(&p, &c->signer, e));
+    metric_set(c->conf.metrics, &ca_m_signer_up, "", 1);
+    return 0;
+}
+
+static int
 listeners_open(struct ca *c, struct err *e)
 {
     struct addr a;
@@ -162,6 +176,7 @@ sources_open(struct ca *c, struct err *e)
     struct filewatch_conf files = { .dir = c->conf.dir,
                                     .names = set_file_names,
                                     .n = PART__N + 1,
+                                    .sealed = set_file_names[PART_CA_KEY],
                                     .max_file_bytes = FILESET_MAX_FILE_BYTES,
                                     .interval_ms = c->conf.reread_ms,
                                     .use_events = true,
@@ -209,6 +224,7 @@ ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *
     c->conf = *conf;
     TRY(conf_check(&c->conf, e));
     TRY(texts_keep(c, e));
+    TRY(signer_open(c, e));
     TRY(listeners_open(c, e));
     TRY(sources_open(c, e));
     *ret = STEAL(c);
@@ -233,6 +249,8 @@ ca_free(struct ca *c)
     tls_conf_unref(c->tls);
     ca_server_cert_done(&c->server);
     bundle_unref(c->loaded.bundle);
+    signer_unref(c->loaded.signer);
+    signer_process_free(c->signer);
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         jwks_unref(c->jwks[i].keys);
     c->is_closed = true;
@@ -257,7 +275,8 @@ ca_generation(const struct ca *c)
 bool
 ca_is_ready(const struct ca *c)
 {
-    return c->view != NULL && c->view->not_after > unix_s();
+    return c->view != NULL && c->view->not_after > unix_s() && !c->signer_is_lost &&
+           signer_process_status(c->signer).is_up;
 }
 
 void

@@ -68,7 +68,7 @@ bool ca_is_ready(const struct ca *c);
 /* The set changed on disk by our own hand: read it now. */
 void ca_poke(struct ca *c);
 
-/* {"mode":"plugged-in|self-signed|none","generation","versions":{...},"roots":[{...}],"intermediate":{...},"chain":[...],
+/* {"mode":"plugged-in|self-signed|none","signer":{"up","pid","restarts",...},"generation","versions":{...},"roots":[{...}],"intermediate":{...},"chain":[...],
  *  "server":{...},"loaded","present","agents_connected","refused":"..."} ; owner: caller. */
 json_t *ca_status(const struct ca *c);
 

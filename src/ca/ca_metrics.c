@@ -29,7 +29,14 @@ const struct metric_desc ca_m_csr = { "citadel_server_csr_count", "The number of
                          ca_m_watchers = { "meshroot_ca_trust_streams",
                                            "Agents that follow the trust set.", METRIC_GAUGE },
                          ca_m_reloads = { "meshroot_ca_loads_total", "Sets that were loaded.",
-                                          METRIC_COUNTER };
+                                          METRIC_COUNTER },
+                         ca_m_signer_up = { "meshroot_signer_up",
+                                            "1 when the signer process runs and holds the key in "
+                                            "force.",
+                                            METRIC_GAUGE },
+                         ca_m_signer_starts = { "meshroot_signer_restarts_total",
+                                                "Signer processes that took a lost one's place.",
+                                                METRIC_COUNTER };
 
 static const struct metric_desc expiry = { "meshroot_cert_expiry_timestamp_seconds",
                                            "End of each certificate in force, unix seconds.",

@@ -63,6 +63,16 @@ id_json(const uint8_t id[DIGEST_BYTES])
     return json_string(text);
 }
 
+static json_t *
+signer_json(const struct ca *c)
+{
+    struct signer_status s = signer_process_status(c->signer);
+
+    return json_pack("{s:b, s:i, s:I, s:i, s:b, s:s}", "up", s.is_up && !c->signer_is_lost, "pid",
+                     s.pid, "restarts", (json_int_t)s.restarts, "landlock", s.landlock_abi,
+                     "memory_locked", s.memory_locked, "trouble", s.trouble);
+}
+
 json_t *
 ca_status(const struct ca *c)
 {
@@ -79,6 +89,7 @@ ca_status(const struct ca *c)
         (void)json_object_set_new(o, "replica", json_string(c->conf.replica));
     (void)json_object_set_new(o, "refused",
                               c->refused[0] == '\0' ? json_null() : json_string(c->refused));
+    (void)json_object_set_new(o, "signer", signer_json(c));
     (void)json_object_set_new(o, "present", id_json(filewatch_present_id(c->watch)));
     (void)json_object_set_new(o, "loaded", id_json(c->loaded_id));
     if (l->bundle == NULL)

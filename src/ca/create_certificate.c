@@ -42,7 +42,7 @@ on_gone(void *arg)
 {
     struct issue *q = arg;
 
-    q->call = NULL; /* the ledger's answer frees it */
+    q->call = NULL; /* the signer's or the ledger's answer frees it */
 }
 
 /* Ends the call, counts it, lets go of everything. */
@@ -148,18 +148,31 @@ row_fill(struct issue *q)
     r->generation = q->view->generation;
 }
 
-static void
-on_signed(struct span signature, const struct err *why, void *arg)
+/* What a later call may be spared is told apart from what only a person can mend. */
+static int
+sign_code(const struct err *why)
 {
-    struct issue *q = arg;
+    static const struct {
+        enum err_code code;
+        int grpc;
+    } rows[] = { { E_PEER, GRPC_UNAVAILABLE }, /* no signer process */
+                 { E_TIMEOUT, GRPC_UNAVAILABLE },
+                 { E_NOTFOUND, GRPC_UNAVAILABLE }, /* a new one, which lacks this key */
+                 { E_LIMIT, GRPC_RESOURCE_EXHAUSTED } };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (rows[i].code == why->code)
+            return rows[i].grpc;
+    return GRPC_INTERNAL;
+}
+
+static void
+row_append(struct issue *q, struct span signature)
+{
     struct ca_worker *w = q->worker;
     const struct leaf_template *t = signer_template(q->view->signer);
     struct err e;
 
-    if (why != NULL) {
-        issue_refuse(q, GRPC_INTERNAL, "CERT_GEN_ERROR", why);
-        return;
-    }
     if (leaf_finish(t, span_of(q->tbs, q->tbs_n), signature, q->leaf, &q->leaf_n, &e) < 0 ||
         leaf_lint(t, &q->request, span_of(q->leaf, q->leaf_n), &e) < 0) {
         issue_refuse(q, GRPC_INTERNAL, "CERT_GEN_ERROR", &e);
@@ -173,6 +186,22 @@ on_signed(struct span signature, const struct err *why, void *arg)
         issue_end(q, e.code == E_LIMIT ? GRPC_RESOURCE_EXHAUSTED : GRPC_UNAVAILABLE,
                   "the ledger cannot record the certificate; try again");
     }
+}
+
+static void
+on_signed(struct span signature, const struct err *why, void *arg)
+{
+    struct issue *q = arg;
+    struct ca_worker *w = q->worker;
+
+    w->pending--;
+    if (why != NULL)
+        issue_refuse(q, sign_code(why), "CERT_GEN_ERROR", why);
+    else if (q->call == NULL)
+        issue_end(q, GRPC_CANCELLED, NULL); /* the client has gone: no leaf, no row */
+    else
+        row_append(q, signature);
+    ca_worker_quit_if_idle(w);
 }
 
 /* -- the request -- */
@@ -220,7 +249,8 @@ issue_start(struct issue *q, const struct wire_request *wire)
         issue_refuse(q, GRPC_INTERNAL, "CERT_GEN_ERROR", &e);
         return;
     }
-    signer_sign(q->view->signer, span_of(q->tbs, q->tbs_n), q->worker->loop, on_signed, q);
+    q->worker->pending++;
+    signer_sign(q->worker->lane, q->view->signer, span_of(q->tbs, q->tbs_n), on_signed, q);
 }
 
 static void

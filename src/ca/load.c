@@ -1,16 +1,33 @@
 /* load.c - from files to the view in force: the rules, istiod's log lines, the swap. */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
 #include "ca/room.h"
 #include "obs/log.h"
-#include "pki/issue.h"
 
 enum { SELF_SIGNED_DAYS = 3650, GENERATION_FILE_BYTES = 256, SAY_AGAIN_MS = 5 };
+
+/* A set as it lies in a folder, its key with the signer process. */
+struct set {
+    struct bundle *bundle;
+    struct signer *signer;
+    struct set_manifest manifest;
+    bool is_ours;
+};
+
+static void
+set_done(struct set *s)
+{
+    bundle_unref(s->bundle);
+    signer_unref(s->signer);
+}
 
 static void
 refuse(struct ca *c, const char *reason, const struct err *why)
@@ -110,8 +127,9 @@ view_make(struct ca *c, const struct ca_loaded *l, struct ca_server_cert *server
 
     for (size_t i = 0; i < c->conf.issuers_n; i++)
         keys[i] = c->jwks[i].keys;
-    struct ca_view_args a = { l->bundle, keys, l->generation, l->manifest.renew_window_ms,
-                              &c->views_alive };
+    struct ca_view_args a = {
+        l->bundle, l->signer, keys, l->generation, l->manifest.renew_window_ms, &c->views_alive
+    };
     TRY(ca_view_new(&a, &v, e));
     if (server != NULL)
         TRY(ca_server_cert_make(&c->conf, v, server, e));
@@ -176,6 +194,13 @@ warn_short_life(const struct ca *c)
                  left, leaf);
 }
 
+static void
+signer_is_held(struct ca *c)
+{
+    c->signer_is_lost = false;
+    metric_set(c->conf.metrics, &ca_m_signer_up, "", 1);
+}
+
 static int
 load(struct ca *c, const struct ca_loaded *next, struct err *e)
 {
@@ -193,8 +218,11 @@ load(struct ca *c, const struct ca_loaded *next, struct err *e)
     if (ledger_note_issuers(c->conf.ledger, next->bundle, e) < 0)
         log_warn("", "the ledger will not know these issuers by name: %s", e->msg);
     bundle_unref(c->loaded.bundle);
+    signer_unref(c->loaded.signer);
     c->loaded = *next;
     (void)bundle_ref(c->loaded.bundle);
+    (void)signer_ref(c->loaded.signer);
+    signer_is_held(c);
     ca_server_cert_done(&c->server);
     c->server = server;
     view_put(c, v, tls);
@@ -239,20 +267,45 @@ present_is_loaded(struct ca *c)
     metric_set(c->conf.metrics, &ca_m_is_present, "", 1);
 }
 
+/* The set in force again, with its key in a signer process that did not have it. */
+static int
+adopt(struct ca *c, struct signer *signer, struct err *e)
+{
+    struct ca_loaded next = c->loaded;
+    struct ca_view *v;
+    struct tls_conf *tls;
+
+    next.signer = signer;
+    TRY(view_make(c, &next, NULL, &v, &tls, e));
+    signer_unref(c->loaded.signer);
+    c->loaded.signer = signer_ref(signer);
+    view_put(c, v, tls);
+    signer_is_held(c);
+    log_info("signer", "The new signer process holds the key in force");
+    return 0;
+}
+
 /* One checked set: load it, or say why not. */
 static void
-consider(struct ca *c, struct bundle *b, const struct set_manifest *m, bool is_ours)
+consider(struct ca *c, const struct set *s)
 {
+    const struct set_manifest *m = &s->manifest;
     struct ca_loaded next = { .mode = m->self_signed ? CA_MODE_SELF_SIGNED : CA_MODE_PLUGGED_IN,
-                              .is_ours = is_ours,
-                              .bundle = b,
+                              .is_ours = s->is_ours,
+                              .bundle = s->bundle,
+                              .signer = s->signer,
                               .manifest = *m };
     const char *reason = "internal";
     struct err e;
 
-    int r = content_id(b, next.content_id, &e);
+    int r = content_id(s->bundle, next.content_id, &e);
     if (r == 0)
         r = ca_load_check(&c->conf, &c->loaded, &next, &reason, &e);
+    if (r == CA_LOAD_SAME && c->signer_is_lost) {
+        reason = "signer";
+        r = adopt(c, s->signer, &e);
+        r = r < 0 ? r : CA_LOAD_SAME;
+    }
     if (r == CA_LOAD_SAME) {
         log_debug("", "the same set again");
         present_is_loaded(c);
@@ -271,78 +324,118 @@ consider(struct ca *c, struct bundle *b, const struct set_manifest *m, bool is_o
     loaded_say(c);
 }
 
-/* -- self-signed -- */
+/* -- folders -- */
 
+/* r: 0; SET_ABSENT. The key goes from its file to the signer process, not through here. */
 static int
-self_signed_make(const struct ca *c, struct bundle **ret, struct err *e)
+set_take(struct ca *c, const struct buf *bufs, const bool *present, int key_fd, struct set *ret,
+         struct err *e)
 {
-    CLEANUP(key_unrefp) struct key *key = NULL;
-    CLEANUP(cert_unrefp) struct cert *root = NULL;
-    CLEANUP(buf_done) struct buf cert_pem = BUF_INIT(PEM_MAX_BYTES);
-    CLEANUP(buf_wipe) struct buf key_pem = BUF_INIT(PEM_MAX_BYTES);
-    char subject[TRUST_DOMAIN_BYTES + 8];
-    struct ca_request q = { .subject = subject, .days = SELF_SIGNED_DAYS, .path_len = -1 };
-    struct set_manifest m = { .generation = 1, .self_signed = true };
+    int r = TRY(set_parse_public(bufs, present, &ret->bundle, &ret->manifest, e));
 
-    (void)snprintf(subject, sizeof(subject), "O=%s", c->conf.trust_domain);
-    TRY(key_make(KEY_P256, &key, e));
-    TRY(root_make(&q, key, &root, e));
-    TRY(cert_to_pem(root, &cert_pem, e));
-    TRY(key_to_pem(key, &key_pem, e));
-    struct span parts[PART__N] = { [PART_ROOT_CERT] = buf_span(&cert_pem),
-                                   [PART_CA_CERT] = buf_span(&cert_pem),
-                                   [PART_CA_KEY] = buf_span(&key_pem) };
-    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
-    TRY(bundle_new(parts, &b, e));
-    TRY(set_write(c->conf.self_signed_dir, b, &m, e));
-    log_info("pkica", "Using self-generated public key; the self-signed root is kept in %s",
-             c->conf.self_signed_dir);
-    *ret = STEAL(b);
-    return 0;
+    return r == 0 ? signer_load(c->signer, bundle_signer(ret->bundle), key_fd, &ret->signer, e) : r;
 }
 
 /* r: 0; SET_ABSENT. */
 static int
-set_read(const char *dir, struct bundle **ret, struct set_manifest *m, struct err *e)
+set_read(struct ca *c, const char *dir, struct set *ret, struct err *e)
 {
     struct buf bufs[PART__N + 1];
     bool present[PART__N + 1];
+    int key_fd = -1;
 
     for (size_t i = 0; i < PART__N + 1; i++)
         bufs[i] = BUF_INIT(FILESET_MAX_FILE_BYTES);
-    int r = fileset_read(dir, set_file_names, PART__N + 1, bufs, present, e);
+    int r = fileset_read_sealed(dir, set_file_names, PART__N + 1, PART_CA_KEY, bufs, present,
+                                &key_fd, e);
     if (r == 0)
-        r = set_parse(bufs, present, ret, m, e);
+        r = set_take(c, bufs, present, key_fd, ret, e);
     else if (r == FILE_ABSENT)
         r = SET_ABSENT;
     for (size_t i = 0; i < PART__N + 1; i++)
-        buf_wipe(&bufs[i]);
+        buf_done(&bufs[i]);
+    if (key_fd >= 0)
+        (void)close(key_fd);
     return r;
+}
+
+/* -- self-signed -- */
+
+/* The signer process makes the key and writes it to a file that is opened for it here. */
+static int
+root_make_at(struct ca *c, const char *key_path, struct cert **ret, struct err *e)
+{
+    char subject[TRUST_DOMAIN_BYTES + 8];
+    int fd = open(key_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd < 0)
+        return err_sys(e, errno, "%s: create", key_path);
+    (void)snprintf(subject, sizeof(subject), "O=%s", c->conf.trust_domain);
+    int r = signer_make_root(c->signer, subject, SELF_SIGNED_DAYS, fd, ret, e);
+    (void)close(fd);
+    return r;
+}
+
+static int
+self_signed_make(struct ca *c, struct err *e)
+{
+    CLEANUP(cert_unrefp) struct cert *root = NULL;
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    CLEANUP(buf_done) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
+    CLEANUP(str_freep) char *key_path = NULL;
+    struct set_manifest m = { .generation = 1, .self_signed = true };
+
+    TRY(dir_make(c->conf.self_signed_dir, 0755, e));
+    TRY(str_format(&key_path, e, "%s/.new-key.pem", c->conf.self_signed_dir));
+    TRY(root_make_at(c, key_path, &root, e));
+    TRY(cert_to_pem(root, &pem, e));
+    struct span parts[PART__N] = {
+        [PART_ROOT_CERT] = buf_span(&pem), [PART_CA_CERT] = buf_span(&pem)
+    };
+    TRY(bundle_new_public(parts, &b, e));
+    TRY(set_write_moved(c->conf.self_signed_dir, b, &m, key_path, e));
+    log_info("pkica", "Using self-generated public key; the self-signed root is kept in %s",
+             c->conf.self_signed_dir);
+    return 0;
 }
 
 static void
 load_self_signed(struct ca *c)
 {
-    struct set_manifest m = { .generation = 1, .self_signed = true };
-    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
-    struct err e;
+    CLEANUP(set_done) struct set s = { .is_ours = true };
+    struct err e = { .code = E_NONE };
 
     if (c->conf.self_signed_dir == NULL)
         return;
-    int r = set_read(c->conf.self_signed_dir, &b, &m, &e);
-    if (r == SET_ABSENT)
-        r = self_signed_make(c, &b, &e);
-    if (r < 0) {
+    int r = set_read(c, c->conf.self_signed_dir, &s, &e);
+    if (r == SET_ABSENT && self_signed_make(c, &e) < 0)
+        r = -1;
+    else if (r == SET_ABSENT)
+        r = set_read(c, c->conf.self_signed_dir, &s, &e);
+    if (r != 0) {
         (void)err_wrap(&e, "self-signed root in %s", c->conf.self_signed_dir);
         refuse(c, "self_signed", &e);
         return;
     }
-    m.self_signed = true;
-    if (m.generation < c->conf.first_generation)
-        m.generation = c->conf.first_generation;
+    s.manifest.self_signed = true;
+    if (s.manifest.generation < c->conf.first_generation)
+        s.manifest.generation = c->conf.first_generation;
     if (c->loaded.bundle == NULL)
         log_info("", "Use self-signed certificate as the CA certificate");
-    consider(c, b, &m, true);
+    consider(c, &s);
+}
+
+/* Whether a self-signed set is kept; its key is not touched. */
+static bool
+self_signed_is_kept(const struct ca *c)
+{
+    static const char *const names[] = { "ca-cert.pem" };
+    CLEANUP(buf_done) struct buf text = BUF_INIT(FILESET_MAX_FILE_BYTES);
+    bool present = false;
+    struct err e;
+
+    return c->conf.self_signed_dir != NULL &&
+           (fileset_read(c->conf.self_signed_dir, names, 1, &text, &present, &e) < 0 || present);
 }
 
 /* A mesh that ran self-signed when this process started still does, whatever has been plugged in.
@@ -350,12 +443,7 @@ load_self_signed(struct ca *c)
 static void
 self_signed_first(struct ca *c)
 {
-    struct set_manifest m;
-    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
-    struct err e;
-
-    if (c->conf.self_signed_dir != NULL && c->loaded.bundle == NULL &&
-        set_read(c->conf.self_signed_dir, &b, &m, &e) == 0)
+    if (c->loaded.bundle == NULL && self_signed_is_kept(c))
         load_self_signed(c);
 }
 
@@ -365,11 +453,10 @@ void
 ca_load_changed(const struct buf *bufs, const bool *present, void *arg)
 {
     struct ca *c = arg;
-    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
-    struct set_manifest m = { .generation = 0 };
+    CLEANUP(set_done) struct set s = { .bundle = NULL };
     struct err e;
 
-    int r = set_parse(bufs, present, &b, &m, &e);
+    int r = set_take(c, bufs, present, filewatch_sealed_fd(c->watch), &s, &e);
     if (r == SET_ABSENT) {
         if (c->loaded.bundle == NULL)
             load_self_signed(c);
@@ -386,7 +473,7 @@ ca_load_changed(const struct buf *bufs, const bool *present, void *arg)
         refuse(c, e.code == E_NOTFOUND ? "absent" : "inconsistent", &e);
         return;
     }
-    consider(c, b, &m, false);
+    consider(c, &s);
 }
 
 void
@@ -404,30 +491,45 @@ ca_load_failed(const struct err *why, void *arg)
 static bool
 was_disabled(const struct ca *c)
 {
-    struct set_manifest m = { .generation = 0 };
-    CLEANUP(bundle_unrefp) struct bundle *ours = NULL;
+    return c->loaded.is_ours && c->loaded.mode != CA_MODE_NONE && !self_signed_is_kept(c);
+}
+
+static void
+read_again(struct ca *c)
+{
+    CLEANUP(set_done) struct set s = { .bundle = NULL };
     struct err e;
 
-    return c->loaded.is_ours && c->loaded.mode != CA_MODE_NONE &&
-           set_read(c->conf.self_signed_dir, &ours, &m, &e) == SET_ABSENT;
+    int r = set_read(c, c->conf.dir, &s, &e);
+    if (r == 0)
+        consider(c, &s);
+    else if (r < 0)
+        refuse(c, "inconsistent", &e);
 }
 
 void
 ca_load_again(struct ca *c)
 {
-    struct set_manifest m = { .generation = 0 };
-    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
-    struct err e;
-
     if (was_disabled(c))
         c->loaded.mode = CA_MODE_NONE;
-    else if (c->refused[0] == '\0')
+    else if (c->signer_is_lost && c->loaded.is_ours)
+        load_self_signed(c);
+    else if (!c->signer_is_lost && c->refused[0] == '\0')
         return;
-    int r = set_read(c->conf.dir, &b, &m, &e);
-    if (r == 0)
-        consider(c, b, &m, false);
-    else if (r < 0)
-        refuse(c, "inconsistent", &e);
+    read_again(c);
+}
+
+void
+ca_load_signer(bool is_up, void *arg)
+{
+    struct ca *c = arg;
+
+    c->signer_is_lost = c->loaded.bundle != NULL;
+    metric_set(c->conf.metrics, &ca_m_signer_up, "", is_up && !c->signer_is_lost ? 1 : 0);
+    if (!is_up)
+        return;
+    metric_add(c->conf.metrics, &ca_m_signer_starts, "", 1);
+    ca_load_again(c);
 }
 
 void

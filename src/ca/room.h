@@ -13,10 +13,10 @@
 
 enum {
     CA_WORKERS_MAX = 64,
-    CA_WATCHERS_MAX = 20000,       /* Trust.Watch streams of one worker */
-    CA_BACKDATE_S = 120,           /* specs/istio-ca.md 4.2: notBefore = now - 2 min */
-    CA_SERVER_LEAF_S = 30 * 86400, /* our own serving certificate, at most */
-    CA_TICK_MS = 30 * 1000,        /* half-life of that, expiry gauges, a held set */
+    CA_WATCHERS_MAX = 20000,                 /* Trust.Watch streams of one worker */
+    CA_BACKDATE_S = 120,                     /* specs/istio-ca.md 4.2: notBefore = now - 2 min */
+    CA_SERVER_LEAF_S = SIGNER_SERVER_LIFE_S, /* our own serving certificate, at most */
+    CA_TICK_MS = 30 * 1000,                  /* half-life of that, expiry gauges, a held set */
     CA_TEXTS_MAX = 64,
 };
 
@@ -37,6 +37,7 @@ struct ca_view {
 
 struct ca_view_args {
     struct bundle *bundle;    /* a reference is taken */
+    struct signer *signer;    /* of the bundle's intermediate; a reference is taken */
     struct jwks *const *keys; /* CA_JWKS_MAX, references are taken */
     uint64_t generation, renew_window_ms;
     atomic_size_t *alive;
@@ -91,14 +92,15 @@ struct ca_watcher;
 struct ca_worker {
     struct ca *ca;
     struct loop *loop;
-    int listen_fd; /* -1 once the server has it */
+    struct signer_lane *lane; /* used on its own thread */
+    int listen_fd;            /* -1 once the server has it */
     pthread_t thread;
     bool is_running;
     /* from here on: its own thread only */
     struct grpc_server *server;
     struct ca_view *view;
     struct ca_watcher *watchers;
-    size_t watchers_n, pending; /* pending: calls that wait for the ledger */
+    size_t watchers_n, pending; /* pending: calls that wait for the signer or the ledger */
     bool is_stopping, is_drained;
 };
 MUST_USE int ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e);
@@ -126,8 +128,9 @@ enum ca_mode { CA_MODE_NONE, CA_MODE_PLUGGED_IN, CA_MODE_SELF_SIGNED };
 
 struct ca_loaded { /* what is in force, and where it came from */
     enum ca_mode mode;
-    bool is_ours; /* a self-signed set of conf.self_signed_dir */
-    struct bundle *bundle;
+    bool is_ours;          /* a self-signed set of conf.self_signed_dir */
+    struct bundle *bundle; /* without its key, which the signer process has */
+    struct signer *signer;
     struct set_manifest manifest;
     uint64_t generation;
     uint8_t content_id[DIGEST_BYTES]; /* of the parts */
@@ -145,6 +148,8 @@ struct ca {
     struct ca_conf conf;
     char *texts[CA_TEXTS_MAX]; /* owned copies behind conf */
     size_t texts_n;
+    struct signer_process *signer;
+    bool signer_is_lost; /* a new child does not hold the key in force yet */
     struct filewatch *watch;
     struct timer *tick, *say;
     struct ca_jwks jwks[CA_JWKS_MAX];
@@ -171,6 +176,8 @@ filewatch_error_fn ca_load_failed;
 /* Looks again at a set that was refused: time mends some reasons (not yet valid, out of memory),
  * and a self-signed set that is gone (the mesh was disabled) another. */
 void ca_load_again(struct ca *c);
+/* The signer process has come (again), or gone. */
+void ca_load_signer(bool is_up, void *arg);
 loop_fn ca_load_say;                    /* on_loaded, once no call holds an older view */
 void ca_load_keys(struct ca *c);        /* issuers' keys changed: a view of the same set */
 void ca_load_server_cert(struct ca *c); /* at half-life */
@@ -186,7 +193,7 @@ void ca_unknown_kid(struct ca *c); /* any thread: fetch the key sets soon */
 /* ca_metrics.c */
 extern const struct metric_desc ca_m_csr, ca_m_auth_failure, ca_m_sign_error, ca_m_issued,
     ca_m_auth_reason, ca_m_handled, ca_m_seconds, ca_m_generation, ca_m_refused, ca_m_is_present,
-    ca_m_watchers, ca_m_reloads;
+    ca_m_watchers, ca_m_reloads, ca_m_signer_up, ca_m_signer_starts;
 void ca_metrics_expiry(struct ca *c);
 void ca_metrics_handled(struct ca *c, const char *method, int code, uint64_t start_us);
 

@@ -2,23 +2,6 @@
 #include "base/clock.h"
 #include "ca/room.h"
 
-struct signature {
-    uint8_t bytes[SIGNATURE_MAX_BYTES];
-    size_t n;
-    struct err why;
-};
-
-static void
-on_signed(struct span signature, const struct err *why, void *arg)
-{
-    struct signature *s = arg;
-
-    if (why != NULL)
-        s->why = *why;
-    else
-        memcpy(s->bytes, signature.p, s->n = signature.n);
-}
-
 void
 ca_server_cert_done(struct ca_server_cert *c)
 {
@@ -32,16 +15,12 @@ leaf_issue(const struct ca_view *v, const struct leaf_request *q, struct cert **
 {
     const struct leaf_template *t = signer_template(v->signer);
     uint8_t tbs[TBS_MAX_BYTES], der[LEAF_MAX_BYTES];
-    struct signature s = { .n = 0 };
-    size_t tbs_n, der_n;
+    uint8_t signature[SIGNATURE_MAX_BYTES];
+    size_t tbs_n, der_n, signature_n;
 
     TRY(leaf_tbs(t, q, tbs, &tbs_n, e));
-    signer_sign(v->signer, span_of(tbs, tbs_n), NULL, on_signed, &s);
-    if (s.n == 0) {
-        *e = s.why;
-        return err_result(e);
-    }
-    TRY(leaf_finish(t, span_of(tbs, tbs_n), span_of(s.bytes, s.n), der, &der_n, e));
+    TRY(signer_sign_wait(v->signer, span_of(tbs, tbs_n), signature, &signature_n, e));
+    TRY(leaf_finish(t, span_of(tbs, tbs_n), span_of(signature, signature_n), der, &der_n, e));
     TRY(leaf_lint(t, q, span_of(der, der_n), e));
     return cert_from_der(span_of(der, der_n), ret, e);
 }

@@ -69,7 +69,7 @@ ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e)
     v->not_after = bundle_not_after(a->bundle);
     v->answer_tail = BUF_INIT(VIEW_MAX_BYTES);
     v->trust_set = BUF_INIT(VIEW_MAX_BYTES);
-    TRY(signer_new(bundle_signer(a->bundle), bundle_key(a->bundle), &v->signer, e));
+    v->signer = signer_ref(a->signer);
     TRY(answer_tail_fill(v, e));
     TRY(trust_set_fill(v, a->renew_window_ms, e));
     *ret = STEAL(v);
@@ -88,7 +88,7 @@ ca_view_unref(struct ca_view *v)
 {
     if (v == NULL || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) != 1)
         return;
-    signer_free(v->signer);
+    signer_unref(v->signer);
     bundle_unref(v->bundle);
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         jwks_unref(v->keys[i]);

@@ -96,6 +96,7 @@ ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e)
 {
     *w = (struct ca_worker){ .ca = c, .listen_fd = listen_fd };
     TRY(loop_new(&w->loop, e));
+    TRY(signer_lane_new(c->signer, w->loop, &w->lane, e));
     int no = pthread_create(&w->thread, NULL, worker_main, w);
     if (no != 0)
         return err_sys(e, no, "cannot start a worker");
@@ -103,8 +104,8 @@ ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e)
     return 0;
 }
 
-/* The last answer of the ledger has come and the server is empty: nothing will touch this loop any
- * more. */
+/* The last answer of signer and ledger has come and the server is empty: nothing will touch this
+ * loop any more. */
 void
 ca_worker_quit_if_idle(struct ca_worker *w)
 {
@@ -150,6 +151,7 @@ ca_worker_join(struct ca_worker *w)
         (void)pthread_join(w->thread, NULL);
     w->is_running = false;
     grpc_server_free(w->server);
+    signer_lane_free(w->lane);
     loop_free(w->loop);
     ca_view_unref(w->view);
     if (w->listen_fd >= 0)

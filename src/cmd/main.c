@@ -6,6 +6,7 @@
 
 #include "cmd/commands.h"
 #include "base/str.h"
+#include "signer/signer.h"
 
 /* In the order of the help page. */
 static const struct command *const commands[] = {
@@ -123,6 +124,7 @@ main(int argc, char *argv[])
     const struct command *best = NULL;
     int used = 0;
 
+    signer_child_run(argc, argv);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)prctl(PR_SET_DUMPABLE, 0); /* no core dump with a key in it; see design.md invariant 4 */
     for (size_t i = 0; i < ARRAY_LEN(commands); i++) {

@@ -128,8 +128,6 @@ enable_refused(void *arg)
     struct mesh *m = arg;
     struct err why = m->pending.why, e = { 0 };
 
-    if (m->is_closed)
-        return;
     if (m->settings.mode != MESH_DISABLED && mesh_disable(m, &e) < 0)
         log_error("mesh", "a failed enable is not taken back: %s", e.msg);
     plugged_close(m);
@@ -169,7 +167,7 @@ on_settings_stored(const struct err *stored, uint64_t revision, void *arg)
     struct err e = *stored;
 
     (void)revision;
-    if (m->is_closed || m->pending.done == NULL)
+    if (m->pending.done == NULL)
         return;
     if (e.code != E_NONE) {
         enable_refuse(m, &e);
@@ -458,15 +456,6 @@ mesh_new(struct loop *l, const struct mesh_conf *conf, struct mesh **ret, struct
     return 0;
 }
 
-/* The store's answer and a refusal may still stand in the loop's two queues; we come after both. */
-static void
-on_last_post(void *arg)
-{
-    struct mesh *m = arg;
-
-    loop_defer(m->loop, free, m);
-}
-
 void
 mesh_free(struct mesh *m)
 {
@@ -489,9 +478,7 @@ mesh_free(struct mesh *m)
     json_decref(m->texts);
     if (m->lock_fd >= 0)
         dir_unlock(m->lock_fd);
-    m->is_closed = true;
-    if (loop_post(m->loop, on_last_post, m, &gone) < 0)
-        log_error("mesh", "its memory is not given back: %s", gone.msg);
+    free(m);
 }
 
 bool

@@ -39,8 +39,7 @@ struct mesh_conf {
  * Errors: STATE (in use by another process), SYS, INVAL. Blocks: disk. */
 MUST_USE int mesh_new(struct loop *l, const struct mesh_conf *conf, struct mesh **ret,
                       struct err *e);
-/* Its memory is given back by the loop (a turn of it, or loop_free). NULL is fine. */
-void mesh_free(struct mesh *m);
+void mesh_free(struct mesh *m); /* NULL is fine */
 
 /* done(e, arg) once: e->code == E_NONE when the mesh runs in the new mode. Plugged-in: only after
  * the vault's four secrets were read and found to be a bundle; otherwise nothing has changed.

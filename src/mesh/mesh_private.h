@@ -34,7 +34,6 @@ struct pending {
 
 struct mesh {
     struct loop *loop; /* borrowed */
-    bool is_closed;    /* mesh_free was called; what was posted before finds this */
     int lock_fd;       /* -1: not ours */
     char state_dir[PATH_BYTES], bundle_dir[PATH_BYTES], self_signed_dir[PATH_BYTES],
         trust_dir[PATH_BYTES];

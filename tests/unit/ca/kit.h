@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "ca/room.h"
 #include "pki/issue.h"
@@ -13,7 +15,26 @@ struct kit {
     struct key *root_key, *ca_key;
     struct cert *root, *ca;
     struct bundle *bundle;
+    struct loop *loop; /* the signer's; it never runs */
+    struct signer_process *process;
+    struct signer *signer;
 };
+
+/* A signer process of its own for the kit's key. */
+static inline void
+kit_signer(struct kit *k, struct span key_pem)
+{
+    struct signer_process_conf c = { .lanes = 1, .max_life_s = (int64_t)3650 * 86400 };
+    int fd = memfd_create("ca-key.pem", MFD_CLOEXEC);
+    struct err e = { 0 };
+
+    assert_ok(loop_new(&k->loop, &e));
+    c.loop = k->loop;
+    assert_ok(signer_process_new(&c, &k->process, &e));
+    assert_int_equal(write(fd, key_pem.p, key_pem.n), key_pem.n);
+    assert_ok(signer_load(k->process, k->ca, fd, &k->signer, &e));
+    (void)close(fd);
+}
 
 /* An intermediate of `days` under a fresh root; `name` tells two kits apart. */
 static inline void
@@ -37,12 +58,16 @@ kit_make(struct kit *k, const char *name, uint64_t days)
     assert_ok(key_to_pem(k->ca_key, &key, &e));
     struct span parts[PART__N] = { buf_span(&root), buf_span(&ca), buf_span(&key), buf_span(&ca) };
     assert_ok(bundle_new(parts, &k->bundle, &e));
+    kit_signer(k, buf_span(&key));
 }
 
 static inline void
 kit_done(struct kit *k)
 {
     bundle_unref(k->bundle);
+    signer_unref(k->signer);
+    signer_process_free(k->process);
+    loop_free(k->loop);
     cert_unref(k->root);
     cert_unref(k->ca);
     key_unref(k->root_key);
@@ -53,7 +78,7 @@ static inline struct ca_view *
 kit_view(const struct kit *k, uint64_t generation, struct jwks *keys)
 {
     struct jwks *all[CA_JWKS_MAX] = { keys };
-    struct ca_view_args a = { k->bundle, all, generation, 750, NULL };
+    struct ca_view_args a = { k->bundle, k->signer, all, generation, 750, NULL };
     struct ca_view *v;
     struct err e = { 0 };
 

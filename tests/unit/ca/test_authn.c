@@ -158,8 +158,9 @@ client_certificates(void **state)
 }
 
 int
-main(void)
+main(int argc, char *argv[])
 {
+    signer_child_run(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(specs_3_tokens),
         cmocka_unit_test(specs_3_the_prefix_is_exact),

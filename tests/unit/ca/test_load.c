@@ -94,8 +94,9 @@ an_intermediate_with_little_life(void **state)
 }
 
 int
-main(void)
+main(int argc, char *argv[])
 {
+    signer_child_run(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reload_rules),
         cmocka_unit_test(an_intermediate_with_little_life),

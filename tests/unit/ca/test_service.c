@@ -549,8 +549,9 @@ self_signed_is_left_by_disabling_only(void **state)
 }
 
 int
-main(void)
+main(int argc, char *argv[])
 {
+    signer_child_run(argc, argv);
 #define SCENE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         SCENE(row_and_answer_are_of_one_leaf),

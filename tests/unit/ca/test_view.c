@@ -43,7 +43,7 @@ the_trust_set_holds_every_root(void **state)
     assert_ok(roots_union(bundle_roots(a.bundle), bundle_roots(b.bundle), &both, &e));
     struct bundle *wide;
     assert_ok(bundle_with_roots(a.bundle, both, &wide, &e));
-    struct kit w = { .bundle = wide };
+    struct kit w = { .bundle = wide, .signer = a.signer };
     CLEANUP(ca_view_unrefp) struct ca_view *v = kit_view(&w, 3, NULL);
     Meshroot__V1__TrustSet *m =
         meshroot__v1__trust_set__unpack(NULL, v->trust_set.n, v->trust_set.p);
@@ -139,8 +139,9 @@ specs_4_4_lifetimes(void **state)
 }
 
 int
-main(void)
+main(int argc, char *argv[])
 {
+    signer_child_run(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(specs_1_4_answer_tail),
         cmocka_unit_test(the_trust_set_holds_every_root),

@@ -1,0 +1,272 @@
+/* table.c - what the child does when it is asked: loads, judges, signs, forgets. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "pki/issue.h"
+#include "signer/ipc.h"
+
+void
+ipc_table_init(struct ipc_table *t, int64_t max_life_s)
+{
+    memset(t, 0, sizeof(*t));
+    (void)pthread_mutex_init(&t->lock, NULL);
+    t->max_life_s = max_life_s;
+}
+
+static void
+held_free(struct ipc_held *h)
+{
+    if (h == NULL)
+        return;
+    leaf_template_free(h->leaf); /* with it the last reference to the key */
+    free(h);
+}
+DEFINE_CLEANUP(struct ipc_held, held_free)
+
+void
+ipc_table_done(struct ipc_table *t)
+{
+    for (size_t i = 0; i < SIGNER_KEYS_MAX; i++)
+        held_free(t->held[i]);
+    (void)pthread_mutex_destroy(&t->lock);
+}
+
+/* Under the lock. */
+static struct ipc_held **
+slot_of(struct ipc_table *t, uint32_t id)
+{
+    for (size_t i = 0; i < SIGNER_KEYS_MAX; i++)
+        if (t->held[i] != NULL && t->held[i]->id == id)
+            return &t->held[i];
+    return NULL;
+}
+
+static struct ipc_held *
+held_get(struct ipc_table *t, uint32_t id)
+{
+    (void)pthread_mutex_lock(&t->lock);
+    struct ipc_held **slot = slot_of(t, id), *h = slot == NULL ? NULL : *slot;
+    if (h != NULL)
+        h->refs++;
+    (void)pthread_mutex_unlock(&t->lock);
+    return h;
+}
+
+static void
+held_put(struct ipc_table *t, struct ipc_held *h)
+{
+    (void)pthread_mutex_lock(&t->lock);
+    bool is_last = --h->refs == 0;
+    (void)pthread_mutex_unlock(&t->lock);
+    if (is_last)
+        held_free(h);
+}
+
+/* -- load -- */
+
+static int
+key_read(int fd, struct key **ret, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf pem = BUF_INIT(PEM_MAX_BYTES + 1);
+    uint8_t *to;
+
+    TRY(buf_reserve(&pem, PEM_MAX_BYTES + 1, &to, e)); /* once: no copy is left behind by growth */
+    while (pem.n <= PEM_MAX_BYTES) {
+        ssize_t r = pread(fd, to + pem.n, PEM_MAX_BYTES + 1 - pem.n, (off_t)pem.n);
+
+        if (r < 0 && errno != EINTR)
+            return err_sys(e, errno, "read");
+        if (r == 0)
+            return key_from_pem(buf_span(&pem), ret, e);
+        pem.n += r > 0 ? (size_t)r : 0;
+    }
+    return err_set(e, E_LIMIT, "larger than %d bytes", PEM_MAX_BYTES);
+}
+
+static int
+key_check(const struct cert *cert, const struct key *key, struct err *e)
+{
+    char name[NAME_TEXT_BYTES];
+
+    if (cert_key_matches(cert, key))
+        return 0;
+    cert_subject_text(cert, name);
+    return err_set(e, E_DENIED,
+                   "the key (%s) does not match the certificate in ca-cert.pem, \"%s\" (%s)",
+                   key_kind_name(key_get_kind(key)), name, key_kind_name(cert_key_kind(cert)));
+}
+
+static int
+held_add(struct ipc_table *t, struct ipc_held *take_h, struct err *e)
+{
+    CLEANUP(held_freep) struct ipc_held *h = take_h;
+    size_t i = 0;
+    int r = 0;
+
+    (void)pthread_mutex_lock(&t->lock);
+    while (i < SIGNER_KEYS_MAX && t->held[i] != NULL)
+        i++;
+    if (slot_of(t, h->id) != NULL)
+        r = err_set(e, E_EXISTS, "signer number %u is in use", h->id);
+    else if (i == SIGNER_KEYS_MAX)
+        r = err_set(e, E_LIMIT, "more than %d keys at one time", SIGNER_KEYS_MAX);
+    else
+        t->held[i] = STEAL(h);
+    (void)pthread_mutex_unlock(&t->lock);
+    return r;
+}
+
+static int
+op_load(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out, struct err *e)
+{
+    CLEANUP(cert_unrefp) struct cert *cert = NULL;
+    CLEANUP(key_unrefp) struct key *key = NULL;
+
+    (void)out;
+    TRY(cert_from_der(q->body, &cert, e));
+    if (!cert_is_ca(cert))
+        return err_set(e, E_DENIED, "the signer's certificate is not a CA's");
+    if (key_read(fd, &key, e) < 0 || key_check(cert, key, e) < 0)
+        return err_wrap(e, "ca-key.pem");
+    CLEANUP(held_freep) struct ipc_held *h = calloc(1, sizeof(*h));
+    if (h == NULL)
+        return err_nomem(e);
+    *h = (struct ipc_held){ .refs = 1, .id = q->id, .not_after = cert_not_after(cert) };
+    TRY(leaf_template_new(cert, key, &h->leaf, e));
+    return held_add(t, STEAL(h), e);
+}
+
+static int
+op_drop(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out, struct err *e)
+{
+    (void)fd;
+    (void)out;
+    (void)pthread_mutex_lock(&t->lock);
+    struct ipc_held **slot = slot_of(t, q->id), *h = slot == NULL ? NULL : *slot;
+    if (slot != NULL)
+        *slot = NULL;
+    (void)pthread_mutex_unlock(&t->lock);
+    if (h == NULL)
+        return err_set(e, E_NOTFOUND, "no signer of number %u", q->id);
+    held_put(t, h);
+    return 0;
+}
+
+/* -- sign -- */
+
+/* The parent may be in other hands by now: what it wants signed is judged as if by a stranger. */
+static int
+times_check(const struct ipc_table *t, const struct ipc_held *h, const struct leaf_facts *f,
+            struct err *e)
+{
+    int64_t life = f->profile == LEAF_WORKLOAD ? t->max_life_s : SIGNER_SERVER_LIFE_S;
+
+    if (f->not_after > h->not_after)
+        return err_set(e, E_DENIED, "the leaf would outlive its signer");
+    if (f->not_after - f->not_before > life + SIGNER_BACKDATE_S ||
+        f->not_after > unix_s() + life + SIGNER_CLOCK_S)
+        return err_set(e, E_DENIED, "the leaf would live longer than the signer allows");
+    return 0;
+}
+
+static int
+op_sign(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out, struct err *e)
+{
+    struct ipc_held *h = held_get(t, q->id);
+    uint8_t signature[SIGNATURE_MAX_BYTES];
+    struct leaf_facts facts;
+    size_t n = 0;
+
+    (void)fd;
+    if (h == NULL)
+        return err_set(e, E_NOTFOUND, "no signer of number %u", q->id);
+    int r = leaf_tbs_lint(h->leaf, q->body, &facts, e);
+    if (r == 0)
+        r = times_check(t, h, &facts, e);
+    if (r == 0)
+        r = leaf_sign(h->leaf, q->body, signature, &n, e);
+    held_put(t, h);
+    return r < 0 ? err_wrap(e, "signer") : buf_add(out, span_of(signature, n), e);
+}
+
+/* -- make -- */
+
+static int
+fd_write(int fd, struct span s, struct err *e)
+{
+    while (s.n > 0) {
+        ssize_t r = write(fd, s.p, s.n);
+
+        if (r < 0 && errno != EINTR)
+            return err_sys(e, errno, "write");
+        if (r > 0)
+            s = span_skip(s, (size_t)r);
+    }
+    return fsync(fd) < 0 ? err_sys(e, errno, "sync") : 0;
+}
+
+static int
+op_make(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
+    CLEANUP(key_unrefp) struct key *key = NULL;
+    CLEANUP(cert_unrefp) struct cert *root = NULL;
+    char subject[NAME_TEXT_BYTES];
+    struct ca_request r = { .subject = subject, .days = q->tag, .path_len = -1 };
+
+    (void)t;
+    (void)snprintf(subject, sizeof(subject), "%.*s", SPAN_ARG(q->body));
+    TRY(key_make(KEY_P256, &key, e));
+    TRY(root_make(&r, key, &root, e));
+    TRY(key_to_pem(key, &pem, e));
+    if (fd_write(fd, buf_span(&pem), e) < 0)
+        return err_wrap(e, "ca-key.pem");
+    return buf_add(out, cert_der(root), e);
+}
+
+/* -- the table -- */
+
+static const struct {
+    bool control_only, with_file;
+    size_t min, max; /* bytes of the body */
+    int (*run)(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
+               struct err *e);
+} ops[IPC__N] = {
+    [IPC_LOAD] = { true, true, 1, IPC_BODY_MAX_BYTES, op_load },
+    [IPC_SIGN] = { false, false, 1, TBS_MAX_BYTES, op_sign },
+    [IPC_DROP] = { true, false, 0, 0, op_drop },
+    [IPC_MAKE] = { true, true, 1, NAME_TEXT_BYTES - 1, op_make },
+};
+
+static int
+request_check(const struct ipc_frame *q, bool is_control, int fd, struct err *e)
+{
+    if (q->code == IPC_NONE || q->code >= IPC__N || (ops[q->code].control_only && !is_control))
+        return err_set(e, E_DENIED, "signer: no such request here");
+    if (ops[q->code].with_file != (fd >= 0))
+        return err_set(e, E_DENIED, "signer: a file where none belongs, or none");
+    if (q->body.n < ops[q->code].min || q->body.n > ops[q->code].max)
+        return err_set(e, E_LIMIT, "signer: a request of %zu bytes", q->body.n);
+    return 0;
+}
+
+int
+ipc_serve(struct ipc_table *t, const struct ipc_frame *q, bool is_control, int fd, struct buf *out,
+          struct err *e)
+{
+    struct buf answer = BUF_INIT(IPC_BODY_MAX_BYTES);
+    struct ipc_frame f = { .id = q->id, .tag = q->tag };
+    struct err why = { .code = E_NONE };
+
+    int r = request_check(q, is_control, fd, &why);
+    if (r == 0)
+        r = ops[q->code].run(t, q, fd, &answer, &why);
+    f.code = r < 0 ? (uint32_t)why.code : E_NONE;
+    f.body = r < 0 ? span_str(why.msg) : buf_span(&answer);
+    r = ipc_put(out, &f, e);
+    buf_done(&answer);
+    return r;
+}

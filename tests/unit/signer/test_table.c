@@ -1,0 +1,328 @@
+/* test_table.c - what the signer's process does when it is asked, and what it refuses to. */
+#include "kit.h"
+
+#include <stdlib.h>
+
+#include "pki/openssl.h"
+#include "signer/ipc.h"
+
+static const char workload[] = "spiffe://cluster.local/ns/shop/sa/cart";
+enum { DAY_S = 86400, MAX_LIFE_S = 90 * DAY_S };
+
+struct scene {
+    struct ipc_table table;
+    struct kit a, b;
+};
+
+/* Asks, and takes the one answer. */
+static struct ipc_frame
+ask(struct scene *s, struct ipc_frame q, bool is_control, int fd, struct buf *out)
+{
+    struct ipc_frame f;
+    struct err e = { 0 };
+
+    out->n = 0;
+    assert_ok(ipc_serve(&s->table, &q, is_control, fd, out, &e));
+    struct span all = buf_span(out);
+    assert_int_equal(ipc_take(&all, &f, &e), 0);
+    assert_int_equal(all.n, 0);
+    assert_int_equal(f.tag, q.tag);
+    assert_int_equal(f.id, q.id);
+    return f;
+}
+
+static void
+assert_answer(struct ipc_frame f, const char *what, enum err_code code, const char *says)
+{
+    char text[ERR_MSG_BYTES];
+
+    (void)snprintf(text, sizeof(text), "%.*s", f.code == E_NONE ? 0 : (int)f.body.n,
+                   f.code == E_NONE ? "" : (const char *)f.body.p);
+    if (f.code != (uint32_t)code || strstr(text, says) == NULL)
+        fail_msg("%s: code %u \"%s\", not %d \"%s\"", what, f.code, text, (int)code, says);
+}
+
+static int
+setup(void **state)
+{
+    struct scene *s = calloc(1, sizeof(*s));
+    CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+
+    assert_non_null(s);
+    ipc_table_init(&s->table, MAX_LIFE_S);
+    kit_make(&s->a, KEY_P256, "CN=A", 365);
+    kit_make(&s->b, KEY_P256, "CN=B", 10);
+    assert_int_equal(
+        ask(s, (struct ipc_frame){ IPC_LOAD, 1, 5, cert_der(s->a.cert) }, true, s->a.key_fd, &out)
+            .code,
+        E_NONE);
+    assert_int_equal(
+        ask(s, (struct ipc_frame){ IPC_LOAD, 2, 6, cert_der(s->b.cert) }, true, s->b.key_fd, &out)
+            .code,
+        E_NONE);
+    *state = s;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct scene *s = *state;
+
+    ipc_table_done(&s->table);
+    kit_done(&s->a);
+    kit_done(&s->b);
+    free(s);
+    return 0;
+}
+
+static void
+signs_what_fits_the_profile(void **state)
+{
+    static const struct {
+        const char *name;
+        int64_t from_s, life_s;
+    } rows[] = {
+        { workload, -120, DAY_S + 120 },      { workload, 0, 1 },
+        { workload, -120, MAX_LIFE_S + 120 }, { "localhost", -120, SIGNER_SERVER_LIFE_S + 120 },
+        { "10.0.0.1", -120, DAY_S },          { "::1", -120, DAY_S },
+    };
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct kit_tbs tbs;
+
+        kit_tbs(&s->a, rows[i].name, rows[i].from_s, rows[i].life_s, &tbs);
+        struct ipc_frame f =
+            ask(s, (struct ipc_frame){ IPC_SIGN, 1, i, span_of(tbs.p, tbs.n) }, false, -1, &out);
+        assert_answer(f, rows[i].name, E_NONE, "");
+        EVP_MD_CTX *x = EVP_MD_CTX_new();
+        assert_int_equal(
+            EVP_DigestVerifyInit_ex(x, NULL, "SHA256", NULL, NULL, key_evp(s->a.key), NULL), 1);
+        assert_int_equal(EVP_DigestVerify(x, f.body.p, f.body.n, tbs.p, tbs.n), 1);
+        EVP_MD_CTX_free(x);
+    }
+}
+
+/* The parent is not believed: each row is what one in other hands would ask for. */
+static void
+times_and_issuers_that_are_refused(void **state)
+{
+    static const struct {
+        const char *what, *name;
+        bool of_b;
+        uint32_t id;
+        int64_t from_s, life_s;
+        enum err_code code;
+        const char *says;
+    } rows[] = {
+        { "too long a life", workload, false, 1, -120, MAX_LIFE_S + SIGNER_BACKDATE_S + 1, E_DENIED,
+          "live longer" },
+        { "ends too late", workload, false, 1, 10 * DAY_S, MAX_LIFE_S, E_DENIED, "live longer" },
+        { "past the signer's end", workload, true, 2, 0, 11 * DAY_S, E_DENIED,
+          "outlive its signer" },
+        { "a server's, too long", "localhost", false, 1, 0,
+          SIGNER_SERVER_LIFE_S + SIGNER_BACKDATE_S + 1, E_DENIED, "live longer" },
+        { "another issuer's", workload, true, 1, 0, DAY_S, E_DENIED, "issuer is the signer's" },
+        { "nobody's number", workload, false, 9, 0, DAY_S, E_NOTFOUND, "no signer" },
+    };
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct kit_tbs tbs;
+
+        kit_tbs(rows[i].of_b ? &s->b : &s->a, rows[i].name, rows[i].from_s, rows[i].life_s, &tbs);
+        assert_answer(ask(s, (struct ipc_frame){ IPC_SIGN, rows[i].id, 1, span_of(tbs.p, tbs.n) },
+                          false, -1, &out),
+                      rows[i].what, rows[i].code, rows[i].says);
+    }
+}
+
+/* The TBSCertificate of a real CA certificate, under our own name and key. */
+static struct span
+ca_tbs(const struct cert *c, uint8_t **ret_der)
+{
+    int n = i2d_re_X509_tbs(cert_x509(c), ret_der);
+
+    assert_true(n > 0);
+    return span_of(*ret_der, (size_t)n);
+}
+
+static void
+a_ca_s_certificate_is_refused(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+    uint8_t *der = NULL;
+    struct span tbs = ca_tbs(s->a.cert, &der);
+
+    assert_answer(ask(s, (struct ipc_frame){ IPC_SIGN, 1, 1, tbs }, false, -1, &out), "a CA",
+                  E_DENIED, "leaf lint");
+    OPENSSL_free(der);
+}
+
+/* No single byte of a TBSCertificate can be turned so that another profile is signed: whatever is
+ * still signed is a leaf of ours by the parser of another library. */
+static void
+no_changed_byte_makes_a_ca(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+    struct kit_tbs good;
+    size_t refused = 0;
+
+    kit_tbs(&s->a, workload, -120, DAY_S, &good);
+    for (size_t i = 0; i < good.n; i++)
+        for (unsigned bit = 0; bit < 8; bit++) {
+            struct kit_tbs t = good;
+            uint8_t whole[LEAF_MAX_BYTES];
+            size_t n;
+            struct cert *c = NULL;
+            struct err e = { 0 };
+
+            t.p[i] ^= (uint8_t)(1U << bit);
+            struct ipc_frame f =
+                ask(s, (struct ipc_frame){ IPC_SIGN, 1, 1, span_of(t.p, t.n) }, false, -1, &out);
+            if (f.code != E_NONE) {
+                refused++;
+                continue;
+            }
+            assert_ok(leaf_finish(s->a.leaf, span_of(t.p, t.n), f.body, whole, &n, &e));
+            assert_ok(cert_from_der(span_of(whole, n), &c, &e));
+            assert_false(cert_is_ca(c));
+            assert_int_equal(cert_san_count(c), 1);
+            assert_true(cert_not_after(c) <= unix_s() + MAX_LIFE_S + SIGNER_CLOCK_S);
+            cert_unref(c);
+        }
+    assert_true(refused > good.n * 4);
+}
+
+static void
+requests_that_are_refused(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+    CLEANUP(cert_unrefp) struct cert *leaf = NULL;
+    static uint8_t big[IPC_BODY_MAX_BYTES];
+    int garbage = kit_file(span_str("no key")), empty = kit_file(span_str(""));
+    struct span a = cert_der(s->a.cert);
+    const struct {
+        const char *what;
+        struct ipc_frame q;
+        bool is_control;
+        int fd;
+        enum err_code code;
+        const char *says;
+    } rows[] = {
+        { "nothing", { IPC_NONE, 1, 1, a }, true, -1, E_DENIED, "no such request" },
+        { "a number too high", { IPC__N, 1, 1, a }, true, -1, E_DENIED, "no such request" },
+        { "far too high", { UINT32_MAX, 1, 1, a }, true, -1, E_DENIED, "no such request" },
+        { "load on a lane", { IPC_LOAD, 3, 1, a }, false, s->a.key_fd, E_DENIED, "no such" },
+        { "drop on a lane", { IPC_DROP, 1, 1, { NULL, 0 } }, false, -1, E_DENIED, "no such" },
+        { "make on a lane", { IPC_MAKE, 0, 1, a }, false, s->a.key_fd, E_DENIED, "no such" },
+        { "load without a file", { IPC_LOAD, 3, 1, a }, true, -1, E_DENIED, "a file" },
+        { "sign with a file", { IPC_SIGN, 1, 1, a }, true, s->a.key_fd, E_DENIED, "a file" },
+        { "sign nothing", { IPC_SIGN, 1, 1, { NULL, 0 } }, false, -1, E_LIMIT, "0 bytes" },
+        { "sign too much",
+          { IPC_SIGN, 1, 1, { big, TBS_MAX_BYTES + 1 } },
+          false,
+          -1,
+          E_LIMIT,
+          "4097 bytes" },
+        { "sign zeros", { IPC_SIGN, 1, 1, { big, 400 } }, false, -1, E_DENIED, "leaf lint" },
+        { "drop with a body", { IPC_DROP, 1, 1, a }, true, -1, E_LIMIT, "bytes" },
+        { "drop nobody", { IPC_DROP, 9, 1, { NULL, 0 } }, true, -1, E_NOTFOUND, "no signer" },
+        { "load a number in use", { IPC_LOAD, 1, 1, a }, true, s->a.key_fd, E_EXISTS, "in use" },
+        { "load the key of another",
+          { IPC_LOAD, 3, 1, a },
+          true,
+          s->b.key_fd,
+          E_DENIED,
+          "ca-key.pem: the key (p256) does not match the certificate in ca-cert.pem, \"CN=A\"" },
+        { "load what is no key", { IPC_LOAD, 3, 1, a }, true, garbage, E_PARSE, "ca-key.pem: " },
+        { "load an empty file", { IPC_LOAD, 3, 1, a }, true, empty, E_PARSE, "ca-key.pem: " },
+        { "load no certificate", { IPC_LOAD, 3, 1, { big, 100 } }, true, s->a.key_fd, E_PARSE, "" },
+        { "make with a bad name",
+          { IPC_MAKE, 0, 10, span_str("no name") },
+          true,
+          s->a.key_fd,
+          E_INVAL,
+          "" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        assert_answer(ask(s, rows[i].q, rows[i].is_control, rows[i].fd, &out), rows[i].what,
+                      rows[i].code, rows[i].says);
+    (void)close(garbage);
+    (void)close(empty);
+}
+
+static void
+keys_are_bounded_and_forgotten(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+    struct kit_tbs tbs;
+
+    for (uint32_t id = 3; id <= SIGNER_KEYS_MAX; id++)
+        assert_answer(ask(s, (struct ipc_frame){ IPC_LOAD, id, 1, cert_der(s->a.cert) }, true,
+                          s->a.key_fd, &out),
+                      "load", E_NONE, "");
+    struct ipc_frame one_more = { IPC_LOAD, 99, 1, cert_der(s->a.cert) };
+    assert_answer(ask(s, one_more, true, s->a.key_fd, &out), "one too many", E_LIMIT, "32 keys");
+    assert_answer(ask(s, (struct ipc_frame){ IPC_DROP, 1, 1, { NULL, 0 } }, true, -1, &out), "drop",
+                  E_NONE, "");
+    kit_tbs(&s->a, workload, 0, DAY_S, &tbs);
+    assert_answer(
+        ask(s, (struct ipc_frame){ IPC_SIGN, 1, 1, span_of(tbs.p, tbs.n) }, false, -1, &out),
+        "sign after drop", E_NOTFOUND, "no signer");
+    assert_answer(ask(s, one_more, true, s->a.key_fd, &out), "room again", E_NONE, "");
+}
+
+static void
+frames_are_whole_or_not_there(void **state)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT(IPC_FRAME_MAX_BYTES);
+    const struct ipc_frame f = { IPC_SIGN, 7, UINT64_MAX - 1, span_str("body") };
+    struct ipc_frame got;
+    struct err e = { 0 };
+
+    (void)state;
+    assert_ok(ipc_put(&b, &f, &e));
+    for (size_t n = 0; n < b.n; n++) {
+        struct span cut = span_of(b.p, n);
+
+        assert_int_equal(ipc_take(&cut, &got, &e), IPC_MORE);
+        assert_int_equal(cut.n, n);
+    }
+    struct span all = buf_span(&b);
+    assert_int_equal(ipc_take(&all, &got, &e), 0);
+    assert_int_equal(got.code, f.code);
+    assert_int_equal(got.id, f.id);
+    assert_int_equal(got.tag, f.tag);
+    assert_true(span_eq(got.body, f.body));
+    uint32_t too_long = IPC_BODY_MAX_BYTES + 1;
+    memcpy(b.p, &too_long, sizeof(too_long));
+    all = buf_span(&b);
+    assert_err(ipc_take(&all, &got, &e), E_PARSE, "bad form");
+    static uint8_t big[IPC_BODY_MAX_BYTES + 1];
+    b.n = 0;
+    assert_err(ipc_put(&b, &(struct ipc_frame){ .body = span_of(big, sizeof(big)) }, &e), E_LIMIT,
+               "more than");
+}
+
+int
+main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(signs_what_fits_the_profile),   T(times_and_issuers_that_are_refused),
+        T(a_ca_s_certificate_is_refused), T(no_changed_byte_makes_a_ca),
+        T(requests_that_are_refused),     T(keys_are_bounded_and_forgotten),
+        T(frames_are_whole_or_not_there),
+    };
+
+    return cmocka_run_group_tests_name("signer/table", tests, NULL, NULL);
+}
