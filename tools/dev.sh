@@ -29,7 +29,6 @@ libprotobuf-c-dev:protobuf messages
 protobuf-c-compiler:protobuf messages
 libcurl4-openssl-dev:HTTP client
 libjansson-dev:JSON
-libjose-dev:JSON Web Keys
 libsqlite3-dev:embedded store
 libseccomp-dev:sandbox of the signer process
 libcmocka-dev:unit tests

@@ -12,7 +12,6 @@ nghttp2/:^src/net/h2
 curl/:^src/net/http_client
 seccomp.h:^src/signer/sandbox
 sqlite3.h:^src/store/
-jose/:^src/identity/
 TABLE
 for word in sprintf vsprintf rand alloca; do
   found=$(grep -rnE "[^a-z_]$word\(" src | grep -vE "/\*|^src/base/ban" | head -3)

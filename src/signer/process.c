@@ -457,7 +457,7 @@ int
 signer_load(struct signer_process *p, const struct cert *cert, int key_fd, struct signer **ret,
             struct err *e)
 {
-    struct ipc_frame q = { .code = IPC_LOAD, .body = cert_der(cert) }, answer;
+    struct ipc_frame q = { .code = IPC_LOAD, .body = cert_der(cert) }, answer = { 0 };
 
     if (key_fd < 0)
         return err_set(e, E_DENIED, "ca-key.pem: missing");
@@ -479,7 +479,8 @@ int
 signer_make_root(struct signer_process *p, const char *subject, uint64_t days, int key_fd,
                  struct cert **ret, struct err *e)
 {
-    struct ipc_frame q = { .code = IPC_MAKE, .tag = days, .body = span_str(subject) }, answer;
+    struct ipc_frame q = { .code = IPC_MAKE, .tag = days, .body = span_str(subject) },
+                     answer = { 0 };
 
     TRY(control_call(p, &q, key_fd, &answer, e));
     return cert_from_der(answer.body, ret, e);
@@ -505,7 +506,7 @@ static void
 on_drop(void *arg)
 {
     struct signer *s = arg;
-    struct ipc_frame q = { .code = IPC_DROP, .id = s->id, .tag = s->id }, answer;
+    struct ipc_frame q = { .code = IPC_DROP, .id = s->id, .tag = s->id }, answer = { 0 };
     struct err e;
 
     /* a child that came later never had it: NOTFOUND is as good */
@@ -544,7 +545,7 @@ int
 signer_sign_wait(struct signer *s, struct span tbs, uint8_t ret[SIGNATURE_MAX_BYTES], size_t *ret_n,
                  struct err *e)
 {
-    struct ipc_frame q = { .code = IPC_SIGN, .id = s->id, .tag = 1, .body = tbs }, answer;
+    struct ipc_frame q = { .code = IPC_SIGN, .id = s->id, .tag = 1, .body = tbs }, answer = { 0 };
 
     TRY(control_call(s->process, &q, -1, &answer, e));
     if (answer.body.n == 0 || answer.body.n > SIGNATURE_MAX_BYTES)
