@@ -53,8 +53,8 @@ MUST_USE int mesh_disable(struct mesh *m, struct err *e);
 /* rotate_force, for the admin API. Owner of *ret_risk: caller. */
 MUST_USE int mesh_force(struct mesh *m, json_t **ret_risk, struct err *e);
 
-/* Everything `mesh status` shows (docs/status.md lists the members). Owner: caller; NULL: out of
- * memory. */
+/* Everything `mesh status` shows (the members are in status.c, ca.h, rotate.h and sync.h). Owner:
+ * caller; NULL: out of memory. */
 json_t *mesh_status(struct mesh *m);
 bool mesh_is_ready(struct mesh *m);
 struct metrics *mesh_metrics(struct mesh *m); /* borrowed */
