@@ -261,8 +261,8 @@ fetch_bundles(struct grpc_call *c, struct span msg, void *self)
 }
 
 static const struct grpc_method methods[] = {
-    { "/SpiffeWorkloadAPI/FetchX509SVID", true, fetch_svid },
-    { "/SpiffeWorkloadAPI/FetchX509Bundles", true, fetch_bundles },
+    { .path = "/SpiffeWorkloadAPI/FetchX509SVID", .streams = true, .on_request = fetch_svid },
+    { .path = "/SpiffeWorkloadAPI/FetchX509Bundles", .streams = true, .on_request = fetch_bundles },
 };
 
 /* -- pushes -------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@
 #include "obs/log.h"
 
 static const struct grpc_method methods[] = {
-    { "/istio.v1.auth.IstioCertificateService/CreateCertificate", false, ca_create_certificate },
-    { "/meshroot.v1.Trust/Watch", true, ca_trust_watch },
-    { "/meshroot.v1.Trust/Acknowledge", false, ca_trust_acknowledge },
+    { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate",
+      .on_request = ca_create_certificate },
+    { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = ca_trust_watch },
+    { .path = "/meshroot.v1.Trust/Acknowledge", .on_request = ca_trust_acknowledge },
 };
 
 struct change { /* one message to a worker */

@@ -58,6 +58,11 @@ struct grpc_method {
     bool streams;     /* answers with a stream: no GRPC_MAX_CALL_MS */
     /* The one request message, complete; `msg` is borrowed for the call of this function. */
     void (*on_request)(struct grpc_call *c, struct span msg, void *self);
+    /* In its place, for a method that takes a stream of requests (`streams` is set): each message
+     * as it comes, and then, once, that no more will come; NULL: the call ends with OK there.
+     * Either may answer, and may end the call. */
+    void (*on_message)(struct grpc_call *c, struct span msg, void *self);
+    void (*on_half_close)(struct grpc_call *c, void *self);
 };
 
 struct grpc_server_conf {
@@ -98,6 +103,7 @@ MUST_USE int grpc_peer_unix(const struct grpc_call *c, struct unix_peer *ret, st
 /* Handler state hung on the call; on_gone(arg) is called if the client goes away or the deadline
  * passes before grpc_finish; after it `c` must not be used. */
 void grpc_on_gone(struct grpc_call *c, loop_fn *fn, void *arg);
+void *grpc_call_arg(const struct grpc_call *c); /* that was hung on it; NULL before */
 /* Adds a trailer (before grpc_finish). */
 MUST_USE int grpc_trailer(struct grpc_call *c, const char *name, const char *value, struct err *e);
 /* Sends one message (copied). Streams may call it many times. Errors: LIMIT (the client does not

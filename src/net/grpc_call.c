@@ -151,6 +151,17 @@ grpc_finish(struct grpc_call *c, int code, const char *msg)
     finish_with_status(c, "200", code, msg);
 }
 
+void
+server_call_fail(struct grpc_call *call, int code, const char *msg)
+{
+    loop_fn *gone = call->on_gone;
+    void *arg = call->gone_arg;
+
+    grpc_finish(call, code, msg);
+    if (gone != NULL)
+        gone(arg);
+}
+
 static int
 send_headers(struct grpc_call *c, struct err *e)
 {
@@ -234,6 +245,12 @@ grpc_on_gone(struct grpc_call *c, loop_fn *fn, void *arg)
 {
     c->on_gone = fn;
     c->gone_arg = arg;
+}
+
+void *
+grpc_call_arg(const struct grpc_call *c)
+{
+    return c->gone_arg;
 }
 
 /* -- requests -----------------------------------------------------------------------------------
@@ -355,20 +372,57 @@ code_of(const struct err *e)
     return GRPC_INTERNAL;
 }
 
+/* One message of a stream of requests after the other, until the handler has ended the call. */
+static void
+take_stream(struct h2_stream *st, struct span s, struct server_conn *c)
+{
+    struct grpc_call *call;
+    struct err e;
+
+    while ((call = h2_user(st)) != NULL && s.n > 0) {
+        int r = grpc_reader_feed(&call->reader, &s, &e);
+
+        if (r < 0) {
+            server_call_fail(call, code_of(&e), e.msg);
+            return;
+        }
+        if (r != GRPC_MESSAGE)
+            return;
+        c->last_call_ms = h2_conn_last_read_ms(c->io);
+        call->method->on_message(call, buf_span(&call->reader.msg), c->s->conf.self);
+        if (h2_user(st) == call)
+            grpc_reader_next(&call->reader);
+    }
+}
+
 static void
 on_data(struct h2_stream *st, struct span s, void *self)
 {
     struct grpc_call *call = h2_user(st);
     struct err e;
 
-    (void)self;
     if (call == NULL)
         return; /* answered already */
+    if (call->method->on_message != NULL) {
+        take_stream(st, s, self);
+        return;
+    }
     bool is_whole = call->reader.prefix_n == GRPC_PREFIX_BYTES && call->reader.left == 0;
     if (!is_whole && grpc_reader_feed(&call->reader, &s, &e) < 0)
         grpc_finish(call, code_of(&e), e.msg);
     else if (s.n > 0)
         grpc_finish(call, GRPC_INTERNAL, "grpc: more than one request message");
+}
+
+static void
+end_stream(struct grpc_call *call, void *self)
+{
+    if (!grpc_reader_is_between(&call->reader))
+        server_call_fail(call, GRPC_INTERNAL, "grpc: the request ended inside a message");
+    else if (call->method->on_half_close != NULL)
+        call->method->on_half_close(call, self);
+    else
+        server_call_fail(call, GRPC_OK, NULL);
 }
 
 /* The handler runs when the client has finished, so that there is exactly one message. */
@@ -380,11 +434,15 @@ on_end(struct h2_stream *st, void *self)
 
     if (call == NULL || call->is_handed)
         return;
+    call->is_handed = true;
+    if (call->method->on_message != NULL) {
+        end_stream(call, c->s->conf.self);
+        return;
+    }
     if (call->reader.prefix_n < GRPC_PREFIX_BYTES || call->reader.left > 0) {
         grpc_finish(call, GRPC_INTERNAL, "grpc: the request ended before its message");
         return;
     }
-    call->is_handed = true;
     call->method->on_request(call, buf_span(&call->reader.msg), c->s->conf.self);
 }
 
@@ -397,17 +455,6 @@ on_close(struct h2_stream *st, uint32_t code, void *self)
     (void)self;
     if (call != NULL)
         server_call_gone(call);
-}
-
-void
-server_call_expire(struct grpc_call *call)
-{
-    loop_fn *gone = call->on_gone;
-    void *arg = call->gone_arg;
-
-    grpc_finish(call, GRPC_DEADLINE_EXCEEDED, "the deadline has passed");
-    if (gone != NULL)
-        gone(arg);
 }
 
 const struct h2_ops server_call_ops = {

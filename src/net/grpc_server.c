@@ -90,7 +90,7 @@ expire_calls(struct server_conn *c, uint64_t now)
 
     while (call != NULL) {
         if (call->deadline_ms != 0 && call->deadline_ms <= now) {
-            server_call_expire(call);
+            server_call_fail(call, GRPC_DEADLINE_EXCEEDED, "the deadline has passed");
             call = c->calls;
             next = UINT64_MAX;
             continue;
@@ -324,14 +324,8 @@ conn_drain(struct server_conn *c)
 {
     for (struct grpc_call *call = c->calls, *next; call != NULL; call = next) {
         next = call->next;
-        if (call->method != NULL && call->method->streams) {
-            loop_fn *gone = call->on_gone;
-            void *arg = call->gone_arg;
-
-            grpc_finish(call, GRPC_UNAVAILABLE, "the server is shutting down");
-            if (gone != NULL)
-                gone(arg);
-        }
+        if (call->method != NULL && call->method->streams)
+            server_call_fail(call, GRPC_UNAVAILABLE, "the server is shutting down");
     }
     h2_goaway(h2_conn_h2(c->io));
     h2_conn_flush(c->io);

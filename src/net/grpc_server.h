@@ -58,9 +58,10 @@ bool grpc_server_is_draining(const struct grpc_server *s);
 /* The connection's timer rings at `at_ms` at the latest. */
 void server_conn_tick_by(struct server_conn *c, uint64_t at_ms, uint64_t now_ms);
 
-extern const struct h2_ops server_call_ops;      /* `self` is the server_conn */
-void server_call_expire(struct grpc_call *call); /* its time is over: tells both sides */
-void server_call_gone(struct grpc_call *call);   /* tells the handler, if one holds it; lets go */
-void server_call_free(struct grpc_call *call);   /* one that is kept for reuse */
+extern const struct h2_ops server_call_ops; /* `self` is the server_conn */
+/* Ends it for a reason that is not the handler's: tells both sides. */
+void server_call_fail(struct grpc_call *call, int code, const char *msg);
+void server_call_gone(struct grpc_call *call); /* tells the handler, if one holds it; lets go */
+void server_call_free(struct grpc_call *call); /* one that is kept for reuse */
 
 #endif

@@ -52,8 +52,24 @@ hold(struct grpc_call *c, struct span msg, void *self)
     grpc_on_gone(c, gone, NULL);
 }
 
-static const struct grpc_method methods[] = { { "/t.T/Echo", false, echo },
-                                              { "/t.T/Hold", true, hold } };
+static void
+chat(struct grpc_call *c, struct span msg, void *self)
+{
+    struct err e;
+
+    (void)self;
+    assert(msg.n <= 1024);
+    if (grpc_send(c, msg, &e) < 0)
+        grpc_finish(c, GRPC_RESOURCE_EXHAUSTED, e.msg);
+    else if (msg.n > 0 && msg.p[0] == 'q')
+        grpc_finish(c, GRPC_OK, NULL);
+}
+
+static const struct grpc_method methods[] = {
+    { .path = "/t.T/Chat", .streams = true, .on_message = chat },
+    { .path = "/t.T/Echo", .on_request = echo },
+    { .path = "/t.T/Hold", .streams = true, .on_request = hold }
+};
 
 static void
 start(void)

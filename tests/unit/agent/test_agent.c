@@ -239,9 +239,9 @@ acknowledge(struct grpc_call *c, struct span msg, void *self)
 }
 
 static const struct grpc_method methods[] = {
-    { "/istio.v1.auth.IstioCertificateService/CreateCertificate", false, create },
-    { "/meshroot.v1.Trust/Watch", true, watch },
-    { "/meshroot.v1.Trust/Acknowledge", false, acknowledge },
+    { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate", .on_request = create },
+    { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = watch },
+    { .path = "/meshroot.v1.Trust/Acknowledge", .on_request = acknowledge },
 };
 
 /* -- the world -- */

@@ -106,9 +106,42 @@ pour(struct grpc_call *c, struct span msg, void *self)
     grpc_finish(c, GRPC_RESOURCE_EXHAUSTED, e.msg);
 }
 
+/* Says each message back; "bye" ends it; at the client's end, how many there were. */
+static void
+chat(struct grpc_call *c, struct span msg, void *self)
+{
+    struct world *w = self;
+    struct err e;
+
+    if (grpc_call_arg(c) == NULL)
+        grpc_on_gone(c, on_gone, w);
+    w->requests_n++;
+    assert_ok(grpc_send(c, msg, &e));
+    if (span_eq_str(msg, "bye"))
+        grpc_finish(c, GRPC_OK, "as asked");
+}
+
+static void
+chat_end(struct grpc_call *c, void *self)
+{
+    struct world *w = self;
+    char n[8];
+    struct err e;
+
+    (void)snprintf(n, sizeof(n), "%d", w->requests_n);
+    assert_ok(grpc_trailer(c, "x-seen", n, &e));
+    grpc_finish(c, GRPC_OK, NULL);
+}
+
 static const struct grpc_method methods[] = {
-    { "/t.T/Echo", false, echo },    { "/t.T/Fail", false, refuse }, { "/t.T/Hold", false, hold },
-    { "/t.T/Stream", true, stream }, { "/t.T/Watch", true, hold },   { "/t.T/Pour", true, pour },
+    { .path = "/t.T/Chat", .streams = true, .on_message = chat, .on_half_close = chat_end },
+    { .path = "/t.T/Listen", .streams = true, .on_message = chat },
+    { .path = "/t.T/Echo", .on_request = echo },
+    { .path = "/t.T/Fail", .on_request = refuse },
+    { .path = "/t.T/Hold", .on_request = hold },
+    { .path = "/t.T/Stream", .streams = true, .on_request = stream },
+    { .path = "/t.T/Watch", .streams = true, .on_request = hold },
+    { .path = "/t.T/Pour", .streams = true, .on_request = pour },
 };
 
 static int
@@ -708,6 +741,105 @@ raw_requests_that_are_not_grpc(void **state)
     }
 }
 
+#define HEAD_OF(path)                                                                              \
+    ":method", "POST", ":scheme", "http", ":authority", "a", ":path", path, "content-type",        \
+        "application/grpc", "te", "trailers", NULL
+
+/* A stream of requests in pieces of every size: what is answered, how it ends, and whether the
+ * handler hears that its call has gone. */
+static void
+raw_requests_may_come_as_a_stream(void **state)
+{
+    static const struct {
+        const char *head[14], *body;
+        size_t body_n;
+        bool is_ended;
+        int requests_n, gone_n;
+        const char *part, *back;
+        size_t back_n;
+    } rows[] = {
+        { { HEAD_OF("/t.T/Chat") },
+          "\0\0\0\0\1a\0\0\0\0\0\0\0\0\0\2cd",
+          18,
+          true,
+          3,
+          0,
+          "x-seen: 3\n",
+          "\0\0\0\0\2cd",
+          7 },
+        { { HEAD_OF("/t.T/Chat") }, "", 0, true, 0, 0, "x-seen: 0\n", "", 0 },
+        { { HEAD_OF("/t.T/Chat") },
+          "\0\0\0\0\3bye\0\0\0\0\1x",
+          14,
+          false,
+          1,
+          0,
+          "grpc-message: as asked\n",
+          "\0\0\0\0\3bye",
+          8 },
+        { { HEAD_OF("/t.T/Chat") },
+          "\0\0\0\0\1a\0\0\0\0\2b",
+          12,
+          true,
+          1,
+          1,
+          "ended inside a message\n",
+          "",
+          0 },
+        { { HEAD_OF("/t.T/Chat") },
+          "\0\0\0\0\1a\0\0\1\0\1",
+          11,
+          false,
+          1,
+          1,
+          "grpc-status: 8\n",
+          "",
+          0 },
+        { { HEAD_OF("/t.T/Listen") }, "\0\0\0\0\1a", 6, true, 1, 1, "grpc-status: 0\n", "", 0 },
+    };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        for (size_t step = 1; step <= rows[i].body_n + 1; step++) {
+            struct raw r;
+            struct buf b;
+
+            w->requests_n = w->gone_n = 0;
+            raw_start(&r, w, &b);
+            headers(&b, 1, 4, rows[i].head);
+            for (size_t at = 0; at < rows[i].body_n; at += step)
+                frame(&b, 0, 0, 1,
+                      span_of(rows[i].body + at,
+                              rows[i].body_n - at < step ? rows[i].body_n - at : step));
+            if (rows[i].is_ended)
+                frame(&b, 0, 1, 1, span_of(NULL, 0));
+            raw_play(&r, &b, true);
+            assert_int_equal(w->requests_n, rows[i].requests_n);
+            assert_int_equal(w->gone_n, rows[i].gone_n);
+            assert_answer(&r, rows[i].part);
+            assert_non_null(memmem(r.in.p, r.in.n, rows[i].back, rows[i].back_n));
+            raw_done(&r);
+        }
+}
+
+/* A client that goes away in the middle: the handler is told. */
+static void
+raw_stream_of_requests_that_breaks(void **state)
+{
+    static const char *const words[] = { HEAD_OF("/t.T/Chat") };
+    struct world *w = *state;
+    struct raw r;
+    struct buf b;
+
+    raw_start(&r, w, &b);
+    headers(&b, 1, 4, words);
+    frame(&b, 0, 0, 1, span_of("\0\0\0\0\1a", 6));
+    raw_play(&r, &b, true);
+    assert_int_equal(w->requests_n, 1);
+    assert_int_equal(w->gone_n, 1);
+    raw_done(&r);
+}
+
 static void
 raw_compressed_message_is_unimplemented(void **state)
 {
@@ -848,6 +980,8 @@ main(void)
         T(streams_beyond_the_limit_wait),
         T(accept_pauses_at_the_limit_of_connections),
         T(raw_requests_that_are_not_grpc),
+        T(raw_requests_may_come_as_a_stream),
+        T(raw_stream_of_requests_that_breaks),
         T(raw_compressed_message_is_unimplemented),
         T(raw_answer_before_the_end_stops_the_client),
         T(raw_rapid_reset_ends_the_connection),

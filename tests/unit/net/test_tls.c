@@ -114,7 +114,7 @@ who(struct grpc_call *c, struct span msg, void *self)
     grpc_finish(c, GRPC_OK, NULL);
 }
 
-static const struct grpc_method methods[] = { { "/t.T/Who", false, who } };
+static const struct grpc_method methods[] = { { .path = "/t.T/Who", .on_request = who } };
 
 static void
 on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
