@@ -142,6 +142,9 @@ row_fill(struct issue *q)
     (void)snprintf(r->auth, sizeof(r->auth), "%s", q->caller.auth);
     memcpy(r->signer_id, cert_id(bundle_signer(q->view->bundle)), DIGEST_BYTES);
     memcpy(r->root_id, cert_id(bundle_signer_root(q->view->bundle)), DIGEST_BYTES);
+    struct span key_id = cert_ski(bundle_signer(q->view->bundle));
+    if (key_id.n > 0) /* LEAF_AKI_MAX bounds it where the set was loaded */
+        memcpy(r->key_id, key_id.p, r->key_id_n = key_id.n);
     r->not_before = l->not_before;
     r->not_after = l->not_after;
     r->issued = unix_s();

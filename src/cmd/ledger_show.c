@@ -66,8 +66,9 @@ static void
 row_text(const struct ledger_found *f, const char *signer, const char *root)
 {
     const struct ledger_row *row = f->row;
-    char serial[2 * SERIAL_MAX_BYTES + 1];
+    char serial[2 * SERIAL_MAX_BYTES + 1], key_id[2 * LEDGER_KEY_ID_BYTES + 1];
 
+    hex_text(span_of(row->key_id, row->key_id_n), key_id);
     hex_text(span_of(row->serial, row->serial_n), serial);
     printf("%-12s %" PRIu64 "\n", "Row", row->seq);
     line("Serial", serial);
@@ -79,6 +80,7 @@ row_text(const struct ledger_found *f, const char *signer, const char *root)
     time_line("Not after", row->not_after);
     line("Signer", signer);
     digest_line("", row->signer_id);
+    line("Signer key", key_id);
     line("Root", root);
     digest_line("", row->root_id);
     printf("%-12s %" PRIu64 "\n", "Generation", row->generation);

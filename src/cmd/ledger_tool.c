@@ -86,6 +86,8 @@ enum column {
     C_ISSUED,
     C_GENERATION,
     C_AUTH,
+    C_KEY_ID,
+    C_VERSION,
     C_PREV,
     C_HASH,
     C_STATE,
@@ -107,6 +109,8 @@ static const struct {
     [C_ISSUED] = { "issued", true },
     [C_GENERATION] = { "generation", true },
     [C_AUTH] = { "auth", false },
+    [C_KEY_ID] = { "key_id", false },
+    [C_VERSION] = { "version", true },
     [C_PREV] = { "prev", false },
     [C_HASH] = { "hash", false },
     [C_STATE] = { "state", false },
@@ -115,7 +119,8 @@ static const struct {
 struct texts {
     const char *text[C__N];
     int64_t number[C__N];
-    char serial[2 * SERIAL_MAX_BYTES + 1], digests[4][DIGEST_TEXT_BYTES];
+    char serial[2 * SERIAL_MAX_BYTES + 1], key_id[2 * LEDGER_KEY_ID_BYTES + 1],
+        digests[4][DIGEST_TEXT_BYTES];
 };
 
 static void
@@ -129,8 +134,11 @@ texts_fill(const struct ledger_found *f, struct texts *t)
                                      [C_NOT_BEFORE] = row->not_before,
                                      [C_NOT_AFTER] = row->not_after,
                                      [C_ISSUED] = row->issued,
+                                     [C_VERSION] = row->version,
                                      [C_GENERATION] = (int64_t)row->generation } };
     hex_text(span_of(row->serial, row->serial_n), t->serial);
+    hex_text(span_of(row->key_id, row->key_id_n), t->key_id);
+    t->text[C_KEY_ID] = t->key_id;
     t->text[C_SERIAL] = t->serial;
     t->text[C_IDENTITY] = row->identity;
     t->text[C_INSTANCE] = row->instance;

@@ -441,6 +441,8 @@ prune(struct ledger *l, int64_t now)
 static int
 row_check(const struct ledger_row *row, struct err *e)
 {
+    if (row->key_id_n > LEDGER_KEY_ID_BYTES)
+        return err_set(e, E_INVAL, "ledger: a key id of %zu bytes", row->key_id_n);
     if (row->serial_n == 0 || row->serial_n > SERIAL_MAX_BYTES)
         return err_set(e, E_INVAL, "ledger: a serial number of %zu bytes", row->serial_n);
     if (row->identity[0] == '\0' || memchr(row->identity, '\0', sizeof(row->identity)) == NULL ||

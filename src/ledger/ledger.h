@@ -23,6 +23,7 @@ enum {
     LEDGER_IDENTITY_BYTES = 512,
     INSTANCE_TEXT_BYTES = 33, /* 16 random bytes as hex: one running (or resumed) agent */
     LEDGER_AUTH_BYTES = 160,
+    LEDGER_KEY_ID_BYTES = 64,
     LEDGER_LEAVES_MAX = 4 * 1024 * 1024, /* issued and not expired, in memory; beyond: LIMIT */
     LEDGER_WORKLOADS_MAX = 1024 * 1024,  /* with such a leaf, or a word of the last hour */
     LEDGER_ISSUERS_MAX = 65536,          /* distinct roots and intermediates of those leaves */
@@ -32,13 +33,16 @@ enum {
 };
 
 struct ledger_row {
-    uint64_t seq; /* set by ledger_append; grows, with gaps where the disk refused rows */
+    uint8_t version; /* of the row's layout: 0 the newest; 1 has no key_id */
+    uint64_t seq;    /* set by ledger_append; grows, with gaps where the disk refused rows */
     uint8_t serial[SERIAL_MAX_BYTES];
     size_t serial_n;
     char identity[LEDGER_IDENTITY_BYTES]; /* SPIFFE id */
     char instance[INSTANCE_TEXT_BYTES];   /* "" for clients that cannot say (a stock Istio agent) */
     uint8_t signer_id[DIGEST_BYTES];      /* cert_id of the intermediate */
     uint8_t root_id[DIGEST_BYTES];        /* cert_id of the root it chains to */
+    uint8_t key_id[LEDGER_KEY_ID_BYTES];  /* of the signer's key, as the leaf's AKI names it */
+    size_t key_id_n;                      /* 0: the intermediate has none */
     int64_t not_before, not_after, issued; /* unix seconds */
     uint64_t generation; /* of the bundle it was issued under, and of the trust set beside it */
     char auth[LEDGER_AUTH_BYTES]; /* "jwt:<jti or sub hash>" or "cert:<serial>" */

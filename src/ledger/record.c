@@ -6,7 +6,8 @@
 
 #include "base/str.h"
 
-enum { RECORD_VERSION = 1 };
+/* RFC 5280 4.2.1.1's key id came with version 2; rows of version 1 stay as they are. */
+enum { RECORD_VERSION = 1, ROW_VERSION = 2 };
 
 void
 row_key(uint64_t seq, char ret[ROW_KEY_BYTES])
@@ -56,7 +57,9 @@ record_encode(struct record *r, struct buf *out, struct err *e)
     const struct ledger_row *row = &r->row;
     size_t start = out->n;
 
-    TRY(buf_add_byte(out, RECORD_VERSION, e));
+    uint8_t version = row->version == 0 ? ROW_VERSION : row->version;
+
+    TRY(buf_add_byte(out, version, e));
     TRY(put_u64(out, row->seq, e));
     TRY(buf_add(out, span_of(r->prev, DIGEST_BYTES), e));
     TRY(put_bytes(out, span_of(row->serial, row->serial_n), e));
@@ -69,6 +72,8 @@ record_encode(struct record *r, struct buf *out, struct err *e)
     TRY(put_u64(out, (uint64_t)row->issued, e));
     TRY(put_u64(out, row->generation, e));
     TRY(put_bytes(out, span_str(row->auth), e));
+    if (version >= 2)
+        TRY(put_bytes(out, span_of(row->key_id, row->key_id_n), e));
     digest(span_of(out->p + start, out->n - start), r->hash);
     return buf_add(out, span_of(r->hash, DIGEST_BYTES), e);
 }
@@ -181,7 +186,8 @@ record_decode(struct span s, struct record *ret, struct err *e)
     struct record r = { .row = { .seq = 0 } };
     uint8_t hash[DIGEST_BYTES];
 
-    c.bad = get_u8(&c) != RECORD_VERSION;
+    r.row.version = get_u8(&c);
+    c.bad = r.row.version < 1 || r.row.version > ROW_VERSION;
     r.row.seq = get_u64(&c);
     get_fixed(&c, r.prev, DIGEST_BYTES);
     r.row.serial_n = get_bytes(&c, r.row.serial, SERIAL_MAX_BYTES);
@@ -194,6 +200,8 @@ record_decode(struct span s, struct record *ret, struct err *e)
     r.row.issued = (int64_t)get_u64(&c);
     r.row.generation = get_u64(&c);
     get_text(&c, r.row.auth, sizeof(r.row.auth));
+    if (r.row.version >= 2)
+        r.row.key_id_n = get_bytes(&c, r.row.key_id, sizeof(r.row.key_id));
     get_fixed(&c, r.hash, DIGEST_BYTES);
     TRY(finish(&c, "row", e));
     digest(span_of(s.p, s.n - DIGEST_BYTES), hash);

@@ -1,7 +1,7 @@
 /* record.h - private to ledger/: what the store holds. Thread: any.
  *
- *   ledger/row/<16 hex digits of seq>   1, seq, hash of the row before, fields, own hash
- *   ledger/head                         1, seq, rows, longest lifetime, hash of the newest row
+ *   ledger/row/<16 hex digits of seq>   2, seq, hash of the row before, fields, own hash (1: no key
+ * id) ledger/head                         1, seq, rows, longest lifetime, hash of the newest row
  *   ledger/issuer/<hex id>              DER of a signer or root that rows may name
  *   fleet/<identity>/<instance>         1, the workload's last word
  *

@@ -15,10 +15,12 @@ def check(lines, mark=None):
     prev, n = bytes(32).hex(), 0
     for n, row in enumerate(map(json.loads, lines), 1):
         serial = bytes.fromhex(row["serial"])
-        record = (b"\1" + struct.pack(">Q", row["seq"]) + bytes.fromhex(prev) + struct.pack(">H", len(serial)) + serial
+        record = (bytes([row["version"]]) + struct.pack(">Q", row["seq"]) + bytes.fromhex(prev) + struct.pack(">H", len(serial)) + serial
                   + text(row, "identity") + text(row, "instance") + bytes.fromhex(row["signer"]) + bytes.fromhex(row["root"])
                   + struct.pack(">qqqQ", row["not_before"], row["not_after"], row["issued"], row["generation"])
                   + text(row, "auth"))
+        if row["version"] >= 2:
+            record += struct.pack(">H", len(row["key_id"]) // 2) + bytes.fromhex(row["key_id"])
         prev = hashlib.sha256(record).hexdigest()
         assert prev == row["hash"], f"row {row['seq']} is not what it was, or does not follow the row before"
         mark = None if mark == f"{row['seq']}:{prev}" else mark

@@ -52,6 +52,8 @@ def test_beside_the_running_mesh_and_after_it(issued):
         shown = json.loads(mesh.run("ledger", "show", serial, "--output", "json").stdout)
         assert (shown["identity"], shown["state"], shown["signer"]) == (ID + "web", "in use", signer["id"])
         assert shown["signer_subject"] == signer["subject"]
+        aki = openssl("x509", "-in", mesh.tmp / "web/cert-chain.pem", "-noout", "-ext", "authorityKeyIdentifier").split()[-1]
+        assert shown["version"] == 2 and shown["key_id"] == aki.replace("keyid:", "").replace(":", "").lower()
         assert ID + "web" in mesh.run("ledger", "show", serial.lower()).stdout
         assert mesh.run("ledger", "show", "4711", check=False).returncode == 3
         good = json.loads(mesh.run("ledger", "verify", "--output", "json").stdout)

@@ -193,10 +193,12 @@ rows_come_back_as_they_were_newest_first(void **state)
 
     r.generation = 42;
     r.signer_id[31] = 9;
+    memset(r.key_id, 0xab, r.key_id_n = 20);
     assert_int_equal(append(f, &r), E_NONE);
     assert_ok(ledger_rows(f->led, 0, 10, list_row, &x, &e));
     assert_int_equal(x.n, 1);
     r.seq = 1;
+    r.version = 2;
     assert_memory_equal(&x.last, &r, sizeof(r));
 
     for (uint8_t i = 0; i < 5; i++) {
@@ -220,6 +222,32 @@ rows_come_back_as_they_were_newest_first(void **state)
     assert_ok(ledger_verify(f->led, &n, &e));
     assert_int_equal(n, 6);
     assert_true(metric_value(f->m, "meshroot_ledger_rows_total", "") == 6);
+}
+
+/* Rows that an earlier version wrote are neither written anew nor lost. */
+static void
+rows_of_the_former_layout_stay_in_the_chain(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct listed x = { .n = 0 };
+    uint64_t n = 0;
+
+    for (uint8_t i = 0; i < 4; i++) {
+        struct ledger_row r = row_of("spiffe://td/ns/a/sa/c", "", i, DAY);
+        r.version = i % 2 == 0 ? 1 : 0;
+        memset(r.key_id, 7, r.key_id_n = LEDGER_KEY_ID_BYTES);
+        assert_int_equal(append(f, &r), E_NONE);
+    }
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_int_equal(n, 4);
+    assert_ok(ledger_rows(f->led, 0, 1, list_row, &x, &e));
+    assert_true(x.last.version == 2 && x.last.key_id_n == LEDGER_KEY_ID_BYTES);
+    assert_ok(ledger_rows(f->led, 2, 1, list_row, &x, &e));
+    assert_true(x.last.version == 1 && x.last.key_id_n == 0);
+    struct ledger_row r = row_of("i", "", 1, DAY);
+    r.key_id_n = LEDGER_KEY_ID_BYTES + 1;
+    assert_int_equal(append(f, &r), E_INVAL);
 }
 
 static void
@@ -530,7 +558,7 @@ verify_finds_every_change(void **state)
         assert_ok(store_get(f->s, key, &was, NULL, &e));
         assert_ok(store_get(f->s, rows[i].from != NULL ? rows[i].from : key, &now, NULL, &e));
         if (rows[i].from == NULL)
-            now.p[now.n - 40] ^= 1;
+            now.p[now.n - 38] ^= 1;
         put_raw(f, key, buf_span(&now), rows[i].to == NULL);
         int vr = ledger_verify(f->led, &n, &e);
         if (vr != -E_DENIED || strstr(e.msg, rows[i].says) == NULL)
@@ -786,6 +814,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         T(rows_come_back_as_they_were_newest_first),
+        T(rows_of_the_former_layout_stay_in_the_chain),
         T(a_burst_is_few_transactions_and_a_good_chain),
         T(bad_arguments),
         T(a_word_retires_what_is_older_and_nothing_newer),
