@@ -60,7 +60,8 @@ ca_server_tls(const struct ca_server_cert *c, const struct ca_view *v, struct tl
                                .chain = chain,
                                .roots = bundle_roots(v->bundle),
                                .rule = TLS_PEER_OPTIONAL,
-                               .alpn = "h2" };
+                               .alpn = "h2",
+                               .resumes = true };
 
     while (a.chain_n < bundle_chain_count(v->bundle) && a.chain_n < CHAIN_MAX) {
         chain[a.chain_n] = bundle_chain_at(v->bundle, a.chain_n);

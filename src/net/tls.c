@@ -3,6 +3,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include "net/tls_openssl.h"
 #include "pki/openssl.h"
 
-enum { ALPN_MAX = 32, VERIFY_DEPTH_MAX = CHAIN_MAX };
+enum { ALPN_MAX = 32, VERIFY_DEPTH_MAX = CHAIN_MAX, NAME_BYTES = 256 };
 
 #define CIPHERS_12 "ECDHE+AESGCM:ECDHE+CHACHA20"
 #define CIPHERS_13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -22,9 +23,12 @@ struct tls_conf {
     atomic_uint refs;
     SSL_CTX *ctx;
     enum tls_peer_rule rule;
-    bool is_server;
+    bool is_server, resumes;
     uint8_t alpn[ALPN_MAX]; /* length byte + name; alpn_n == 0: none */
     unsigned alpn_n;
+    pthread_mutex_t lock;  /* of a client's session and whose it is */
+    SSL_SESSION *session;  /* NULL: none yet */
+    char name[NAME_BYTES]; /* the server's, as it was verified */
 };
 
 /* The first reason in OpenSSL's queue, in words; the queue is empty afterwards. */
@@ -120,17 +124,120 @@ set_peer_rule(SSL_CTX *ctx, const struct tls_conf_args *a, struct err *e)
     return 0;
 }
 
+/* -- resumption ---------------------------------------------------------------------------------
+ *
+ * Tickets are OpenSSL's own (AES-256-CBC and HMAC-SHA256), with keys that it makes anew for each
+ * SSL_CTX: a ticket of an older conf is noise to a newer one. */
+
+/* Called while a client's certificate is verified: its session will get no ticket. (TLS 1.2 has
+ * promised one by then; on_ticket refuses that.) */
 static int
-set_protocol(SSL_CTX *ctx, struct err *e)
+on_verify(int ok, X509_STORE_CTX *store)
+{
+    SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+
+    (void)SSL_set_num_tickets(ssl, 0);
+    return ok;
+}
+
+/* A session with a client certificate is never resumed: its chain would not be verified against the
+ * roots of now. Source: peers.md 5b (23). */
+static SSL_TICKET_RETURN
+on_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t name_n,
+          SSL_TICKET_STATUS status, void *arg)
+{
+    (void)ssl;
+    (void)name;
+    (void)name_n;
+    (void)arg;
+    if ((status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) ||
+        SSL_SESSION_get0_peer(session) != NULL)
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    return status == SSL_TICKET_SUCCESS
+               ? SSL_TICKET_RETURN_USE
+               : SSL_TICKET_RETURN_USE_RENEW; /* TLS 1.3: each ticket is for one use */
+}
+
+/* The name or address that the server of this connection is verified by; "" for one too long. */
+static void
+name_of(SSL *ssl, char ret[NAME_BYTES])
+{
+    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+    const char *host = X509_VERIFY_PARAM_get0_host(param, 0);
+    char *ip = host == NULL ? X509_VERIFY_PARAM_get1_ip_asc(param) : NULL;
+    const char *name = host != NULL ? host : ip;
+
+    ret[0] = '\0';
+    if (name != NULL && strlen(name) < NAME_BYTES)
+        memcpy(ret, name, strlen(name) + 1);
+    OPENSSL_free(ip);
+}
+
+/* A client has a new session. r: 1 it is kept, with its reference. */
+static int
+on_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct tls_conf *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+
+    (void)pthread_mutex_lock(&c->lock);
+    SSL_SESSION_free(c->session);
+    c->session = session;
+    name_of(ssl, c->name);
+    (void)pthread_mutex_unlock(&c->lock);
+    return 1;
+}
+
+/* Offers the session that this server gave, while the certificate in it is valid: nothing else of
+ * it would be checked again. */
+static void
+offer_session(struct tls_conf *c, SSL *ssl)
+{
+    time_t now = (time_t)unix_s();
+    char name[NAME_BYTES];
+
+    name_of(ssl, name);
+    (void)pthread_mutex_lock(&c->lock);
+    X509 *peer = c->session == NULL ? NULL : SSL_SESSION_get0_peer(c->session);
+    if (peer != NULL && name[0] != '\0' && strcmp(c->name, name) == 0 &&
+        X509_cmp_time(X509_get0_notAfter(peer), &now) > 0 &&
+        X509_cmp_time(X509_get0_notBefore(peer), &now) < 0)
+        (void)SSL_set_session(ssl, c->session);
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+static int
+set_resumption(struct tls_conf *c, const struct tls_conf_args *a, struct err *e)
 {
     static const unsigned char session_context[] = "meshroot";
 
+    if (a->rule == TLS_PEER_SPIFFE || (!a->is_server && a->key != NULL))
+        return err_set(e, E_INVAL, "tls: a session with a client certificate is not resumed");
+    c->resumes = true;
+    (void)SSL_CTX_clear_options(c->ctx, SSL_OP_NO_TICKET);
+    (void)SSL_CTX_set_timeout(c->ctx, TLS_TICKET_LIFE_S);
+    if (!a->is_server) {
+        (void)SSL_CTX_set_session_cache_mode(c->ctx,
+                                             SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(c->ctx, on_session);
+        return 0;
+    }
+    if (SSL_CTX_set_num_tickets(c->ctx, TLS_TICKETS) != 1 ||
+        SSL_CTX_set_session_id_context(c->ctx, session_context, sizeof(session_context) - 1) != 1 ||
+        SSL_CTX_set_session_ticket_cb(c->ctx, NULL, on_ticket, NULL) != 1)
+        return fail(e, E_CRYPTO, "session tickets");
+    if (a->rule == TLS_PEER_OPTIONAL)
+        SSL_CTX_set_verify(c->ctx, SSL_CTX_get_verify_mode(c->ctx), on_verify);
+    return 0;
+}
+
+static int
+set_protocol(SSL_CTX *ctx, struct err *e)
+{
     if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
         SSL_CTX_set_cipher_list(ctx, CIPHERS_12) != 1 ||
         SSL_CTX_set_ciphersuites(ctx, CIPHERS_13) != 1 ||
         SSL_CTX_ctrl(ctx, SSL_CTRL_SET_GROUPS_LIST, 0, (void *)(uintptr_t)GROUPS) != 1 ||
-        SSL_CTX_set_num_tickets(ctx, 0) != 1 ||
-        SSL_CTX_set_session_id_context(ctx, session_context, sizeof(session_context) - 1) != 1)
+        SSL_CTX_set_num_tickets(ctx, 0) != 1)
         return fail(e, E_CRYPTO, "settings");
     (void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION |
                                        SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
@@ -149,15 +256,19 @@ tls_conf_new(const struct tls_conf_args *a, struct tls_conf **ret, struct err *e
     if (c == NULL)
         return err_nomem(e);
     atomic_init(&c->refs, 1);
+    (void)pthread_mutex_init(&c->lock, NULL);
     c->rule = a->rule;
     c->is_server = a->is_server;
     c->ctx = SSL_CTX_new(a->is_server ? TLS_server_method() : TLS_client_method());
     if (c->ctx == NULL)
         return fail(e, E_CRYPTO, "SSL_CTX_new");
+    (void)SSL_CTX_set_app_data(c->ctx, c);
     TRY(set_protocol(c->ctx, e));
     TRY(set_own_certificate(c->ctx, a, e));
     TRY(set_peer_rule(c->ctx, a, e));
     TRY(set_alpn(c, a->alpn, e));
+    if (a->resumes)
+        TRY(set_resumption(c, a, e));
     *ret = STEAL(c);
     return 0;
 }
@@ -174,7 +285,9 @@ tls_conf_unref(struct tls_conf *c)
 {
     if (c == NULL || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
+    SSL_SESSION_free(c->session);
     SSL_CTX_free(c->ctx);
+    (void)pthread_mutex_destroy(&c->lock);
     free(c);
 }
 
@@ -204,7 +317,7 @@ set_name(SSL *ssl, const char *name, struct err *e)
 }
 
 int
-tls_ssl_new(const struct tls_conf *c, const char *verify_name, SSL **ret, struct err *e)
+tls_ssl_new(struct tls_conf *c, const char *verify_name, SSL **ret, struct err *e)
 {
     SSL *ssl = SSL_new(c->ctx);
 
@@ -215,6 +328,8 @@ tls_ssl_new(const struct tls_conf *c, const char *verify_name, SSL **ret, struct
         SSL_free(ssl);
         return err_result(e);
     }
+    if (c->resumes && !c->is_server)
+        offer_session(c, ssl);
     if (c->is_server)
         SSL_set_accept_state(ssl);
     else
@@ -274,6 +389,8 @@ tls_peer_of(const struct tls_conf *c, SSL *ssl, struct tls_peer *ret, struct err
 
     TRY(check_alpn(c, ssl, e));
     *ret = p;
+    if (c->rule == TLS_PEER_NAME && SSL_session_reused(ssl) == 1)
+        return 0;
     if (c->rule == TLS_PEER_NONE || (leaf == NULL && c->rule == TLS_PEER_OPTIONAL))
         return 0;
     STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);

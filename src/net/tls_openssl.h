@@ -9,8 +9,7 @@
 /* A connection object with everything set: verification at the time of now, ALPN, and for
  * TLS_PEER_NAME the name (DNS or IP; NULL is refused there) with SNI. Role as in the conf. Owner:
  * caller, SSL_free. It holds what it needs of `c`. Errors: CRYPTO, NOMEM, INVAL. */
-MUST_USE int tls_ssl_new(const struct tls_conf *c, const char *verify_name, SSL **ret,
-                         struct err *e);
+MUST_USE int tls_ssl_new(struct tls_conf *c, const char *verify_name, SSL **ret, struct err *e);
 
 /* After the handshake: checks ALPN, key usages and the number of URI SANs, and fills *ret (all zero
  * when the peer showed no certificate). Errors: DENIED, PEER. */
