@@ -1,6 +1,7 @@
 /* ca.c - start, stop, and what the control loop does between reloads. */
 #include "ca/ca.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -272,11 +273,40 @@ ca_generation(const struct ca *c)
     return c->loaded.bundle == NULL ? 0 : c->loaded.generation;
 }
 
+static int
+ready_check(const struct ca *c, struct err *e)
+{
+    struct signer_status s = signer_process_status(c->signer);
+
+    if (c->view == NULL)
+        return err_set(e, E_STATE, "no usable set is loaded%s%s; see /status",
+                       c->refused[0] == '\0' ? "" : ": ", c->refused);
+    if (c->view->not_after <= unix_s())
+        return err_set(e, E_STATE, "the signing certificate has expired; see /status");
+    if (!s.is_up || c->signer_is_lost)
+        return err_set(e, E_STATE, "the signer process is lost, or lacks the key in force: %s",
+                       s.trouble[0] != '\0' ? s.trouble : "it is being started");
+    if (ledger_health(c->conf.ledger, e) < 0)
+        return err_wrap(e, "the ledger cannot record certificates, so none is issued");
+    return 0;
+}
+
 bool
 ca_is_ready(const struct ca *c)
 {
-    return c->view != NULL && c->view->not_after > unix_s() && !c->signer_is_lost &&
-           signer_process_status(c->signer).is_up;
+    struct err e;
+
+    return ready_check(c, &e) == 0;
+}
+
+const char *
+ca_why_not_ready(struct ca *c)
+{
+    struct err e = { .msg = "it is ready now" };
+
+    (void)ready_check(c, &e);
+    (void)snprintf(c->why_not_ready, sizeof(c->why_not_ready), "%s\n", e.msg);
+    return c->why_not_ready;
 }
 
 void

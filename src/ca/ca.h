@@ -63,8 +63,12 @@ enum { CA_DRAIN_MS = 3000 };
 void ca_free(struct ca *c);
 uint16_t ca_port(const struct ca *c);
 uint64_t ca_generation(const struct ca *c); /* of the set that is loaded; 0: none */
-/* True once a set is loaded and calls are answered. */
+/* True once a set is loaded and calls are answered, and while leaves can be signed and recorded. */
 bool ca_is_ready(const struct ca *c);
+/* Why it is not, one line with its end; borrowed until the next call. */
+const char *ca_why_not_ready(struct ca *c);
+/* Before /metrics: gauges that are looked up when asked for. */
+void ca_metrics_refresh(struct ca *c);
 /* The set changed on disk by our own hand: read it now. */
 void ca_poke(struct ca *c);
 

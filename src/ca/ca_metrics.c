@@ -38,6 +38,10 @@ const struct metric_desc ca_m_csr = { "citadel_server_csr_count", "The number of
                                                 "Signer processes that took a lost one's place.",
                                                 METRIC_COUNTER };
 
+static const struct metric_desc ledger_up = { "meshroot_ledger_up",
+                                              "1 while the ledger's last write is on the disk; 0: "
+                                              "no leaf is issued.",
+                                              METRIC_GAUGE };
 static const struct metric_desc expiry = { "meshroot_cert_expiry_timestamp_seconds",
                                            "End of each certificate in force, unix seconds.",
                                            METRIC_GAUGE };
@@ -80,6 +84,14 @@ istiod_expiry_set(struct metrics *m, const struct metric_desc *at, const struct 
 {
     metric_set(m, at, "", (double)cert_not_after(c));
     metric_set(m, in, "", (double)(cert_not_after(c) - unix_s()));
+}
+
+void
+ca_metrics_refresh(struct ca *c)
+{
+    struct err e;
+
+    metric_set(c->conf.metrics, &ledger_up, "", ledger_health(c->conf.ledger, &e) == 0);
 }
 
 void

@@ -110,6 +110,13 @@ answer(struct issue *q)
 }
 
 static void
+log_held_back(struct ca_worker *w, const struct err *why)
+{
+    if (log_brake(&w->ca->refusals, "serverca", mono_ms()))
+        log_error("serverca", "a leaf is held back, its row is not in the ledger: %s", why->msg);
+}
+
+static void
 on_row(const struct err *e, void *arg)
 {
     struct issue *q = arg;
@@ -117,7 +124,7 @@ on_row(const struct err *e, void *arg)
 
     w->pending--;
     if (e->code != E_NONE) {
-        log_error("serverca", "a leaf is held back, its row is not in the ledger: %s", e->msg);
+        log_held_back(w, e);
         issue_end(q, GRPC_UNAVAILABLE, "the ledger cannot record the certificate; try again");
     } else {
         ca_evidence(w->ca);
@@ -185,7 +192,7 @@ row_append(struct issue *q, struct span signature)
     w->pending++;
     if (ledger_append(w->ca->conf.ledger, &q->row, w->loop, on_row, q, &e) < 0) {
         w->pending--;
-        log_error("serverca", "a leaf is held back, its row is not in the ledger: %s", e.msg);
+        log_held_back(w, &e);
         issue_end(q, e.code == E_LIMIT ? GRPC_RESOURCE_EXHAUSTED : GRPC_UNAVAILABLE,
                   "the ledger cannot record the certificate; try again");
     }

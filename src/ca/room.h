@@ -159,6 +159,7 @@ struct ca {
     struct ca_server_cert server;
     uint8_t loaded_id[DIGEST_BYTES]; /* filewatch_present_id when it was loaded */
     char refused[ERR_MSG_BYTES];     /* "" when what is present is loaded */
+    char why_not_ready[ERR_MSG_BYTES + 1];
     struct ca_worker workers[CA_WORKERS_MAX];
     size_t workers_n;
     uint16_t port;

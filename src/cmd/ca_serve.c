@@ -81,6 +81,22 @@ is_ready(void *self)
     return ca_is_ready(s->ca);
 }
 
+static const char *
+why_not_ready(void *self)
+{
+    const struct serve *s = self;
+
+    return ca_why_not_ready(s->ca);
+}
+
+static void
+refresh(void *self)
+{
+    const struct serve *s = self;
+
+    ca_metrics_refresh(s->ca);
+}
+
 static char *
 status_text(void *self)
 {
@@ -97,7 +113,8 @@ monitoring_start(struct serve *s, const char *listen, struct err *e)
 {
     struct monitor_conf m = { .metrics = s->metrics,
                               .is_ready = is_ready,
-                              .not_ready = "no usable set is loaded; see /status\n",
+                              .why_not_ready = why_not_ready,
+                              .refresh = refresh,
                               .status = status_text,
                               .self = s };
 

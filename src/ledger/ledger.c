@@ -35,6 +35,10 @@ enum {
 
 static const struct metric_desc rows_total = { "meshroot_ledger_rows_total",
                                                "Rows appended to the ledger.", METRIC_COUNTER };
+static const struct metric_desc rows_failed = {
+    "meshroot_ledger_failed_rows_total", "Rows that the disk refused; their leaves were held back.",
+    METRIC_COUNTER
+};
 static const struct metric_desc live_leaves = {
     "meshroot_ledger_live_leaves", "Leaves issued, not expired, and not replaced as far as known.",
     METRIC_GAUGE
@@ -318,6 +322,7 @@ rows_fail(struct ledger *l, const struct err *why, struct fifo *ret)
     for (size_t i = 0; i < ARRAY_LEN(from); i++)
         while ((p = fifo_take(from[i])) != NULL) {
             p->err = *why;
+            metric_add(l->metrics, &rows_failed, "", 1);
             live_remove(l->live, p->rec.row.identity, p->rec.row.instance, p->rec.row.seq);
             fifo_add(ret, p);
         }
@@ -649,6 +654,12 @@ ledger_verify(struct ledger *l, uint64_t *ret_rows, struct err *e)
     TRY(rows_verify(l->store, NULL, &h, e));
     *ret_rows = h.rows;
     return 0;
+}
+
+int
+ledger_health(struct ledger *l, struct err *e)
+{
+    return store_health(l->store, e);
 }
 
 uint64_t

@@ -119,6 +119,8 @@ MUST_USE int ledger_rows(struct ledger *l, uint64_t before, size_t limit, ledger
 /* Walks the whole chain. Errors: DENIED (the first bad row, and what is wrong with it). Blocks:
  * disk. */
 MUST_USE int ledger_verify(struct ledger *l, uint64_t *ret_rows, struct err *e);
+/* Whether rows can be written just now: as store_health. */
+MUST_USE int ledger_health(struct ledger *l, struct err *e);
 uint64_t ledger_count(struct ledger *l); /* rows ever appended */
 
 #endif

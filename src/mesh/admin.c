@@ -152,13 +152,32 @@ is_ready(void *self)
     return mesh_is_ready(self);
 }
 
+static const char *
+why_not_ready(void *self)
+{
+    struct mesh *m = self;
+
+    return m->ca == NULL ? "no bundle is loaded; see meshroot mesh status\n"
+                         : ca_why_not_ready(m->ca);
+}
+
+static void
+refresh(void *self)
+{
+    struct mesh *m = self;
+
+    if (m->ca != NULL)
+        ca_metrics_refresh(m->ca);
+}
+
 int
 admin_open(struct mesh *m, struct err *e)
 {
     struct http_server_conf admin = { .listen_fd = -1, .on_request = on_admin, .self = m };
     struct monitor_conf pages = { .metrics = m->metrics,
                                   .is_ready = is_ready,
-                                  .not_ready = "no bundle is loaded; see meshroot mesh status\n",
+                                  .why_not_ready = why_not_ready,
+                                  .refresh = refresh,
                                   .self = m };
     char path[PATH_BYTES + 16];
 

@@ -35,9 +35,12 @@ reply_health(struct monitor *m, struct http_exchange *x)
 static void
 reply_ready(struct monitor *m, struct http_exchange *x)
 {
-    bool ready = m->conf.is_ready(m->conf.self);
-
-    http_reply(x, ready ? 200 : 503, "text/plain", span_str(ready ? "ready\n" : m->conf.not_ready));
+    if (m->conf.is_ready(m->conf.self))
+        http_reply(x, 200, "text/plain", span_str("ready\n"));
+    else
+        http_reply(x, 503, "text/plain",
+                   span_str(m->conf.why_not_ready == NULL ? m->conf.not_ready
+                                                          : m->conf.why_not_ready(m->conf.self)));
 }
 
 static void

@@ -16,6 +16,8 @@ struct monitor_conf {
         void *self); /* before /metrics: gauges that are computed when asked; NULL: none */
     bool (*is_ready)(void *self);
     const char *not_ready; /* what /readyz says then, and what to do; static */
+    /* The same when it is not always the same: borrowed until the next call. NULL: not_ready. */
+    const char *(*why_not_ready)(void *self);
     /* The JSON of /status as a text the caller frees; NULL: out of memory. NULL for daemons without
      * that page. */
     char *(*status)(void *self);

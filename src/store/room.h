@@ -54,6 +54,7 @@ struct store {
     bool stopping;
     struct store_watch *watches;
     struct store_stats stats;
+    struct err trouble; /* of the last write; E_NONE: it is on the disk */
 };
 
 void txn_free(struct txn *t);

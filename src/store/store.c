@@ -378,6 +378,15 @@ store_list(struct store *s, const char *prefix, const char *after, size_t limit,
     return r;
 }
 
+int
+store_health(struct store *s, struct err *e)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    *e = s->trouble;
+    (void)pthread_mutex_unlock(&s->lock);
+    return e->code == E_NONE ? 0 : err_result(e);
+}
+
 void
 store_get_stats(struct store *s, struct store_stats *ret)
 {

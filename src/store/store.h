@@ -116,6 +116,12 @@ MUST_USE int store_watch_new(struct store *s, const char *prefix, struct loop *l
                              struct err *e);
 void store_watch_free(struct store_watch *w); /* from the loop's thread; no call comes afterwards */
 
+/* Whether what was written last has reached the disk. After a failure the writer tries a small
+ * write of its own each STORE_PROBE_MS until one succeeds, so that a disk that has room again is
+ * seen without a caller's help. Errors: SYS (what the disk said). Thread: any. */
+enum { STORE_PROBE_MS = 1000 };
+MUST_USE int store_health(struct store *s, struct err *e);
+
 /* A sum over what the writer did: durable transactions of the database (each for many commits),
  * operations in them, and transactions that failed for SYS. */
 struct store_stats {

@@ -133,6 +133,7 @@ group_run(struct store *s, struct group *g)
     s->stats.transactions += ok ? 1 : 0;
     s->stats.operations += ok ? ops : 0;
     s->stats.errors += ok ? 0 : 1;
+    s->trouble = e;
     (void)pthread_mutex_unlock(&s->lock);
     while (g->txns != NULL) {
         struct txn *t = g->txns;
@@ -184,6 +185,52 @@ writer_sleep(struct store *s, size_t want, const struct timespec *until)
     s->wake_at = SIZE_MAX;
 }
 
+/* A disk that refused a write is asked again, with one that changes nothing of anybody's. */
+static void
+disk_probe(struct store *s)
+{
+    static const struct store_op op = { .kind = STORE_PUT, .key = "store/probe" };
+    struct err e = { 0 }, own;
+    uint64_t revision = s->revision;
+
+    int r = db_begin(s->writer, &e);
+    if (r == 0)
+        r = db_apply(s->writer, &op, 1, revision + 1, &own);
+    if (r < 0 && e.code == E_NONE)
+        e = own;
+    if (r == 0)
+        r = db_commit(s->writer, revision + 1, &e);
+    if (r == 0)
+        s->revision = revision + 1;
+    else
+        db_rollback(s->writer);
+    (void)pthread_mutex_lock(&s->lock);
+    s->trouble = e;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+/* Under the lock: until something waits. */
+static void
+writer_idle(struct store *s)
+{
+    struct timespec until;
+
+    while (s->trouble.code != E_NONE && s->waiting_n == 0 && !s->stopping) {
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
+        deadline_after(&until, STORE_PROBE_MS * 1000L, &until);
+        writer_sleep(s, 1, &until);
+        if (s->waiting_n > 0 || s->stopping)
+            return;
+        s->is_busy = true;
+        (void)pthread_mutex_unlock(&s->lock);
+        disk_probe(s);
+        (void)pthread_mutex_lock(&s->lock);
+        s->is_busy = false;
+        (void)pthread_cond_broadcast(&s->calm);
+    }
+    writer_sleep(s, 1, NULL);
+}
+
 static void
 group_learn(struct store *s, size_t n)
 {
@@ -208,7 +255,7 @@ group_take(struct store *s, const struct timespec *last, struct group *ret)
 
     deadline_after(last, STORE_GROUP_US, &until);
     do {
-        writer_sleep(s, 1, NULL);
+        writer_idle(s);
         writer_sleep(s, s->group_want, &until);
         while (s->changing_n > 0)
             (void)pthread_cond_wait(&s->calm, &s->lock);

@@ -6,7 +6,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
 import threading
 import time
 
@@ -14,6 +13,7 @@ import pytest
 
 from conftest import meshroot, wait_for
 from hostile_vault import HostileVault, secret_body
+from small_disk import disk  # noqa: F401 (a fixture)
 
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
 
@@ -26,8 +26,9 @@ def obey_modes():
 class Vault:
     """meshroot vault serve over a folder that the test breaks."""
 
-    def __init__(self, tmp, daemon, state=None):
+    def __init__(self, tmp, daemon, state=None, view=None):
         self.tmp, self.daemon, self.state = tmp, daemon, state or tmp / "state"
+        self.view = view or self.state  # the same folder as we see it
 
     def start(self, preexec=None, wait=True):
         ports = self.tmp / "vault.ports"
@@ -39,7 +40,7 @@ class Vault:
 
     def secret(self, *args, check=True):
         return meshroot("vault", "secret", *args, "--vault-url", self.url, "--credential-file",
-                        self.state / "credentials/admin.json", "--ca-file", self.state / "vault-ca.pem", check=check)
+                        self.view / "credentials/admin.json", "--ca-file", self.view / "vault-ca.pem", check=check)
 
     def set(self, name, value, check=True):
         return self.secret("set", "--name", name, "--value", value, check=check)
@@ -81,50 +82,9 @@ def test_state_folder_read_only_at_a_later_start(vault):
     assert vault.start().get("a") == "first"
 
 
-class Disk:
-    """A disk that can be filled and emptied: a small tmpfs, or where that cannot be mounted the process's limit on the
-    size of files."""
-
-    def __init__(self, path):
-        self.path, self.daemon, self.limits = path, None, None
-        path.mkdir()
-        self.mounted = os.geteuid() == 0 and subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", path], capture_output=True).returncode == 0
-
-    def fill(self, pid):
-        if not self.mounted:
-            self.limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, self.limits[1]))
-            return
-        with open(self.path / "filler", "wb", buffering=0) as f:
-            for size in (65536, 1):
-                try:
-                    while True:
-                        f.write(b"x" * size)
-                except OSError:
-                    pass
-
-    def empty(self, pid):
-        if self.mounted:
-            (self.path / "filler").unlink()
-        else:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, self.limits)
-
-    def close(self):
-        if self.mounted:
-            subprocess.run(["umount", "-l", self.path], check=True)
-
-
-@pytest.fixture
-def disk(tmp_path):
-    d = Disk(tmp_path / "disk")
-    yield d
-    d.close()
-
-
-def test_disk_full_while_serving(tmp_path, daemon, disk):
-    vault = Vault(tmp_path, daemon, disk.path / "state")
-    vault.start(preexec=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
+def test_disk_full_while_serving(tmp_path, daemon, disk):  # noqa: F811
+    vault = Vault(tmp_path, daemon, disk.path / "state", disk.view / "state")
+    vault.start(preexec=disk.enter)
     pid = vault.process.process.pid
     vault.set("a", "before")
     disk.fill(pid)
@@ -140,22 +100,22 @@ def test_disk_full_while_serving(tmp_path, daemon, disk):
     vault.set("a", "after")
     assert vault.get("a") == "after"
     vault.process.kill()
-    assert vault.start().get("a") == "after"
+    assert vault.start(preexec=disk.enter).get("a") == "after"
 
 
-def test_disk_full_at_the_first_start(tmp_path, daemon, disk):
+def test_disk_full_at_the_first_start(tmp_path, daemon, disk):  # noqa: F811
     if not disk.mounted:
         pre = lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16)))  # noqa: E731
     else:
-        pre = None
+        pre = disk.enter
         disk.fill(0)
-    vault = Vault(tmp_path, daemon, disk.path / "state")
+    vault = Vault(tmp_path, daemon, disk.path / "state", disk.view / "state")
     vault.start(preexec=pre, wait=False)
     assert vault.process.process.wait(10) != 0
     if disk.mounted:
         assert str(disk.path) in vault.process.text() and "No space left" in vault.process.text()
         disk.empty(0)
-        vault.start().set("a", "b")
+        vault.start(preexec=pre).set("a", "b")
         assert vault.get("a") == "b"
 
 

@@ -77,9 +77,9 @@ def make_csr(key=None, cn=None, ca=False, sans=()):
 
 
 class Ca:
-    def __init__(self, tmp, daemon, pb, *flags, folder=None):
+    def __init__(self, tmp, daemon, pb, *flags, folder=None, state=None):
         self.tmp, self.pb, self.issuer = tmp, pb, Issuer()
-        self.state, self.dir = tmp / "state", folder or tmp / "cacerts"
+        self.state, self.dir = state or tmp / "state", folder or tmp / "cacerts"
         (tmp / "jwks.json").write_text(self.issuer.jwks())
         ports = tmp / "ca.ports"
         self.daemon = daemon("ca", "serve", "--ca-dir", self.dir, "--state-dir", self.state, "--listen", "127.0.0.1:0",

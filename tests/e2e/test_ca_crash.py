@@ -1,7 +1,7 @@
 """The CA over a disk that is full or a folder in use, and killed at any point: no certificate is out that has no row in
 the ledger (invariant 3), and each start comes back with a ledger whose chain holds."""
+import json
 import random
-import signal
 import sqlite3
 import threading
 
@@ -9,9 +9,11 @@ import grpc
 import pytest
 from cryptography import x509
 
-from conftest import openssl_intermediate, openssl_root, wait_for
-from test_bad_input import Disk, disk, obey_modes  # noqa: F401 (a fixture)
-from test_ca import ISSUER, Ca, Issuer, make_csr, pb, plugged  # noqa: F401 (fixtures)
+from conftest import meshroot, wait_for
+from small_disk import disk  # noqa: F401 (a fixture)
+from test_bad_input import obey_modes
+from test_ca import ISSUER, Ca, make_csr, pb, plugged  # noqa: F401 (fixtures)
+from test_signer import Load
 
 
 def rows(state):
@@ -83,40 +85,40 @@ def test_kill_at_random_points_leaves_no_certificate_without_a_row(tmp_path, dae
     assert ca.call(make_csr()[1], ca.issuer.token())[0]
 
 
-def test_disk_full_gives_no_certificate(tmp_path, daemon, pb, disk):  # noqa: F811
-    root = openssl_root(tmp_path / "root-a", "Root A", "p256")
-    openssl_intermediate(tmp_path / "cacerts", root, "Intermediate A1", "p256")
-    ca = Ca.__new__(Ca)
-    ca.issuer = Issuer()
-    ca.state, ca.dir = disk.path / "state", tmp_path / "cacerts"
-    (tmp_path / "jwks.json").write_text(ca.issuer.jwks())
-
-    def in_child(*args, **kw):
-        return daemon(*args, preexec=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN), **kw)
-
-    ca = start_again(ca, tmp_path, in_child, pb)
+def test_disk_full_gives_no_certificate(tmp_path, daemon, pb, plugged, disk):  # noqa: F811
+    """Under load: no leaf leaves, callers may try again, /readyz and a metric say why, and it mends by itself."""
+    ca = Ca(tmp_path, lambda *a, **kw: daemon(*a, preexec=disk.enter, **kw), pb, state=disk.path / "state")
+    ca.state = disk.view / "state"  # from here on for us to look at
+    ca.ready()
     _, csr = make_csr()
     token = ca.issuer.token()
-    good = [serial_bytes(ca.call(csr, token)[0][0])]
     pid = ca.daemon.process.pid
-    disk.fill(pid)
-    refusals = 0
-    for _ in range(200):
-        try:
-            good.append(serial_bytes(ca.call(csr, token)[0][0]))
-        except grpc.RpcError as e:
-            assert e.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED), e
-            refusals += 1
-            if refusals == 5:
-                break
-    assert refusals == 5, "the disk was not full"
+    assert ca.metric("meshroot_ledger_up 1")
+    with Load(ca) as load:
+        load.more(20)
+        disk.fill(pid)
+        refused = len(load.codes)
+        wait_for("refusals", lambda: len([c for c in load.codes[refused:] if c != "OK"]) >= 20)
+        wait_for("/readyz to say so", lambda: ca.get("/readyz")[0] == 503)
+        assert "the ledger cannot record certificates" in ca.get("/readyz")[1]
+        assert any(w in ca.get("/readyz")[1] for w in ("full", "No space", "File too large")), ca.get("/readyz")
+        assert ca.metric("meshroot_ledger_up 0") and not ca.metric("meshroot_ledger_failed_rows_total 0")
+    assert set(load.codes) <= {"OK", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}, set(load.codes)
     assert ca.daemon.process.poll() is None, "a full disk does not end the CA"
+    assert ca.get("/readyz")[0] == 503, "nobody asks any more, and it is still full"
     disk.empty(pid)
-    good.append(wait_for("certificates again", lambda: next_serial(ca, csr, token)))
-    ca.daemon.kill()
-    on_disk = b"\n".join(rows(ca.state))
-    assert all(s in on_disk for s in good)
-    start_again(ca, tmp_path, daemon, pb)
+    wait_for("ready again without a caller", lambda: ca.get("/readyz")[0] == 200)
+    assert ca.metric("meshroot_ledger_up 1")
+    good = [serial_bytes(chain[0]) for chain, _ in load.leaves]
+    good += [serial_bytes(ca.call(csr, token)[0][0]) for _ in range(3)]
+    ca.daemon.stop()
+    (tmp_path / "after").mkdir()
+    for f in ca.state.glob("meshroot.db*"):
+        (tmp_path / "after" / f.name).write_bytes(f.read_bytes())
+    export = meshroot("ledger", "export", "--state-dir", tmp_path / "after").stdout.splitlines()
+    assert sorted(int(json.loads(x)["serial"], 16) for x in export) == sorted(int.from_bytes(s, "big") for s in good), \
+        "one row for each leaf that left, and no other"
+    meshroot("ledger", "verify", "--state-dir", tmp_path / "after")
 
 
 def next_serial(ca, csr, token):

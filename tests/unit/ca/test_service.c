@@ -25,6 +25,7 @@ static struct {
     int at_once;         /* what the call itself returns; 0 asynchronous */
     enum err_code later; /* what done gets */
     bool hold;           /* done is called by ledger_let_go only */
+    bool disk_is_full;
     struct ledger_row row;
     struct ledger_ack ack;
     struct held {
@@ -87,6 +88,13 @@ ledger_note_issuers(struct ledger *l, const struct bundle *b, struct err *e)
     (void)l;
     (void)b;
     return err_set(e, E_LIMIT, "too many writes wait");
+}
+
+int
+ledger_health(struct ledger *l, struct err *e)
+{
+    (void)l;
+    return fake.disk_is_full ? err_set(e, E_SYS, "meshroot.db: no space left on device") : 0;
 }
 
 /* -- the scene -- */
@@ -183,7 +191,13 @@ ca_open(struct scene *s)
     conf.arg = s;
     assert_ok(ca_new(s->loop, &conf, &s->ca, &e));
     assert_false(ca_is_ready(s->ca));
+    assert_non_null(strstr(ca_why_not_ready(s->ca), "no usable set"));
     run(s);
+    assert_true(ca_is_ready(s->ca));
+    fake.disk_is_full = true;
+    assert_false(ca_is_ready(s->ca));
+    assert_non_null(strstr(ca_why_not_ready(s->ca), "no space left on device\n"));
+    fake.disk_is_full = false;
     assert_true(ca_is_ready(s->ca));
     assert_ok(tls_conf_new(&a, &tls, &e));
     struct grpc_client_conf c = { .host = "127.0.0.1", .port = ca_port(s->ca), .tls = tls };

@@ -480,6 +480,35 @@ a_full_disk_is_an_error_and_passes(void **state)
     assert_value(f, "k", "after");
 }
 
+static void
+health_follows_the_disk_without_a_caller(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct rlimit old, tight = { 1, 0 };
+    struct store_op op = { .kind = STORE_PUT, .key = "k", .value = span_str("v") };
+
+    put_now(f, "k", "before");
+    assert_ok(store_health(f->s, &e));
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    tight.rlim_max = old.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+    int r = store_commit_wait(f->s, &op, 1, NULL, &e);
+    struct err why = { 0 };
+    int health = store_health(f->s, &why);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+
+    assert_int_equal(r, -E_SYS);
+    assert_int_equal(health, -E_SYS);
+    assert_string_equal(why.msg, e.msg);
+    for (int i = 0; i < 1000 && store_health(f->s, &e) < 0; i++)
+        (void)usleep(20 * 1000); /* nobody writes: the store looks by itself */
+    assert_ok(store_health(f->s, &e));
+    put_now(f, "k", "after");
+    assert_value(f, "k", "after");
+}
+
 /* In a child without root's rights, since root may write anywhere. 0: refused as it should be. */
 static int
 refused_in_read_only_folder(const char *dir)
@@ -810,6 +839,7 @@ main(void)
         T(watch_tells_of_keys_with_the_prefix),
         T(what_was_acknowledged_survives_kill_9),
         T(a_full_disk_is_an_error_and_passes),
+        T(health_follows_the_disk_without_a_caller),
         T(a_read_only_or_missing_folder_is_named),
         T(what_is_not_ours_or_damaged_is_refused),
         T(files_are_private),
