@@ -108,8 +108,8 @@ def openssl(*args, cwd=None, stdin=None):
 
 
 def _new_key(path, kind):
-    if kind == "rsa4096":
-        openssl("genrsa", "-out", path, "4096")
+    if kind.startswith("rsa"):
+        openssl("genrsa", "-out", path, kind[3:])
     else:
         openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path)
 
