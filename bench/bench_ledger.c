@@ -14,11 +14,16 @@
 
 #include "base/clock.h"
 #include "config/opts.h"
+#include "floor.h"
 #include "ledger/reader.h"
 #include "obs/log.h"
+#include "report.h"
+
+enum { DECADES = 8 };
 
 struct bench_conf {
     uint64_t rows, flight, work_us;
+    const char *report;
 };
 static const struct opt opts[] = {
     { "rows", OPT_COUNT, offsetof(struct bench_conf, rows), "20000", "1000", "10000000", 0, "N",
@@ -27,6 +32,8 @@ static const struct opt opts[] = {
       "rows under way at any time" },
     { "work", OPT_COUNT, offsetof(struct bench_conf, work_us), "90", "0", "100000", 0, "US",
       "microseconds of other work for each row" },
+    { "report", OPT_STRING, offsetof(struct bench_conf, report), NULL, NULL, NULL, 0, "FILE",
+      "add flatness and the time of a verification to this JSON file" },
     { .name = NULL },
 };
 
@@ -39,17 +46,10 @@ struct bench {
     double cpu, thread, wall, worked_us; /* at the last line */
     double now_worked_us;
     uint64_t rows, transactions; /* at the last line */
+    double row_us[DECADES];      /* of each line */
+    size_t lines;
     struct err failure;
 };
-
-static double
-clock_us(clockid_t id)
-{
-    struct timespec t;
-
-    (void)clock_gettime(id, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
-}
 
 static void
 work(struct bench *b)
@@ -70,6 +70,8 @@ line(struct bench *b)
     struct store_stats s;
 
     store_get_stats(b->store, &s);
+    if (b->answered > b->rows && b->lines < DECADES)
+        b->row_us[b->lines++] = (cpu - b->cpu - worked) / n;
     if (b->answered > b->rows)
         printf("%10" PRIu64 " %10.1f %10.1f %10.1f %10.1f %10.0f\n", b->answered,
                (cpu - b->cpu - worked) / n, (thread - b->thread - worked) / n,
@@ -130,9 +132,24 @@ verify_line(struct bench *b, struct err *e)
     double from = clock_us(CLOCK_MONOTONIC);
 
     TRY(ledger_check(b->store, NULL, &m, e));
-    printf("verify: %" PRIu64 " rows in %.2f s\n", m.rows,
-           (clock_us(CLOCK_MONOTONIC) - from) / 1e6);
-    return 0;
+    double s = (clock_us(CLOCK_MONOTONIC) - from) / 1e6;
+    printf("verify: %" PRIu64 " rows in %.2f s\n", m.rows, s);
+    if (b->conf->report == NULL || b->lines == 0)
+        return 0;
+    char name[64];
+    (void)snprintf(name, sizeof(name), "ledger verify of %" PRIu64 " rows", m.rows);
+    struct report_row verify = {
+        .name = name, .unit = "s", .figure = s, .rule = REPORT_MOST, .target = 10
+    };
+    /* the first thousand rows pay for what is new: the second line is the small ledger */
+    struct report_row flat = { .name = "ledger row, large ledger against a small one",
+                               .unit = "us/row",
+                               .figure = b->row_us[b->lines - 1],
+                               .floor = b->row_us[b->lines > 1 ? 1 : 0],
+                               .rule = REPORT_RATIO,
+                               .target = 1.25 };
+    TRY(report_add(b->conf->report, &flat, e));
+    return report_add(b->conf->report, &verify, e);
 }
 
 static int

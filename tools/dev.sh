@@ -10,7 +10,7 @@ usage() {
 ./dev layers            the include rules of layers.txt only
 ./dev fmt               apply the format
 ./dev fuzz [TARGET] [S] every fuzz target (or one) for S seconds each (60)
-./dev bench             CPU per leaf through the whole stack, beside the raw floor
+./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (4 minutes)
 ./dev clean             remove build/
 TXT
 }
@@ -141,4 +141,13 @@ run_fuzz() {
   done
 }
 
-run_bench() { build/bench/bench_leaf "$@" && { [ $# -gt 0 ] || build/bench/bench_ledger; }; }
+# Every program of bench/ adds its rows to build/bench.json; with flags, bench_leaf alone.
+run_bench() {
+  local json=build/bench.json
+  if [ $# -gt 0 ]; then build/bench/bench_leaf "$@"; return; fi
+  rm -f "$json"
+  build/bench/bench_leaf --report "$json"
+  build/bench/bench_process --report "$json"
+  build/bench/bench_ledger --rows 1000000 --work 0 --report "$json"
+  echo; build/bench/bench_table "$json"
+}

@@ -1,0 +1,293 @@
+/* bench_process.c - the real binary at rest: memory of `meshroot ca serve` and `meshroot agent
+ * run`, and how long an agent takes from its start to its first leaf on disk. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/span.h"
+#include "config/opts.h"
+#include "floor.h"
+#include "load.h"
+#include "obs/log.h"
+#include "report.h"
+
+enum { STARTS = 9, WAIT_MS = 10 * 1000, SETTLE_MS = 1500, LOAD_LEAVES = 4000, ARGS_MAX = 24 };
+
+extern char **environ;
+
+struct bench_conf {
+    const char *meshroot, *report;
+};
+static const struct opt opts[] = {
+    { "meshroot", OPT_STRING, offsetof(struct bench_conf, meshroot), "build/meshroot", NULL, NULL,
+      0, "FILE", "the binary to look at" },
+    { "report", OPT_STRING, offsetof(struct bench_conf, report), NULL, NULL, NULL, 0, "FILE",
+      "add the rows to this JSON file" },
+    { .name = NULL },
+};
+
+struct scenery {
+    const struct bench_conf *conf;
+    struct scene scene;
+    char state[96], ports[96], root[128], token[96], issuer[192], addr[32];
+    char agent_dir[96], agent_chain[128];
+    pid_t ca;
+    uint16_t port;
+};
+
+static void
+sleep_ms(long ms)
+{
+    const struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
+
+    (void)nanosleep(&t, NULL);
+}
+
+/* Output goes to /dev/null: a terminal that scrolls is not what is measured. */
+static int
+spawn(const char *const *args, pid_t *ret, struct err *e)
+{
+    posix_spawn_file_actions_t files;
+    char *argv[ARGS_MAX];
+    size_t n = 0;
+
+    for (; args[n] != NULL && n < ARGS_MAX - 1; n++)
+        memcpy(&argv[n], &args[n], sizeof(argv[n])); /* posix_spawn has no const */
+    argv[n] = NULL;
+    (void)posix_spawn_file_actions_init(&files);
+    (void)posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    int no = posix_spawn(ret, args[0], &files, NULL, argv, environ);
+    (void)posix_spawn_file_actions_destroy(&files);
+    return no == 0 ? 0 : err_sys(e, no, "start %s", args[0]);
+}
+
+static void
+end(pid_t *pid)
+{
+    if (*pid > 0) {
+        (void)kill(*pid, SIGTERM);
+        (void)waitpid(*pid, NULL, 0);
+    }
+    *pid = 0;
+}
+
+static int
+wait_for(const char *path, struct err *e)
+{
+    struct stat st;
+    double until = clock_us(CLOCK_MONOTONIC) + WAIT_MS * 1e3;
+
+    while (stat(path, &st) < 0 || st.st_size == 0) {
+        if (clock_us(CLOCK_MONOTONIC) > until)
+            return err_set(e, E_TIMEOUT, "%s did not come", path);
+        sleep_ms(1);
+    }
+    return 0;
+}
+
+/* MiB of a process, or of its first child. */
+static int
+rss_mib(pid_t pid, double *ret, struct err *e)
+{
+    char path[64], line[256];
+    long kib = -1;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    FILE *f = fopen(path, "re");
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+        if (strncmp(line, "VmRSS:", 6) == 0)
+            kib = strtol(line + 6, NULL, 10);
+    if (f != NULL)
+        (void)fclose(f);
+    if (kib < 0)
+        return err_set(e, E_STATE, "no memory figure in %s: the process has ended", path);
+    *ret = (double)kib / 1024;
+    return 0;
+}
+
+static pid_t
+child_of(pid_t pid)
+{
+    char path[64];
+    int child = 0;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    FILE *f = fopen(path, "re");
+    if (f == NULL || fscanf(f, "%d", &child) != 1)
+        child = 0;
+    if (f != NULL)
+        (void)fclose(f);
+    return child;
+}
+
+static int
+add(const struct scenery *s, const char *name, const char *unit, double figure,
+    enum report_rule rule, double target, struct err *e)
+{
+    struct report_row r = {
+        .name = name, .unit = unit, .figure = figure, .rule = rule, .target = target
+    };
+
+    return report_add(s->conf->report, &r, e);
+}
+
+/* -- the CA -- */
+
+static int
+port_read(struct scenery *s, struct err *e)
+{
+    unsigned port = 0;
+    FILE *f = fopen(s->ports, "re");
+
+    if (f == NULL || fscanf(f, "{\"ca\": %u", &port) != 1)
+        port = 0;
+    if (f != NULL)
+        (void)fclose(f);
+    s->port = (uint16_t)port;
+    (void)snprintf(s->addr, sizeof(s->addr), "127.0.0.1:%u", port);
+    return port > 0 ? 0 : err_set(e, E_PARSE, "%s names no port", s->ports);
+}
+
+static int
+ca_start(struct scenery *s, struct err *e)
+{
+    const char *const args[] = { s->conf->meshroot, "ca",           "serve",       "--ca-dir",
+                                 s->scene.ca_dir,   "--state-dir",  s->state,      "--listen",
+                                 "127.0.0.1:0",     "--monitoring", "127.0.0.1:0", "--issuer",
+                                 s->issuer,         "--port-file",  s->ports,      NULL };
+
+    TRY(spawn(args, &s->ca, e));
+    TRY(wait_for(s->ports, e));
+    TRY(wait_for(s->root, e));
+    return port_read(s, e);
+}
+
+static int
+ca_bench(struct scenery *s, struct err *e)
+{
+    struct load_conf lc = { &s->scene, s->port, 64, 1, LOAD_KEEP };
+    struct load *load;
+    double mib;
+
+    sleep_ms(SETTLE_MS);
+    TRY(rss_mib(s->ca, &mib, e));
+    TRY(add(s, "ca serve at rest, RSS", "MiB", mib, REPORT_MOST, 16, e));
+    TRY(rss_mib(child_of(s->ca), &mib, e));
+    TRY(add(s, "its signer process at rest, RSS", "MiB", mib, REPORT_INFO, 0, e));
+    TRY(load_new(&lc, &load, e));
+    int r = load_run(load, LOAD_LEAVES, e);
+    load_free(load);
+    if (r < 0)
+        return r;
+    sleep_ms(SETTLE_MS);
+    TRY(rss_mib(s->ca, &mib, e));
+    return add(s, "ca serve at rest again, after 4,000 leaves, RSS", "MiB", mib, REPORT_INFO, 0, e);
+}
+
+/* -- the agent -- */
+
+static int
+agent_start(struct scenery *s, pid_t *ret, double *ret_ms, struct err *e)
+{
+    const char *const args[] = { s->conf->meshroot,
+                                 "agent",
+                                 "run",
+                                 "--dir",
+                                 s->agent_dir,
+                                 "--identity",
+                                 s->scene.callers[0].identity,
+                                 "--ca-addr",
+                                 s->addr,
+                                 "--ca-name",
+                                 "localhost",
+                                 "--ca-root-cert",
+                                 s->root,
+                                 "--token-file",
+                                 s->token,
+                                 "--monitoring",
+                                 "127.0.0.1:0",
+                                 NULL };
+    double from = clock_us(CLOCK_MONOTONIC);
+
+    TRY(spawn(args, ret, e));
+    TRY(wait_for(s->agent_chain, e));
+    *ret_ms = (clock_us(CLOCK_MONOTONIC) - from) / 1e3;
+    return 0;
+}
+
+static int
+agent_bench(struct scenery *s, struct err *e)
+{
+    double ms[STARTS], mib[STARTS];
+
+    for (unsigned i = 0; i < STARTS; i++) {
+        pid_t pid = 0;
+
+        (void)snprintf(s->agent_dir, sizeof(s->agent_dir), "%s/agent%u", s->scene.dir, i);
+        (void)snprintf(s->agent_chain, sizeof(s->agent_chain), "%s/cert-chain.pem", s->agent_dir);
+        int r = agent_start(s, &pid, &ms[i], e);
+        if (r == 0) {
+            sleep_ms(SETTLE_MS / 3);
+            r = rss_mib(pid, &mib[i], e);
+        }
+        end(&pid);
+        if (r < 0)
+            return r;
+    }
+    TRY(add(s, "agent at rest, RSS", "MiB", report_median(mib, STARTS), REPORT_MOST, 8, e));
+    return add(s, "agent, start to first leaf on disk", "ms", report_median(ms, STARTS),
+               REPORT_MOST, 150, e);
+}
+
+static int
+scenery_make(struct scenery *s, struct err *e)
+{
+    TRY(scene_make(KEY_P256, KEY_P256, &s->scene, e));
+    (void)snprintf(s->state, sizeof(s->state), "%s/state", s->scene.dir);
+    (void)snprintf(s->ports, sizeof(s->ports), "%s/ports", s->scene.dir);
+    (void)snprintf(s->root, sizeof(s->root), "%s/trust/root-cert.pem", s->state);
+    (void)snprintf(s->token, sizeof(s->token), "%s/token", s->scene.dir);
+    (void)snprintf(s->issuer, sizeof(s->issuer), "%s=%s", scene_issuer, s->scene.jwks);
+    return file_write(
+        s->token, span_skip(buf_span(&s->scene.callers[0].token), sizeof("Bearer ") - 1), 0600, e);
+}
+
+int
+main(int argc, char *argv[])
+{
+    struct bench_conf c = { 0 };
+    static struct scenery s;
+    struct opt_args args;
+    struct err e = { 0 };
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    log_setup(STDERR_FILENO, LOG_ERROR, false);
+    int r = opts_parse(opts, &c, argc - 1, argv + 1, &args, &e);
+    if (r == OPT_HELP) {
+        opts_help(opts, stdout);
+        return 0;
+    }
+    s.conf = &c;
+    if (r == 0)
+        r = scenery_make(&s, &e);
+    if (r == 0)
+        r = ca_start(&s, &e);
+    if (r == 0)
+        r = ca_bench(&s, &e);
+    if (r == 0)
+        r = agent_bench(&s, &e);
+    end(&s.ca);
+    scene_done(&s.scene);
+    if (r < 0)
+        fprintf(stderr, "bench_process: %s\n", e.msg);
+    return r < 0 ? 1 : 0;
+}
