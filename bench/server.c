@@ -148,7 +148,8 @@ bare_create(struct grpc_call *c, struct span msg, void *self)
 }
 
 static const struct grpc_method bare_methods[] = {
-    { "/istio.v1.auth.IstioCertificateService/CreateCertificate", false, bare_create },
+    { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate",
+      .on_request = bare_create },
 };
 
 /* The listener's own certificate, as the CA makes its own. */
