@@ -1,4 +1,9 @@
-/* authn.c - identity from a verified client certificate or a service-account token. */
+/* authn.c - identity from a verified client certificate or a service-account token.
+ *
+ * A token is judged in two steps: what it says and who signed it (token_verify), which stays true
+ * while the keys and the clock do, and whether its pod and account are there (ca_accept_claims),
+ * which is asked anew for every call. A header never says who calls (CVE-2022-39388).
+ */
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -12,6 +17,22 @@ no(const char **ret_reason, const char *reason, struct err *e, const char *words
 {
     *ret_reason = reason;
     return err_set(e, E_AUTH, "%s", words);
+}
+
+/* The usage is asked for by name: a certificate that does not say what it is for, or says "any", is
+ * not one that was issued to a workload (peers.md 5b 26). */
+static bool
+is_for_clients(const struct cert *c)
+{
+    char usage[USAGE_TEXT_BYTES];
+    struct span rest, one;
+
+    cert_usage_text(c, usage);
+    rest = span_str(usage);
+    while (span_cut(&rest, ',', &one))
+        if (span_eq_str(one, "clientAuth"))
+            return true;
+    return false;
 }
 
 /* TLS verified the chain when the connection began; since then time has passed and roots may have
@@ -31,12 +52,17 @@ by_certificate(const struct ca_conf *conf, const struct ca_view *v, const struct
     if (strcmp(id.trust_domain, conf->trust_domain) != 0)
         return no(ret_reason, "cert_trust_domain", e,
                   "the client certificate is of another trust domain");
+    if (cert_is_ca(peer->leaf) || !is_for_clients(peer->leaf))
+        return no(
+            ret_reason, "cert_usage", e,
+            "the client certificate is not a workload's: it is a CA's, or not for client use");
     if (cert_not_after(peer->leaf) <= now || cert_not_before(peer->leaf) > now)
         return no(ret_reason, "cert_expired", e,
                   "the client certificate has expired or is not yet valid");
     if (!roots_has(bundle_roots(v->bundle), peer->root_id))
         return no(ret_reason, "cert_root", e,
                   "the client certificate chains to a root that is no longer trusted");
+    /* revocation: the next refusal goes here */
     cert_serial_text(peer->leaf, serial);
     spiffe_text(&id, ret->identity);
     (void)snprintf(ret->auth, sizeof(ret->auth), "cert:%s", serial);
@@ -45,18 +71,18 @@ by_certificate(const struct ca_conf *conf, const struct ca_view *v, const struct
 
 /* What the ledger keeps of a token: its id, or a hash of whom it names; never the token. */
 static void
-token_text(const struct jwt_claims *claims, char ret[LEDGER_AUTH_BYTES])
+token_text(const struct jwt_claims *claims, const char *kind, char ret[LEDGER_AUTH_BYTES])
 {
     uint8_t id[DIGEST_BYTES];
     char hex[2 * AUTH_HASH_BYTES + 1];
 
     if (claims->id[0] != '\0') {
-        (void)snprintf(ret, LEDGER_AUTH_BYTES, "jwt:%s", claims->id);
+        (void)snprintf(ret, LEDGER_AUTH_BYTES, "%s:%s", kind, claims->id);
         return;
     }
     digest(span_str(claims->subject), id);
     hex_text(span_of(id, AUTH_HASH_BYTES), hex);
-    (void)snprintf(ret, LEDGER_AUTH_BYTES, "jwt:%s", hex);
+    (void)snprintf(ret, LEDGER_AUTH_BYTES, "%s:%s", kind, hex);
 }
 
 /* With several issuers, the complaint of the one whose token it is says most: "issuer", "kid" and
@@ -68,54 +94,107 @@ is_other_issuers_word(const char *reason)
            strcmp(reason, "signature") == 0;
 }
 
+/* Form, issuer, audience, time, signature: nothing that needs the cluster. */
 static int
-by_token(const struct ca_conf *conf, const struct ca_view *v, struct span token,
-         struct ca_caller *ret, const char **ret_reason, struct err *e)
+token_verify(const struct ca_conf *conf, const struct ca_view *v, struct span token,
+             struct jwt_claims *ret, const char **ret_reason, struct err *e)
 {
     struct jwt_rule rule = { .leeway_s = TOKEN_LEEWAY_S };
-    struct jwt_claims claims;
-    struct spiffe_id id;
-    int r = no(ret_reason, CA_REASON_NO_KEYS, e, "the token issuer's keys are not known yet");
-    bool waits = false;
+    int r = err_set(e, E_BUSY, "the token issuer's keys are not known yet");
+    bool waits = false, no_keys = true;
 
+    *ret_reason = "no_keys";
     memcpy(rule.audiences, conf->audiences, sizeof(rule.audiences));
     for (size_t i = 0; i < conf->issuers_n; i++)
         waits = waits || v->keys[i] == NULL;
-    for (size_t i = 0; i < conf->issuers_n && r < 0; i++) {
+    for (size_t i = 0; i < conf->issuers_n && r != 0; i++) {
         if (v->keys[i] == NULL)
             continue;
         const char *reason = "malformed";
-        struct err why;
+        struct err why = { .code = E_NONE };
 
         rule.issuer = conf->issuers[i].issuer;
-        int tried = jwt_verify(v->keys[i], token, &rule, &claims, &reason, &why);
-        if (tried < 0 && is_other_issuers_word(reason) &&
-            (waits || strcmp(*ret_reason, CA_REASON_NO_KEYS) != 0))
+        int tried = jwt_verify(v->keys[i], token, &rule, ret, &reason, &why);
+        if (tried != 0 && is_other_issuers_word(reason) && (waits || !no_keys))
             continue; /* it may be the token of one whose keys are still to come */
         r = tried;
+        no_keys = false;
         *ret_reason = reason;
         *e = why;
     }
-    if (r < 0)
-        return r;
-    if (jwt_workload(&claims, conf->trust_domain, &id, e) < 0) {
-        *ret_reason = "workload";
+    return r == 0 ? 0 : err_result(e);
+}
+
+int
+ca_accept_claims(const struct ca_conf *conf, const struct jwt_claims *claims, const char *kind,
+                 struct ca_caller *ret, const char **ret_reason, struct err *e)
+{
+    struct spiffe_id id;
+
+    *ret_reason = "workload";
+    if (jwt_workload(claims, conf->trust_domain, &id, e) != 0)
         return err_result(e);
-    }
+    if (conf->cluster != NULL && cluster_check_bound(conf->cluster, claims, ret_reason, e) != 0)
+        return err_result(e);
     spiffe_text(&id, ret->identity);
-    token_text(&claims, ret->auth);
+    token_text(claims, kind, ret->auth);
+    memcpy(ret->proxy.ns, id.ns, sizeof(ret->proxy.ns));
+    memcpy(ret->proxy.sa, id.sa, sizeof(ret->proxy.sa));
+    memcpy(ret->proxy.pod, claims->k8s_pod, sizeof(ret->proxy.pod));
+    memcpy(ret->proxy.pod_uid, claims->k8s_pod_uid, sizeof(ret->proxy.pod_uid));
     return 0;
 }
 
 int
+ca_impersonate(const struct ca_conf *conf, struct span wanted, struct ca_caller *who, struct err *e)
+{
+    struct node_rule rule = { conf->node_accounts, conf->node_accounts_n, conf->trust_domain,
+                              conf->cluster };
+    char auth[LEDGER_AUTH_BYTES], hex[2 * AUTH_HASH_BYTES + 1];
+    uint8_t sum[DIGEST_BYTES];
+    struct spiffe_id id;
+
+    if (node_rule_check(&rule, &who->proxy, wanted, &id, e) != 0)
+        return err_result(e);
+    int n = snprintf(auth, sizeof(auth), "node:%s/%s %s", who->proxy.ns, who->proxy.sa, who->auth);
+    if (n < 0 || (size_t)n >= sizeof(auth)) { /* long names: their hash */
+        digest(span_str(who->identity), sum);
+        hex_text(span_of(sum, AUTH_HASH_BYTES), hex);
+        (void)snprintf(auth, sizeof(auth), "node:%s %.*s", hex,
+                       (int)(sizeof(auth) - sizeof("node: ") - sizeof(hex)), who->auth);
+    }
+    memcpy(who->auth, auth, sizeof(who->auth));
+    spiffe_text(&id, who->identity);
+    return 0;
+}
+
+static int
+by_token(const struct ca_conf *conf, const struct ca_view *v, struct span token,
+         struct ca_caller *ret, struct span *ret_token, const char **ret_reason, struct err *e)
+{
+    struct jwt_claims claims;
+
+    (void)ret_token;
+    if (conf->issuers_n == 0)
+        return no(ret_reason, "no_issuer", e, "no issuer of tokens is configured (--issuer)");
+    if (token_verify(conf, v, token, &claims, ret_reason, e) != 0)
+        return err_result(e);
+    return ca_accept_claims(conf, &claims, "jwt", ret, ret_reason, e);
+}
+
+int
 ca_authenticate(const struct ca_conf *conf, const struct ca_view *v, const struct ca_credentials *c,
-                struct ca_caller *ret, const char **ret_reason, struct err *e)
+                struct ca_caller *ret, struct span *ret_token, const char **ret_reason,
+                struct err *e)
 {
     static const char prefix[] = "Bearer "; /* exactly: one space, this case */
     bool has_peer = c->peer != NULL && c->peer->leaf != NULL;
 
-    if (has_peer && by_certificate(conf, v, c->peer, ret, ret_reason, e) == 0)
+    *ret_reason = "none";
+    if (has_peer && by_certificate(conf, v, c->peer, ret, ret_reason, e) == 0) {
+        ret->proxy = (struct node_proxy){ .ns = "" };
         return 0;
+    }
     if (c->authorization.n == 0 && has_peer)
         return err_result(e);
     if (c->authorization.n == 0)
@@ -123,9 +202,7 @@ ca_authenticate(const struct ca_conf *conf, const struct ca_view *v, const struc
     if (!span_starts(c->authorization, prefix))
         return no(ret_reason, "scheme", e, "the authorization header does not start with Bearer");
     struct span token = span_skip(c->authorization, sizeof(prefix) - 1);
-    if (conf->issuers_n == 0)
-        return no(ret_reason, "no_issuer", e, "no issuer of tokens is configured (--issuer)");
     if (token.n > JWT_MAX_BYTES)
         return no(ret_reason, "malformed", e, "the bearer token is too long");
-    return by_token(conf, v, token, ret, ret_reason, e);
+    return by_token(conf, v, token, ret, ret_token, ret_reason, e);
 }

@@ -44,6 +44,10 @@ texts_keep(struct ca *c, struct err *e)
         TRY(text_keep(c, &k->audiences[i], e));
     for (size_t i = 0; i < k->dns_names_n; i++)
         TRY(text_keep(c, &k->dns_names[i], e));
+    for (size_t i = 0; i < k->node_accounts_n; i++)
+        TRY(text_keep(c, &k->node_accounts[i], e));
+    for (size_t i = 0; i < k->cert_signers_n; i++)
+        TRY(text_keep(c, &k->cert_signers[i], e));
     return 0;
 }
 
@@ -59,8 +63,15 @@ conf_check(struct ca_conf *k, struct err *e)
         return err_set(e, E_INVAL,
                        "the default leaf lifetime is at least 1 s and no longer than "
                        "the maximum");
+    if (k->node_accounts_n > CA_NODE_ACCOUNTS_MAX || k->cert_signers_n > CA_CERT_SIGNERS_MAX)
+        return err_set(e, E_INVAL, "the CA takes up to %d node accounts and %d names of signers",
+                       CA_NODE_ACCOUNTS_MAX, CA_CERT_SIGNERS_MAX);
+    for (size_t i = 0; i < k->node_accounts_n; i++)
+        TRY(node_account_check(k->node_accounts[i], e));
     if (k->audiences[0] == NULL)
         k->audiences[0] = "istio-ca";
+    if (k->cert_signers_n == 0)
+        k->cert_signers[k->cert_signers_n++] = "meshroot";
     if (k->reread_ms == 0)
         k->reread_ms = 5000;
     return trust_domain_check(k->trust_domain, e);
@@ -189,7 +200,8 @@ sources_open(struct ca *c, struct err *e)
         struct jwks_source_conf k = { .location = c->conf.issuers[i].jwks,
                                       .ca_file = c->conf.issuers[i].ca_file,
                                       .on_change = on_keys,
-                                      .arg = &c->jwks[i] };
+                                      .arg = &c->jwks[i],
+                                      .metrics = c->conf.metrics };
 
         c->jwks[i] = (struct ca_jwks){ .ca = c, .index = i };
         TRY(jwks_source_new(c->loop, &k, &c->jwks[i].source, e));

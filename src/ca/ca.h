@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "identity/cluster.h"
 #include "identity/identity.h"
 #include "ledger/ledger.h"
 #include "net/loop.h"
@@ -18,7 +19,7 @@
 
 struct ca;
 
-enum { CA_JWKS_MAX = 4, CA_DNS_MAX = 8 };
+enum { CA_JWKS_MAX = 4, CA_DNS_MAX = 8, CA_NODE_ACCOUNTS_MAX = 8, CA_CERT_SIGNERS_MAX = 8 };
 
 struct ca_issuer {                       /* one trusted issuer of tokens */
     const char *issuer, *jwks, *ca_file; /* exact iss; path or URL; roots for https or NULL */
@@ -38,6 +39,15 @@ struct ca_conf {
     const char *audiences[JWT_AUDIENCES]; /* default "istio-ca" */
     const char *dns_names[CA_DNS_MAX];    /* of the serving certificate */
     size_t dns_names_n;
+    /* What the cluster knows: bound tokens are checked with it on every call, and node proxies.
+     * NULL: tokens are good until they expire, and nobody may impersonate. Borrowed, outlives the
+     * CA. */
+    const struct cluster *cluster;
+    const char *node_accounts[CA_NODE_ACCOUNTS_MAX]; /* "NS/SA" of trusted node proxies */
+    size_t node_accounts_n;
+    /* What a request's CertSigner may be, besides empty; none: "meshroot". */
+    const char *cert_signers[CA_CERT_SIGNERS_MAX];
+    size_t cert_signers_n;
     uint64_t default_ttl_ms, max_ttl_ms;
     uint64_t reread_ms;    /* content re-read interval */
     struct ledger *ledger; /* borrowed */

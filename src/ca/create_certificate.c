@@ -263,58 +263,88 @@ issue_start(struct issue *q, const struct wire_request *wire)
     signer_sign(q->worker->lane, q->view->signer, span_of(q->tbs, q->tbs_n), on_signed, q);
 }
 
+/* -- the request's form -- */
+
 static void
-refuse_early(struct ca_worker *w, struct grpc_call *c, uint64_t start_us, int code, const char *msg)
+refuse_early(struct ca_worker *w, const struct ca_call *c, int code, const char *msg)
 {
-    ca_metrics_handled(w->ca, method_name, code, start_us);
-    grpc_finish(c, code, msg);
+    ca_metrics_handled(w->ca, method_name, code, c->start_us);
+    grpc_finish(c->grpc, code, msg);
+}
+
+/* istiod's own CA takes any name and ignores it; here a name that is not ours is a wish that cannot
+ * be met. Source: specs/istio-ca.md 1.2. */
+static int
+cert_signer_check(const struct ca_conf *conf, struct span asked, struct err *e)
+{
+    CLEANUP(buf_done) struct buf known = BUF_INIT(CA_CERT_SIGNERS_MAX * K8S_NAME_BYTES);
+
+    if (asked.n == 0)
+        return 0;
+    for (size_t i = 0; i < conf->cert_signers_n; i++) {
+        if (span_eq_str(asked, conf->cert_signers[i]))
+            return 0;
+        TRY(buf_addf(&known, e, "%s%s", i == 0 ? "" : ", ", conf->cert_signers[i]));
+    }
+    return err_set(e, E_INVAL, "CertSigner \"%.*s\" is not known here; leave it empty, or: %s",
+                   asked.n > 128 || !k8s_subdomain_ok(asked) ? 3 : (int)asked.n,
+                   asked.n > 128 || !k8s_subdomain_ok(asked) ? "..." : (const char *)asked.p,
+                   buf_text(&known));
+}
+
+static int
+request_read(const struct ca_conf *conf, struct span msg, struct span instance,
+             struct wire_request *ret, struct err *e)
+{
+    TRY(wire_request_read(msg, ret, e));
+    if (!ca_instance_is_sound(instance))
+        return err_set(e, E_INVAL, "meshroot-instance must be 32 lower-case hex digits");
+    return cert_signer_check(conf, ret->cert_signer, e);
+}
+
+/* Source: specs/istio-ca.md 1.5, 1.6, 3.4. */
+static void
+refuse_proxy(struct ca_worker *w, const struct ca_call *c, const struct err *why)
+{
+    bool is_final = why->code == E_AUTH || why->code == E_DENIED;
+
+    ca_count_refusal(w, is_final ? "impersonation" : "cluster_unknown");
+    if (log_brake(&w->ca->refusals, "serverca", mono_ms()))
+        log_with(LOG_WARN, "serverca",
+                 LABELS({ "client", grpc_peer_addr(c->grpc) }, { "id", c->caller.identity }),
+                 "impersonation failed for identity %s, error: %s", c->caller.identity, why->msg);
+    refuse_early(w, c, is_final ? GRPC_UNAUTHENTICATED : GRPC_UNAVAILABLE,
+                 is_final ? "request impersonation authentication failure"
+                          : "the state of the node's pods is not known now; try again");
 }
 
 void
-ca_create_certificate(struct grpc_call *c, struct span msg, void *self)
+ca_create_certificate(struct ca_worker *w, struct ca_call *c)
 {
-    struct ca_worker *w = self;
-    uint64_t start_us = (uint64_t)unix_us();
-    struct span instance = grpc_header(c, "meshroot-instance");
-    struct ca_caller caller;
+    struct span instance = grpc_header(c->grpc, "meshroot-instance");
     struct wire_request wire;
-    struct err e;
+    struct err e = { .code = E_NONE };
 
-    metric_add(w->ca->conf.metrics, &ca_m_csr, "", 1);
-    const char *words;
-    int code = ca_admit(w, c, &caller, &words);
-    if (code != GRPC_OK) {
-        refuse_early(w, c, start_us, code, words);
+    if (request_read(&w->ca->conf, c->msg, instance, &wire, &e) != 0) {
+        refuse_early(w, c, GRPC_INVALID_ARGUMENT, e.msg);
         return;
     }
-    if (wire_request_read(msg, &wire, &e) < 0 || !ca_instance_is_sound(instance)) {
-        refuse_early(w, c, start_us, GRPC_INVALID_ARGUMENT,
-                     ca_instance_is_sound(instance)
-                         ? e.msg
-                         : "meshroot-instance must be 32 lower-case hex digits");
-        return;
-    }
-    if (wire.impersonated.n > 0) {
-        if (log_brake(&w->ca->refusals, "serverca", mono_ms()))
-            log_warn("serverca", "impersonation not allowed, as node authorizer "
-                                 "(CA_TRUSTED_NODE_ACCOUNTS) is not configured");
-        metric_add(w->ca->conf.metrics, &ca_m_auth_failure, "", 1);
-        metric_add(w->ca->conf.metrics, &ca_m_auth_reason, "reason=\"impersonation\"", 1);
-        refuse_early(w, c, start_us, GRPC_UNAUTHENTICATED,
-                     "request impersonation authentication failure");
+    if (wire.impersonated.n > 0 &&
+        ca_impersonate(&w->ca->conf, wire.impersonated, &c->caller, &e) != 0) {
+        refuse_proxy(w, c, &e);
         return;
     }
     struct issue *q = calloc(1, sizeof(*q));
     if (q == NULL) {
-        refuse_early(w, c, start_us, GRPC_RESOURCE_EXHAUSTED, "out of memory");
+        refuse_early(w, c, GRPC_RESOURCE_EXHAUSTED, "out of memory");
         return;
     }
     q->worker = w;
     q->view = ca_view_ref(w->view);
-    q->call = c;
-    q->start_us = start_us;
-    q->caller = caller;
+    q->call = c->grpc;
+    q->start_us = c->start_us;
+    q->caller = c->caller;
     (void)snprintf(q->row.instance, sizeof(q->row.instance), "%.*s", SPAN_ARG(instance));
-    grpc_on_gone(c, on_gone, q);
+    grpc_on_gone(c->grpc, on_gone, q);
     issue_start(q, &wire);
 }

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "ca/ca.h"
+#include "identity/cluster.h"
 #include "net/filewatch.h"
 #include "net/grpc.h"
 #include "obs/log.h"
@@ -19,6 +20,8 @@ enum {
     CA_TICK_MS = 30 * 1000,                  /* half-life of that, expiry gauges, a held set */
     CA_TEXTS_MAX = 64,
 };
+
+struct ca_worker;
 
 /* -- view: everything a worker needs to answer, immutable, reference-counted (any thread) -- */
 
@@ -52,18 +55,51 @@ DEFINE_CLEANUP(struct ca_view, ca_view_unref)
 struct ca_caller {
     char identity[SPIFFE_ID_BYTES];
     char auth[LEDGER_AUTH_BYTES]; /* for the ledger */
+    struct node_proxy proxy;      /* what a token says of its pod; empty for a certificate */
 };
 struct ca_credentials {
     struct span authorization;   /* header value, or empty */
     const struct tls_peer *peer; /* NULL: showed no certificate */
 };
-/* The reason when the issuer's keys are not read yet: the one that time may mend. */
-#define CA_REASON_NO_KEYS "no_keys"
-/* Client certificate first, then the bearer token, as istiod's order is. Errors: AUTH, with the
- * reason word for metrics in *ret_reason (static). Source: specs/istio-ca.md 3. */
+/* Client certificate first, then the bearer token, as istiod's order is. Nothing else of a call
+ * says who calls. r: 0 done; CA_ASK_REVIEW the token (borrowed, in *ret_token) is for the cluster's
+ * API server to judge. Errors, each with the reason word for metrics in *ret_reason (static): AUTH;
+ * every other code (BUSY: keys or cluster not known yet, NOMEM, ...) means that it cannot be told
+ * now. Source: specs/istio-ca.md 3. */
+enum { CA_ASK_REVIEW = 1 };
 MUST_USE int ca_authenticate(const struct ca_conf *conf, const struct ca_view *v,
                              const struct ca_credentials *c, struct ca_caller *ret,
-                             const char **ret_reason, struct err *e);
+                             struct span *ret_token, const char **ret_reason, struct err *e);
+/* The second half, for the claims of a token that is verified, here or by the API server: its pod
+ * and account are there still, and it names a workload. Never kept: asked for every call. `kind`
+ * goes into the ledger: "jwt", "review". */
+MUST_USE int ca_accept_claims(const struct ca_conf *conf, const struct jwt_claims *claims,
+                              const char *kind, struct ca_caller *ret, const char **ret_reason,
+                              struct err *e);
+/* A node proxy asks for a leaf of `wanted`: `who` becomes that identity, and its auth says who
+ * asked. Errors: AUTH, BUSY; as node_rule_check. */
+MUST_USE int ca_impersonate(const struct ca_conf *conf, struct span wanted, struct ca_caller *who,
+                            struct err *e);
+
+/* -- admission: a handler runs when it is known who calls -- */
+
+struct ca_call { /* valid while the handler runs */
+    struct grpc_call *grpc;
+    struct span msg;
+    uint64_t start_us;
+    struct ca_caller caller;
+};
+typedef void ca_handler(struct ca_worker *w, struct ca_call *c);
+struct ca_method {
+    const char *name; /* for metrics */
+    ca_handler *handle;
+};
+/* Runs the handler, at once or after a review, or ends the call: UNAUTHENTICATED, which agents do
+ * not try again, or UNAVAILABLE and RESOURCE_EXHAUSTED, which they do. Counts and logs a refusal.
+ * Source: specs/istio-ca.md 1.5, 1.7. */
+void ca_admit(struct ca_worker *w, struct grpc_call *c, struct span msg, const struct ca_method *m);
+/* Counts a caller turned away, and logs it unless strangers fill the log. */
+void ca_count_refusal(struct ca_worker *w, const char *reason);
 
 /* -- lifetimes -- */
 
@@ -111,17 +147,11 @@ void ca_worker_stop(struct ca_worker *w); /* begins the drain */
 void ca_worker_join(struct ca_worker *w); /* waits, frees */
 void ca_worker_quit_if_idle(struct ca_worker *w);
 
-/* Handlers; `self` is the worker. */
-void ca_create_certificate(struct grpc_call *c, struct span msg, void *self);
-void ca_trust_watch(struct grpc_call *c, struct span msg, void *self);
-void ca_trust_acknowledge(struct grpc_call *c, struct span msg, void *self);
+/* Handlers of callers that are known. */
+ca_handler ca_create_certificate, ca_trust_watch, ca_trust_acknowledge;
 void ca_trust_changed(struct ca_worker *w); /* the view has another trust set */
 void ca_trust_close(struct ca_worker *w);   /* ends every stream */
 bool ca_instance_is_sound(struct span s);   /* "" or 32 lower-case hex digits */
-/* Authenticates a call, counts and logs a refusal. r: GRPC_OK, or the code to end the call with and
- * the words for it in *ret_msg: UNAUTHENTICATED, which agents do not try again, or UNAVAILABLE. */
-int ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret, const char **ret_msg);
-
 /* -- control -- */
 
 enum ca_mode { CA_MODE_NONE, CA_MODE_PLUGGED_IN, CA_MODE_SELF_SIGNED };

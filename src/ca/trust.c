@@ -84,35 +84,32 @@ ca_trust_close(struct ca_worker *w)
 }
 
 void
-ca_trust_watch(struct grpc_call *c, struct span msg, void *self)
+ca_trust_watch(struct ca_worker *w, struct ca_call *c)
 {
-    struct ca_worker *w = self;
-    uint64_t start_us = (uint64_t)unix_us();
-    struct ca_caller caller;
     const char *why = NULL;
+    int refused = GRPC_OK;
 
-    Meshroot__V1__WatchRequest *q = meshroot__v1__watch_request__unpack(NULL, msg.n, msg.p);
+    Meshroot__V1__WatchRequest *q = meshroot__v1__watch_request__unpack(NULL, c->msg.n, c->msg.p);
     bool sound = q != NULL && ca_instance_is_sound(span_str(q->instance));
     if (q != NULL)
         meshroot__v1__watch_request__free_unpacked(q, NULL);
-    int refused = ca_admit(w, c, &caller, &why);
-    if (refused == GRPC_OK && !sound)
+    if (!sound)
         refused = GRPC_INVALID_ARGUMENT, why = "the request is not a WatchRequest";
-    else if (refused == GRPC_OK && w->watchers_n >= CA_WATCHERS_MAX)
+    else if (w->watchers_n >= CA_WATCHERS_MAX)
         refused = GRPC_RESOURCE_EXHAUSTED, why = "too many trust streams";
     struct ca_watcher *s = refused != GRPC_OK ? NULL : calloc(1, sizeof(*s));
     if (s == NULL) {
         refused = refused == GRPC_OK ? GRPC_RESOURCE_EXHAUSTED : refused;
-        ca_metrics_handled(w->ca, "Watch", refused, start_us);
-        grpc_finish(c, refused, why == NULL ? "out of memory" : why);
+        ca_metrics_handled(w->ca, "Watch", refused, c->start_us);
+        grpc_finish(c->grpc, refused, why == NULL ? "out of memory" : why);
         return;
     }
-    *s = (struct ca_watcher){ w, c, w->watchers, &w->watchers, start_us };
+    *s = (struct ca_watcher){ w, c->grpc, w->watchers, &w->watchers, c->start_us };
     if (s->next != NULL)
         s->next->link = &s->next;
     w->watchers = s;
     watchers_count(w, 1);
-    grpc_on_gone(c, on_watcher_gone, s);
+    grpc_on_gone(c->grpc, on_watcher_gone, s);
     watcher_send(s);
 }
 
@@ -197,26 +194,19 @@ word_read(struct span msg, const struct ca_caller *caller, struct ledger_ack *a,
 }
 
 void
-ca_trust_acknowledge(struct grpc_call *c, struct span msg, void *self)
+ca_trust_acknowledge(struct ca_worker *w, struct ca_call *c)
 {
-    struct ca_worker *w = self;
-    struct ca_caller caller;
     struct ledger_ack a = { .generation = 0 };
     struct word *q = calloc(1, sizeof(*q));
     struct err e;
 
     if (q == NULL) {
-        grpc_finish(c, GRPC_RESOURCE_EXHAUSTED, "out of memory");
+        ca_metrics_handled(w->ca, "Acknowledge", GRPC_RESOURCE_EXHAUSTED, c->start_us);
+        grpc_finish(c->grpc, GRPC_RESOURCE_EXHAUSTED, "out of memory");
         return;
     }
-    *q = (struct word){ w, c, (uint64_t)unix_us() };
-    const char *words;
-    int code = ca_admit(w, c, &caller, &words);
-    if (code != GRPC_OK) {
-        word_end(q, code, words);
-        return;
-    }
-    if (word_read(msg, &caller, &a, &e) < 0) {
+    *q = (struct word){ w, c->grpc, c->start_us };
+    if (word_read(c->msg, &c->caller, &a, &e) < 0) {
         word_end(q, GRPC_INVALID_ARGUMENT, e.msg);
         return;
     }
@@ -226,14 +216,14 @@ ca_trust_acknowledge(struct grpc_call *c, struct span msg, void *self)
         word_end(q, GRPC_UNAVAILABLE, "that generation is newer than what this CA hands out");
         return;
     }
-    grpc_on_gone(c, on_word_gone, q);
+    grpc_on_gone(c->grpc, on_word_gone, q);
     w->pending++;
     int r = ledger_acknowledge(w->ca->conf.ledger, &a, w->loop, on_word, q, &e);
     if (r == 0)
         return;
     w->pending--;
     if (r < 0 && log_brake(&w->ca->refusals, "serverca", mono_ms()))
-        log_error("serverca", "acknowledgement of %s: %s", caller.identity, e.msg);
+        log_error("serverca", "acknowledgement of %s: %s", c->caller.identity, e.msg);
     /* a stale word was said before, better: the caller need not say it again */
     word_end(q, r > 0 ? GRPC_OK : err_meaning(e.code)->grpc_code, r > 0 ? NULL : e.msg);
 }

@@ -86,6 +86,8 @@ metadata_read(struct span s, struct wire_request *q, bool *bad)
         }
         if (span_eq_str(key, "ImpersonatedIdentity"))
             q->impersonated = value_string(value, bad);
+        if (span_eq_str(key, "CertSigner"))
+            q->cert_signer = value_string(value, bad);
     }
 }
 

@@ -15,6 +15,7 @@ struct wire_request { /* spans borrowed from the message */
     struct span csr;
     int64_t validity_s;       /* 0 when absent */
     struct span impersonated; /* metadata ImpersonatedIdentity, or empty */
+    struct span cert_signer;  /* metadata CertSigner, or empty */
 };
 
 /* Errors: PARSE. */

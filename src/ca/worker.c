@@ -7,11 +7,36 @@
 #include "ca/room.h"
 #include "obs/log.h"
 
+static void
+on_create(struct grpc_call *c, struct span msg, void *self)
+{
+    static const struct ca_method m = { "CreateCertificate", ca_create_certificate };
+    struct ca_worker *w = self;
+
+    metric_add(w->ca->conf.metrics, &ca_m_csr, "", 1);
+    ca_admit(self, c, msg, &m);
+}
+
+static void
+on_watch(struct grpc_call *c, struct span msg, void *self)
+{
+    static const struct ca_method m = { "Watch", ca_trust_watch };
+
+    ca_admit(self, c, msg, &m);
+}
+
+static void
+on_acknowledge(struct grpc_call *c, struct span msg, void *self)
+{
+    static const struct ca_method m = { "Acknowledge", ca_trust_acknowledge };
+
+    ca_admit(self, c, msg, &m);
+}
+
 static const struct grpc_method methods[] = {
-    { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate",
-      .on_request = ca_create_certificate },
-    { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = ca_trust_watch },
-    { .path = "/meshroot.v1.Trust/Acknowledge", .on_request = ca_trust_acknowledge },
+    { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate", .on_request = on_create },
+    { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = on_watch },
+    { .path = "/meshroot.v1.Trust/Acknowledge", .on_request = on_acknowledge },
 };
 
 struct change { /* one message to a worker */
@@ -158,28 +183,4 @@ ca_worker_join(struct ca_worker *w)
     if (w->listen_fd >= 0)
         (void)close(w->listen_fd);
     *w = (struct ca_worker){ .listen_fd = -1 };
-}
-
-int
-ca_admit(struct ca_worker *w, struct grpc_call *c, struct ca_caller *ret, const char **ret_msg)
-{
-    struct ca_credentials given = { grpc_header(c, "authorization"), grpc_peer(c) };
-    const char *reason = "none";
-    char labels[64];
-    struct err why;
-
-    if (ca_authenticate(&w->ca->conf, w->view, &given, ret, &reason, &why) == 0)
-        return GRPC_OK;
-    if (strcmp(reason, "kid") == 0)
-        ca_unknown_kid(w->ca);
-    (void)snprintf(labels, sizeof(labels), "reason=\"%s\"", reason);
-    metric_add(w->ca->conf.metrics, &ca_m_auth_failure, "", 1);
-    metric_add(w->ca->conf.metrics, &ca_m_auth_reason, labels, 1);
-    if (log_brake(&w->ca->refusals, "security", mono_ms()))
-        log_error("security", "Failed to authenticate client from %s: %s", grpc_peer_addr(c),
-                  why.msg);
-    bool may_mend = strcmp(reason, CA_REASON_NO_KEYS) == 0;
-    *ret_msg = may_mend ? "the token issuer's keys are not known yet; try again"
-                        : "request authenticate failure"; /* specs/istio-ca.md 1.5 */
-    return may_mend ? GRPC_UNAVAILABLE : GRPC_UNAUTHENTICATED;
 }

@@ -108,6 +108,8 @@ struct jwt_claims {
     char k8s_namespace[K8S_NAME_BYTES],
         k8s_service_account[K8S_NAME_BYTES]; /* kubernetes.io claim, or "" */
     char k8s_sa_uid[64], k8s_pod[K8S_NAME_BYTES], k8s_pod_uid[64], k8s_node[K8S_NAME_BYTES];
+    char k8s_secret[K8S_NAME_BYTES];  /* what else it may be bound to */
+    bool is_kubernetes;               /* has the kubernetes.io claim */
     char oid[64], tid[64], appid[64]; /* Entra's claims, or "" */
 };
 

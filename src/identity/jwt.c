@@ -201,6 +201,7 @@ static const struct claim {
     CLAIM("pod", "name", k8s_pod, SUBDOMAIN),
     CLAIM("pod", "uid", k8s_pod_uid, UID),
     CLAIM("node", "name", k8s_node, SUBDOMAIN),
+    CLAIM("secret", "name", k8s_secret, SUBDOMAIN),
 };
 
 static bool
@@ -272,6 +273,7 @@ static int
 claims_read(const json_t *o, struct jwt_claims *ret, struct err *e)
 {
     TRY(texts_read(o, ret, e));
+    ret->is_kubernetes = json_object_get(o, "kubernetes.io") != NULL;
     TRY(time_read(o, "exp", &ret->expires, e));
     TRY(time_read(o, "nbf", &ret->not_before, e));
     TRY(time_read(o, "iat", &ret->issued, e));

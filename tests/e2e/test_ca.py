@@ -250,14 +250,20 @@ def test_impersonation_is_refused(ca):
     def as_other(q):
         q.metadata.fields["ImpersonatedIdentity"].string_value = "spiffe://cluster.local/ns/a/sa/b"
 
-    def signer(q):
-        q.metadata.fields["CertSigner"].string_value = "x"
-        q.metadata.fields["other"].list_value.values.add().bool_value = True
+    def signer(name):
+        def set_fields(q):
+            q.metadata.fields["CertSigner"].string_value = name
+            q.metadata.fields["other"].list_value.values.add().bool_value = True
+        return set_fields
 
     _, csr = make_csr()
     refused(grpc.StatusCode.UNAUTHENTICATED, "request impersonation authentication failure",
             lambda: ca.call(csr, ca.issuer.token(), message=as_other))
-    assert ca.call(csr, ca.issuer.token(), message=signer)[0]
+    for name in ("", "meshroot"):
+        assert ca.call(csr, ca.issuer.token(), message=signer(name))[0]
+    for name in ("x", "Meshroot", "meshroot\n", "m" * 300, "a, b"):
+        refused(grpc.StatusCode.INVALID_ARGUMENT, "is not known here; leave it empty, or: meshroot",
+                lambda: ca.call(csr, ca.issuer.token(), message=signer(name)))
     refused(grpc.StatusCode.UNAUTHENTICATED, "request authenticate failure",
             lambda: ca.call(csr, metadata=[("x-forwarded-client-cert", f"URI={IDENTITY}")]))
 
