@@ -1,0 +1,113 @@
+/* crl.h - certificate revocation lists: written for one signer, judged again before they are
+ * signed, read by those who refuse. Layer: pki.
+ *
+ * Thread: any; a crl and a set of them (crls) are immutable once made and reference-counted.
+ * Source: RFC 5280 5; specs/istio-ca.md 7.8.
+ */
+#ifndef PKI_CRL_H
+#define PKI_CRL_H
+
+#include "pki/leaf.h"
+
+enum {
+    CRL_ENTRIES_MAX = 2048,
+    CRL_MAX_BYTES = 120 * 1024,  /* room for so many entries of the longest form */
+    CRLS_MAX = 16,               /* of one set: each signer with leaves alive, and roots */
+    CRLS_MAX_BYTES = 176 * 1024, /* of them together: as PEM they fit PEM_MAX_BYTES */
+};
+
+/* RFC 5280 5.3.1, by their numbers. */
+enum crl_reason {
+    CRL_UNSPECIFIED = 0,
+    CRL_KEY_COMPROMISE = 1,
+    CRL_CA_COMPROMISE = 2,
+    CRL_AFFILIATION_CHANGED = 3,
+    CRL_SUPERSEDED = 4,
+    CRL_CESSATION_OF_OPERATION = 5,
+    CRL_PRIVILEGE_WITHDRAWN = 9,
+    CRL_REASON__MAX = CRL_PRIVILEGE_WITHDRAWN,
+};
+/* "keyCompromise"; NULL for a number that has no name here. */
+const char *crl_reason_name(enum crl_reason r);
+/* Errors: INVAL lists the right words. */
+MUST_USE int crl_reason_parse(const char *name, enum crl_reason *ret, struct err *e);
+
+struct crl_entry {
+    uint8_t serial[SERIAL_MAX_BYTES]; /* big endian, no leading zero */
+    size_t serial_n;
+    int64_t revoked; /* unix seconds */
+    enum crl_reason reason;
+};
+struct crl_request {
+    uint64_t number; /* grows with each list of one signer */
+    int64_t this_update, next_update;
+    const struct crl_entry *entries; /* in the order in which they are to stand */
+    size_t n;                        /* 0..CRL_ENTRIES_MAX */
+};
+
+/* The TBSCertList, version 2, with authority key identifier and number, appended to `out`. Errors:
+ * INVAL (times out of order, a serial that is none), LIMIT, NOMEM. */
+MUST_USE int crl_tbs(const struct leaf_template *t, const struct crl_request *q, struct buf *out,
+                     struct err *e);
+/* TBS + signature to a whole list, appended. */
+MUST_USE int crl_finish(const struct leaf_template *t, struct span tbs, struct span signature,
+                        struct buf *out, struct err *e);
+
+/* What a TBSCertList of unknown origin asks for: byte for byte what crl_tbs writes for this signer,
+ * so of its name and key, with its algorithm, and nothing else. The caller judges the times.
+ * Errors: DENIED (which rule), NOMEM. */
+struct crl_facts {
+    uint64_t number;
+    int64_t this_update, next_update;
+    size_t n;
+};
+MUST_USE int crl_tbs_lint(const struct leaf_template *t, struct span tbs, struct crl_facts *ret,
+                          struct err *e);
+
+/* -- one list, read ------------------------------------------------------------------------------
+ */
+
+struct crl;
+
+/* A list of any issuer: version 1 or 2, extensions that change what an entry means (critical ones:
+ * indirect, of a part only) are refused. The signature is not looked at. Owner: caller, crl_unref.
+ * Errors: PARSE, DENIED (such an extension), LIMIT. */
+MUST_USE int crl_from_der(struct span der, struct crl **ret, struct err *e);
+struct crl *crl_ref(struct crl *c);
+void crl_unref(struct crl *c); /* NULL is fine */
+DEFINE_CLEANUP(struct crl, crl_unref)
+struct span crl_der(const struct crl *c); /* borrowed */
+uint64_t crl_number(const struct crl *c); /* 0: it has none */
+int64_t crl_this_update(const struct crl *c);
+int64_t crl_next_update(const struct crl *c); /* INT64_MAX: it has none */
+size_t crl_count(const struct crl *c);
+/* Its issuer is this certificate's subject and, where both say, key. */
+bool crl_is_of(const struct crl *c, const struct cert *issuer);
+/* Signed by this certificate, whose key usage allows it. Errors: DENIED (what does not fit). */
+MUST_USE int crl_verify(const struct crl *c, const struct cert *issuer, struct err *e);
+/* The certificate is of the list's issuer and in it. */
+bool crl_revokes(const struct crl *c, const struct cert *cert);
+/* Key usage is absent, or has cRLSign (RFC 5280 4.2.1.3): others believe lists that it signs. */
+bool cert_may_sign_crls(const struct cert *c);
+
+/* -- a set of lists ------------------------------------------------------------------------------
+ */
+
+struct crls;
+
+/* References are taken. Errors: LIMIT, NOMEM. */
+MUST_USE int crls_new(struct crl *const *all, size_t n, struct crls **ret, struct err *e);
+/* X509 CRL blocks, nothing else; an empty text is no list. Errors: as crl_from_der (which block),
+ * LIMIT. */
+MUST_USE int crls_from_pem(struct span pem, struct crls **ret, struct err *e);
+MUST_USE int crls_to_pem(const struct crls *s, struct buf *b, struct err *e);
+struct crls *crls_ref(struct crls *s);
+void crls_unref(struct crls *s); /* NULL is fine */
+DEFINE_CLEANUP(struct crls, crls_unref)
+/* NULL is the empty set for all of these. */
+size_t crls_count(const struct crls *s);
+struct crl *crls_at(const struct crls *s, size_t i); /* borrowed */
+bool crls_equal(const struct crls *a, const struct crls *b);
+bool crls_revoke(const struct crls *s, const struct cert *cert);
+
+#endif
