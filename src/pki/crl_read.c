@@ -195,8 +195,8 @@ struct serial {
 
 struct crl {
     atomic_uint refs;
-    struct buf der;        /* owned */
-    struct crl_head head;  /* spans inside der */
+    struct buf der;         /* owned */
+    struct crl_head head;   /* spans inside der */
     struct serial *serials; /* owned; in order */
     size_t n, cap;
 };

@@ -1,6 +1,9 @@
 /* ipc.c - frames. */
 #include "signer/ipc.h"
 
+#include <errno.h>
+#include <unistd.h>
+
 struct head {
     uint32_t body_n, code, id, zero;
     uint64_t tag;
@@ -37,5 +40,19 @@ ipc_take(struct span *s, struct ipc_frame *ret, struct err *e)
         return IPC_MORE;
     *ret = (struct ipc_frame){ h.code, h.id, h.tag, { s->p + sizeof(h), h.body_n } };
     *s = span_skip(*s, sizeof(h) + h.body_n);
+    return 0;
+}
+
+int
+ipc_file_write(int fd, struct span s, struct err *e)
+{
+    while (s.n > 0) {
+        ssize_t r = write(fd, s.p, s.n);
+
+        if (r < 0 && errno != EINTR)
+            return err_sys(e, errno, "write");
+        if (r > 0)
+            s = span_skip(s, (size_t)r);
+    }
     return 0;
 }

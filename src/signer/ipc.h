@@ -10,7 +10,7 @@
 #include "signer/signer.h"
 
 /* clang-format off */
-enum ipc_op { IPC_NONE, IPC_LOAD, IPC_SIGN, IPC_DROP, IPC_MAKE, IPC__N };
+enum ipc_op { IPC_NONE, IPC_LOAD, IPC_SIGN, IPC_DROP, IPC_MAKE, IPC_CRL, IPC__N };
 /* clang-format on */
 
 enum {
@@ -34,6 +34,9 @@ MUST_USE int ipc_put(struct buf *b, const struct ipc_frame *f, struct err *e);
 enum { IPC_MORE = 1 };
 MUST_USE int ipc_take(struct span *s, struct ipc_frame *ret, struct err *e);
 
+/* All of `s` to an open file. Errors: SYS. */
+MUST_USE int ipc_file_write(int fd, struct span s, struct err *e);
+
 /* What the child says first, as the body of a frame. */
 struct ipc_hello {
     int32_t landlock_abi;
@@ -47,6 +50,7 @@ struct ipc_held { /* one certificate and its key */
     uint32_t id;
     int64_t not_after;
     struct leaf_template *leaf;
+    uint64_t crl_number; /* the greatest that was signed here; under the table's lock */
 };
 
 struct ipc_table {

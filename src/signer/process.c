@@ -6,6 +6,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -541,15 +542,41 @@ signer_id(const struct signer *s)
     return s->id;
 }
 
-int
-signer_sign_wait(struct signer *s, struct span tbs, uint8_t ret[SIGNATURE_MAX_BYTES], size_t *ret_n,
-                 struct err *e)
+/* One request whose answer is a signature. */
+static int
+signature_call(struct signer *s, const struct ipc_frame *q, int fd,
+               uint8_t ret[SIGNATURE_MAX_BYTES], size_t *ret_n, struct err *e)
 {
-    struct ipc_frame q = { .code = IPC_SIGN, .id = s->id, .tag = 1, .body = tbs }, answer = { 0 };
+    struct ipc_frame answer = { 0 };
 
-    TRY(control_call(s->process, &q, -1, &answer, e));
+    TRY(control_call(s->process, q, fd, &answer, e));
     if (answer.body.n == 0 || answer.body.n > SIGNATURE_MAX_BYTES)
         return err_set(e, E_PEER, "the signer process gave no signature");
     memcpy(ret, answer.body.p, *ret_n = answer.body.n);
     return 0;
+}
+
+int
+signer_sign_wait(struct signer *s, struct span tbs, uint8_t ret[SIGNATURE_MAX_BYTES], size_t *ret_n,
+                 struct err *e)
+{
+    struct ipc_frame q = { .code = IPC_SIGN, .id = s->id, .tag = 1, .body = tbs };
+
+    return signature_call(s, &q, -1, ret, ret_n, e);
+}
+
+int
+signer_sign_crl(struct signer *s, struct span tbs, uint8_t ret[SIGNATURE_MAX_BYTES], size_t *ret_n,
+                struct err *e)
+{
+    struct ipc_frame q = { .code = IPC_CRL, .id = s->id, .tag = 1 };
+    int fd = memfd_create("tbs-crl", MFD_CLOEXEC);
+
+    if (fd < 0)
+        return err_sys(e, errno, "a file in memory for the revocation list");
+    int r = ipc_file_write(fd, tbs, e);
+    if (r == 0)
+        r = signature_call(s, &q, fd, ret, ret_n, e);
+    (void)close(fd);
+    return r;
 }

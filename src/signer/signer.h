@@ -29,6 +29,7 @@ enum {
     SIGNER_SERVER_LIFE_S = 30 * 86400, /* a server's leaf lives no longer */
     SIGNER_BACKDATE_S = 300,           /* nor any leaf's start lies further back than its life */
     SIGNER_CLOCK_S = 60,               /* two readings of the clock */
+    SIGNER_CRL_LIFE_S = 30 * 86400,    /* a revocation list's, or a leaf's longest when longer */
 };
 
 /* -- the child (its whole life) --
@@ -87,6 +88,11 @@ const struct leaf_template *signer_template(const struct signer *s);
  * rule), PEER, TIMEOUT. */
 MUST_USE int signer_sign_wait(struct signer *s, struct span tbs, uint8_t ret[SIGNATURE_MAX_BYTES],
                               size_t *ret_n, struct err *e);
+
+/* Signs a TBSCertList of this signer and waits. Control thread. Errors: DENIED (the child refuses:
+ * which rule), PEER, TIMEOUT, NOTFOUND (a new child does not know this signer), SYS. */
+MUST_USE int signer_sign_crl(struct signer *s, struct span tbs, uint8_t ret[SIGNATURE_MAX_BYTES],
+                             size_t *ret_n, struct err *e);
 
 /* -- lanes: one for each loop that signs -- */
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "pki/crl.h"
 #include "pki/issue.h"
 #include "signer/ipc.h"
 
@@ -192,19 +193,76 @@ op_sign(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
     return r < 0 ? err_wrap(e, "signer") : buf_add(out, span_of(signature, n), e);
 }
 
+/* -- crl -- */
+
+/* Lists come by file: a full one is larger than a frame. Read once, then judged and signed. */
+static int
+list_read(int fd, struct buf *tbs, struct err *e)
+{
+    uint8_t *to;
+
+    TRY(buf_reserve(tbs, CRL_MAX_BYTES, &to, e));
+    while (tbs->n < CRL_MAX_BYTES) {
+        ssize_t r = pread(fd, to + tbs->n, CRL_MAX_BYTES - tbs->n, (off_t)tbs->n);
+
+        if (r < 0 && errno != EINTR)
+            return err_sys(e, errno, "read");
+        if (r == 0)
+            return 0;
+        tbs->n += r > 0 ? (size_t)r : 0;
+    }
+    return err_set(e, E_LIMIT, "a list of %d bytes or more", CRL_MAX_BYTES);
+}
+
+/* A list from the past would give leaves back; one from the future, or without an end, would
+ * outlive what is known. The numbers of one signer only grow (RFC 5280 5.2.3). */
+static int
+list_check(struct ipc_table *t, struct ipc_held *h, const struct crl_facts *f, struct err *e)
+{
+    int64_t now = unix_s(), life = t->max_life_s;
+
+    if (life < SIGNER_CRL_LIFE_S)
+        life = SIGNER_CRL_LIFE_S;
+    if (f->this_update < now - SIGNER_BACKDATE_S || f->this_update > now + SIGNER_CLOCK_S)
+        return err_set(e, E_DENIED, "the list is not of now");
+    if (f->next_update > now + life + SIGNER_CLOCK_S)
+        return err_set(e, E_DENIED, "the list would be good for longer than the signer allows");
+    (void)pthread_mutex_lock(&t->lock);
+    bool grows = f->number > h->crl_number;
+    if (grows)
+        h->crl_number = f->number;
+    (void)pthread_mutex_unlock(&t->lock);
+    return grows ? 0 : err_set(e, E_DENIED, "the list's number is not greater than the last one's");
+}
+
+static int
+op_crl(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out, struct err *e)
+{
+    CLEANUP(buf_done) struct buf tbs = BUF_INIT(CRL_MAX_BYTES);
+    struct ipc_held *h = held_get(t, q->id);
+    uint8_t signature[SIGNATURE_MAX_BYTES];
+    struct crl_facts facts;
+    size_t n = 0;
+
+    if (h == NULL)
+        return err_set(e, E_NOTFOUND, "no signer of number %u", q->id);
+    int r = list_read(fd, &tbs, e);
+    if (r == 0)
+        r = crl_tbs_lint(h->leaf, buf_span(&tbs), &facts, e);
+    if (r == 0)
+        r = list_check(t, h, &facts, e);
+    if (r == 0)
+        r = leaf_sign(h->leaf, buf_span(&tbs), signature, &n, e);
+    held_put(t, h);
+    return r < 0 ? err_wrap(e, "signer") : buf_add(out, span_of(signature, n), e);
+}
+
 /* -- make -- */
 
 static int
-fd_write(int fd, struct span s, struct err *e)
+key_write(int fd, struct span pem, struct err *e)
 {
-    while (s.n > 0) {
-        ssize_t r = write(fd, s.p, s.n);
-
-        if (r < 0 && errno != EINTR)
-            return err_sys(e, errno, "write");
-        if (r > 0)
-            s = span_skip(s, (size_t)r);
-    }
+    TRY(ipc_file_write(fd, pem, e));
     return fsync(fd) < 0 ? err_sys(e, errno, "sync") : 0;
 }
 
@@ -222,7 +280,7 @@ op_make(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
     TRY(key_make(KEY_P256, &key, e));
     TRY(root_make(&r, key, &root, e));
     TRY(key_to_pem(key, &pem, e));
-    if (fd_write(fd, buf_span(&pem), e) < 0)
+    if (key_write(fd, buf_span(&pem), e) < 0)
         return err_wrap(e, "ca-key.pem");
     return buf_add(out, cert_der(root), e);
 }
@@ -239,6 +297,7 @@ static const struct {
     [IPC_SIGN] = { false, false, 1, TBS_MAX_BYTES, op_sign },
     [IPC_DROP] = { true, false, 0, 0, op_drop },
     [IPC_MAKE] = { true, true, 1, NAME_TEXT_BYTES - 1, op_make },
+    [IPC_CRL] = { true, true, 0, 0, op_crl },
 };
 
 static int

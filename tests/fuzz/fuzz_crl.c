@@ -83,7 +83,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     read_twice(span_of(data, size));
     judge(data, size);
-    return crl_tbs_lint(template, span_of(data, size), &f, &e) == 0 && f.next_update <= f.this_update
+    return crl_tbs_lint(template, span_of(data, size), &f, &e) == 0 &&
+                   f.next_update <= f.this_update
                ? (abort(), 0)
                : 0;
 }

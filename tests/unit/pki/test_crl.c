@@ -360,9 +360,12 @@ main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(openssl_reads_what_is_written), T(revokes_by_issuer_and_serial),
-        T(the_limit_is_reached),          T(lint_takes_one_form_only),
-        T(rfc5280_5_2_other_makers_lists), T(rfc5280_4_2_1_3_may_sign_lists),
+        T(openssl_reads_what_is_written),
+        T(revokes_by_issuer_and_serial),
+        T(the_limit_is_reached),
+        T(lint_takes_one_form_only),
+        T(rfc5280_5_2_other_makers_lists),
+        T(rfc5280_4_2_1_3_may_sign_lists),
         T(reasons),
     };
 

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "pki/crl.h"
 #include "pki/openssl.h"
 #include "signer/ipc.h"
 
@@ -222,6 +223,15 @@ requests_that_are_refused(void **state)
         { "load on a lane", { IPC_LOAD, 3, 1, a }, false, s->a.key_fd, E_DENIED, "no such" },
         { "drop on a lane", { IPC_DROP, 1, 1, { NULL, 0 } }, false, -1, E_DENIED, "no such" },
         { "make on a lane", { IPC_MAKE, 0, 1, a }, false, s->a.key_fd, E_DENIED, "no such" },
+        { "a list on a lane", { IPC_CRL, 1, 1, { NULL, 0 } }, false, garbage, E_DENIED, "no such" },
+        { "a list, no file", { IPC_CRL, 1, 1, { NULL, 0 } }, true, -1, E_DENIED, "a file" },
+        { "a list that is none",
+          { IPC_CRL, 1, 1, { NULL, 0 } },
+          true,
+          garbage,
+          E_DENIED,
+          "crl lint" },
+        { "nobody's list", { IPC_CRL, 9, 1, { NULL, 0 } }, true, garbage, E_NOTFOUND, "no signer" },
         { "load without a file", { IPC_LOAD, 3, 1, a }, true, -1, E_DENIED, "a file" },
         { "sign with a file", { IPC_SIGN, 1, 1, a }, true, s->a.key_fd, E_DENIED, "a file" },
         { "sign nothing", { IPC_SIGN, 1, 1, { NULL, 0 } }, false, -1, E_LIMIT, "0 bytes" },
@@ -257,6 +267,65 @@ requests_that_are_refused(void **state)
                       rows[i].code, rows[i].says);
     (void)close(garbage);
     (void)close(empty);
+}
+
+struct list_case {
+    const char *what;
+    bool of_b;
+    uint64_t number;
+    int64_t from_s, life_s;
+    enum err_code code;
+    const char *says;
+};
+
+static struct ipc_frame
+ask_list(struct scene *s, const struct list_case *c, struct buf *tbs, struct buf *out)
+{
+    const struct crl_entry x = { .serial = { 9 }, .serial_n = 1, .revoked = unix_s() };
+    int64_t from = unix_s() + c->from_s;
+    struct crl_request q = { c->number, from, from + c->life_s, &x, 1 };
+    struct err e = { 0 };
+
+    tbs->n = 0;
+    assert_ok(crl_tbs(c->of_b ? s->b.leaf : s->a.leaf, &q, tbs, &e));
+    int fd = kit_file(buf_span(tbs));
+    struct ipc_frame f = ask(s, (struct ipc_frame){ .code = IPC_CRL, .id = 1 }, true, fd, out);
+    (void)close(fd);
+    return f;
+}
+
+/* RFC 5280 5.1.2.4, 5.2.3: of this signer, of now, and each number greater than the last. */
+static void
+lists_are_judged_too(void **state)
+{
+    static const struct list_case rows[] = {
+        { "good", false, 5, 0, DAY_S, E_NONE, "" },
+        { "the same number", false, 5, 0, DAY_S, E_DENIED, "number" },
+        { "a former number", false, 4, 0, DAY_S, E_DENIED, "number" },
+        { "another's", true, 6, 0, DAY_S, E_DENIED, "crl lint" },
+        { "of the past", false, 6, -SIGNER_BACKDATE_S - 5, DAY_S, E_DENIED, "not of now" },
+        { "of the future", false, 6, SIGNER_CLOCK_S + 5, DAY_S, E_DENIED, "not of now" },
+        { "as long as a leaf", false, 6, 0, MAX_LIFE_S, E_NONE, "" },
+        { "for ever", false, 7, 0, MAX_LIFE_S + SIGNER_CLOCK_S + 5, E_DENIED, "longer" },
+        { "the next", false, 7, 0, DAY_S, E_NONE, "" },
+    };
+    struct scene *s = *state;
+    CLEANUP(buf_done)
+    struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES),
+               tbs = BUF_INIT(CRL_MAX_BYTES), der = BUF_INIT(CRL_MAX_BYTES);
+    struct crl *c = NULL;
+    struct err e = { 0 };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        assert_answer(ask_list(s, &rows[i], &tbs, &out), rows[i].what, rows[i].code, rows[i].says);
+    struct list_case last = rows[ARRAY_LEN(rows) - 1];
+    last.number++;
+    struct ipc_frame f = ask_list(s, &last, &tbs, &out);
+    assert_int_equal(f.code, E_NONE);
+    assert_ok(crl_finish(s->a.leaf, buf_span(&tbs), f.body, &der, &e));
+    assert_ok(crl_from_der(buf_span(&der), &c, &e));
+    assert_ok(crl_verify(c, s->a.cert, &e));
+    crl_unref(c);
 }
 
 static void
@@ -318,10 +387,10 @@ main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(signs_what_fits_the_profile),   T(times_and_issuers_that_are_refused),
-        T(a_ca_s_certificate_is_refused), T(no_changed_byte_makes_a_ca),
-        T(requests_that_are_refused),     T(keys_are_bounded_and_forgotten),
-        T(frames_are_whole_or_not_there),
+        T(signs_what_fits_the_profile),    T(times_and_issuers_that_are_refused),
+        T(a_ca_s_certificate_is_refused),  T(no_changed_byte_makes_a_ca),
+        T(lists_are_judged_too),           T(requests_that_are_refused),
+        T(keys_are_bounded_and_forgotten), T(frames_are_whole_or_not_there),
     };
 
     return cmocka_run_group_tests_name("signer/table", tests, NULL, NULL);
