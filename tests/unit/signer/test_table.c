@@ -311,8 +311,8 @@ lists_are_judged_too(void **state)
     };
     struct scene *s = *state;
     CLEANUP(buf_done)
-    struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES),
-               tbs = BUF_INIT(CRL_MAX_BYTES), der = BUF_INIT(CRL_MAX_BYTES);
+    struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES), tbs = BUF_INIT(CRL_MAX_BYTES),
+               der = BUF_INIT(CRL_MAX_BYTES);
     struct crl *c = NULL;
     struct err e = { 0 };
 
