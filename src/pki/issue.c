@@ -152,7 +152,7 @@ add_constraints(X509 *x, int path_len, struct err *e)
 
     if (bc == NULL || usage == NULL)
         return err_nomem(e);
-    bc->ca = 1;
+    bc->ca = 0xff; /* written as it is, and DER has one TRUE (X.690 11.1) */
     if (path_len >= 0) {
         bc->pathlen = ASN1_INTEGER_new();
         if (bc->pathlen == NULL || ASN1_INTEGER_set(bc->pathlen, path_len) != 1)

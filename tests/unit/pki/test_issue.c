@@ -202,13 +202,40 @@ intermediates_refused(void **state)
         ca_done(all[i]);
 }
 
+/* X.690 11.1: TRUE is 0xff. Go's crypto/x509 refuses a CA certificate that says 0x01, and with it
+ * the whole mesh that is rooted in it. */
+static void
+x690_11_1_true_is_ff(void **state)
+{
+    static const uint8_t no_limit[] = { 0x04, 0x05, 0x30, 0x03, 0x01, 0x01, 0xff },
+                         limit_0[] = { 0x04, 0x08, 0x30, 0x06, 0x01, 0x01, 0xff, 0x02, 0x01, 0x00 };
+    struct ca_request q = { .subject = "CN=r", .days = 2, .path_len = -1 };
+    struct key *rk = NULL, *ik = NULL;
+    struct cert *root = NULL, *mid = NULL;
+    struct err e;
+
+    (void)state;
+    assert_ok(key_make(KEY_P256, &rk, &e));
+    assert_ok(key_make(KEY_P256, &ik, &e));
+    assert_ok(root_make(&q, rk, &root, &e));
+    q = (struct ca_request){ .subject = "CN=i", .days = 1, .path_len = 0 };
+    assert_ok(intermediate_make(&q, ik, root, rk, &mid, &e));
+    struct span r = cert_der(root), m = cert_der(mid);
+    assert_non_null(memmem(r.p, r.n, no_limit, sizeof(no_limit)));
+    assert_non_null(memmem(m.p, m.n, limit_0, sizeof(limit_0)));
+    cert_unref(root);
+    cert_unref(mid);
+    key_unref(rk);
+    key_unref(ik);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(subjects_refused),      cmocka_unit_test(subjects),
         cmocka_unit_test(roots_of_every_kind),   cmocka_unit_test(intermediates),
-        cmocka_unit_test(intermediates_refused),
+        cmocka_unit_test(intermediates_refused), cmocka_unit_test(x690_11_1_true_is_ff),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,75 @@
+"""Tests with real peers: the fixtures and helpers of tests/e2e by the same names, and the Go tools of tests/interop/go."""
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+TOP = HERE.parents[1]
+
+
+def _take_e2e():
+    """`from conftest import wait_for` means the same here as there; test_ca's Ca and Issuer can be imported."""
+    folder = TOP / "tests" / "e2e"
+    spec = importlib.util.spec_from_file_location("e2e_conftest", folder / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, value in vars(module).items():
+        if not name.startswith("__"):
+            globals().setdefault(name, value)
+    sys.path.insert(0, str(folder))
+
+
+_take_e2e()
+
+
+@pytest.fixture(scope="session")
+def go_tool():
+    """go_tool("istioca") -> the program; `go` itself knows what is up to date. Versions: tests/interop/go/go.sum."""
+    def build(name):
+        out = TOP / "build" / "interop" / name
+        out.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(["go", "build", "-trimpath", "-o", out, f"./{name}"], cwd=HERE / "go", capture_output=True, text=True,
+                              timeout=900, env={**os.environ, "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"})
+        assert done.returncode == 0, done.stderr
+        return out
+
+    return build
+
+
+class IstioAgent:
+    """The program istioca for one CA: what a pilot-agent or ztunnel would get from it."""
+
+    def __init__(self, program, ca, identity, tmp):
+        self.program, self.ca, self.identity, self.tmp = program, ca, identity, tmp
+        self.token_file = tmp / "istio-token"
+        self.token_file.write_text(ca.issuer.token() + "\n")
+
+    def args(self, verb, **flags):
+        roots = self.tmp / "istio-ca-root-cert.pem"
+        roots.write_bytes(self.ca.roots())
+        given = {"addr": f"127.0.0.1:{self.ca.ports['ca']}", "roots": roots, "token_file": self.token_file, "id": self.identity,
+                 **flags}
+        return [str(self.program), verb, *(f"-{k.replace('_', '-')}={v}" for k, v in given.items())]
+
+    def run(self, verb, **flags):
+        done = subprocess.run(self.args(verb, **flags), capture_output=True, text=True, timeout=90)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def sign(self, **flags):
+        return self.run("sign", **flags)
+
+    def load(self, **flags):
+        return subprocess.Popen(self.args("load", **flags), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True)
+
+
+@pytest.fixture
+def istio_agent(go_tool, tmp_path):
+    """istio_agent(ca, identity) -> IstioAgent"""
+    return lambda ca, identity: IstioAgent(go_tool("istioca"), ca, identity, tmp_path)
