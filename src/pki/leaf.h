@@ -46,13 +46,15 @@ enum leaf_profile {
                   */
 };
 
+enum { LEAF_SERIAL_BYTES = 16 };
+
 struct leaf_request {
     enum leaf_profile profile;
     struct span spki;        /* DER, checked by csr_parse or our own */
     const char *const *sans; /* 1..8; "spiffe://..." is a URI, an IP address is one, else DNS */
     size_t sans_n;
-    int64_t not_before, not_after; /* unix seconds; the caller has clamped them */
-    uint8_t serial[16];            /* random; made positive and minimal by the writer */
+    int64_t not_before, not_after;     /* unix seconds; the caller has clamped them */
+    uint8_t serial[LEAF_SERIAL_BYTES]; /* random; made positive and minimal by the writer */
 };
 
 /* The TBSCertificate for `q` into `ret` (TBS_MAX_BYTES). Extensions in istiod's order: KU, EKU, BC,

@@ -182,8 +182,8 @@ leaf_tbs_lint(const struct leaf_template *t, struct span tbs, struct leaf_facts 
 
     if (!der_done(&all) || !der_done(&version) || v.n != 1 || v.p[0] != 2)
         return bad(e, "it is one TBSCertificate of version 3");
-    if (serial.n == 0 || serial.n > SERIAL_MAX_BYTES || (serial.n == 1 && serial.p[0] == 0))
-        return bad(e, "serial is positive, 20 bytes at most (RFC 5280 4.1.2.2)");
+    if (serial.n == 0 || serial.n > LEAF_SERIAL_BYTES || (serial.n == 1 && serial.p[0] == 0))
+        return bad(e, "serial is positive, 16 bytes at most (RFC 5280 4.1.2.2)");
     if (!span_eq(der_take_whole(&c, DER_SEQUENCE), t->algorithm))
         return bad(e, "signature algorithm is the signer's");
     if (!span_eq(der_take_whole(&c, DER_SEQUENCE), span_of(t->issuer, t->issuer_n)))
