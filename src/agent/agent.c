@@ -3,6 +3,7 @@
 
 #include "agent/plan.h"
 #include "agent/room.h"
+#include "agent/sds.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
@@ -209,15 +210,19 @@ on_workload_settled(void *arg)
     struct agent *a = arg;
 
     if (!a->is_stopping && a->now != NULL)
-        trust_word_due(a);
+        trust_word_go_on(a);
 }
 
 static int
 serve_workloads(struct agent *a, struct err *e)
 {
+    const struct sds_conf sc = { .identity = a->conf.identity,
+                                 .grace_ms = a->conf.sds_grace_ms,
+                                 .may_have_clients = creds_exist(a->conf.dir) };
     const struct workload_conf wc = { .socket = a->conf.workload_socket,
                                       .uids = a->conf.workload_uids,
                                       .uids_n = a->conf.workload_uids_n,
+                                      .sds = a->conf.sds ? &sc : NULL,
                                       .metrics = a->conf.metrics,
                                       .on_settled = on_workload_settled,
                                       .arg = a };

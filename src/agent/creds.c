@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -248,6 +249,15 @@ creds_read(const char *dir, const char *identity, struct creds **ret, struct err
         if (!present[i])
             return CREDS_ABSENT;
     return creds_parse(bufs, identity, ret, e) < 0 ? err_wrap(e, "%s", dir) : 0;
+}
+
+bool
+creds_exist(const char *dir)
+{
+    char path[PATH_MAX];
+
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, set_names[SET_CHAIN]);
+    return access(path, F_OK) == 0;
 }
 
 static void

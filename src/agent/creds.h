@@ -40,6 +40,8 @@ MUST_USE int creds_write(const char *dir, const char *identity, const struct cre
  * DENIED (of another identity). */
 enum { CREDS_ABSENT = 1 };
 MUST_USE int creds_read(const char *dir, const char *identity, struct creds **ret, struct err *e);
+/* An earlier run has left a set, good or not. */
+bool creds_exist(const char *dir);
 /* Overwrites and removes every copy of the key under `dir`, and the set. Best effort. */
 void creds_wipe(const char *dir);
 

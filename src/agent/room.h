@@ -112,8 +112,9 @@ void renew_done(struct agent *a);
 
 /* trust.c */
 MUST_USE int trust_init(struct agent *a, struct err *e);
-void trust_watch(struct agent *a);    /* (again) on the newest connection */
-void trust_word_due(struct agent *a); /* the word is to be said (again) */
+void trust_watch(struct agent *a);      /* (again) on the newest connection */
+void trust_word_due(struct agent *a);   /* the word is to be said (again) */
+void trust_word_go_on(struct agent *a); /* if it is due: what it waited for has come */
 /* The last word. Calls fn when it is answered or failed. */
 MUST_USE int trust_goodbye(struct agent *a, const struct grpc_answer *answer, struct err *e);
 void trust_done(struct agent *a);

@@ -280,6 +280,13 @@ trust_word_due(struct agent *a)
     say_word(a);
 }
 
+void
+trust_word_go_on(struct agent *a)
+{
+    if (a->ack_due)
+        say_word(a);
+}
+
 int
 trust_goodbye(struct agent *a, const struct grpc_answer *answer, struct err *e)
 {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/sds.h"
 #include "base/clock.h"
 #include "base/secret.h"
 #include "base/str.h"
@@ -52,6 +53,7 @@ struct workload {
     char path[WORKLOAD_PATH_BYTES];
     bool is_listening;
     struct grpc_server *server;
+    struct sds *sds; /* NULL: Envoy is not served */
     struct timer *settle;
     const struct creds *creds; /* borrowed; NULL before the first leaf */
     struct secret *pkcs8;      /* of its key, once it was asked for */
@@ -150,13 +152,42 @@ uid_is_allowed(const struct workload *w, uint32_t uid)
     return false;
 }
 
+/* r: NULL when the uid may use the agent, or why not. */
+static const char *
+why_not(struct workload *w, struct grpc_call *c, struct unix_peer *ret, char text[ERR_MSG_BYTES])
+{
+    struct err e;
+
+    if (grpc_peer_unix(c, ret, &e) < 0) {
+        (void)snprintf(text, ERR_MSG_BYTES, "%s", e.msg);
+        return text;
+    }
+    if (uid_is_allowed(w, ret->uid))
+        return NULL;
+    log_refusal(w, ret);
+    (void)snprintf(text, ERR_MSG_BYTES, "no identity issued: uid %u may not use this agent",
+                   (unsigned)ret->uid);
+    return text;
+}
+
+bool
+workload_admits(struct workload *w, struct grpc_call *c, struct unix_peer *ret)
+{
+    char text[ERR_MSG_BYTES];
+    const char *why = why_not(w, c, ret, text);
+
+    if (why != NULL)
+        grpc_finish(c, GRPC_PERMISSION_DENIED, why);
+    return why == NULL;
+}
+
 /* The header is what keeps a browser or a proxy that was talked into a request from getting a key.
  * Source: SPIFFE Workload Endpoint 3, 6. */
 static bool
 is_admitted(struct workload *w, struct grpc_call *c, enum kind kind)
 {
     struct unix_peer peer;
-    struct err e;
+    char text[ERR_MSG_BYTES];
 
     if (grpc_header_count(c, "workload.spiffe.io") != 1 ||
         !span_eq_str(grpc_header(c, "workload.spiffe.io"), "true")) {
@@ -164,20 +195,10 @@ is_admitted(struct workload *w, struct grpc_call *c, enum kind kind)
                "security header missing from request: metadata workload.spiffe.io must be true");
         return false;
     }
-    if (grpc_peer_unix(c, &peer, &e) < 0) {
-        refuse(w, c, kind, GRPC_PERMISSION_DENIED, e.msg);
-        return false;
-    }
-    if (!uid_is_allowed(w, peer.uid)) {
-        char why[96];
-
-        log_refusal(w, &peer);
-        (void)snprintf(why, sizeof(why), "no identity issued: uid %u may not use this agent",
-                       (unsigned)peer.uid);
+    const char *why = why_not(w, c, &peer, text);
+    if (why != NULL)
         refuse(w, c, kind, GRPC_PERMISSION_DENIED, why);
-        return false;
-    }
-    return true;
+    return why == NULL;
 }
 
 /* The roots are as good after the leaf has expired; the leaf is not. */
@@ -197,6 +218,15 @@ encode_key(struct workload *w, struct err *e)
         return 0;
     TRY(key_to_pkcs8(w->creds->key, &der, e));
     return secret_new(buf_span(&der), &w->pkcs8, e);
+}
+
+int
+workload_key(struct workload *w, struct span *ret_pkcs8, struct err *e)
+{
+    TRY(encode_key(w, e));
+    w->gave_key = true;
+    *ret_pkcs8 = secret_span(w->pkcs8);
+    return 0;
 }
 
 static int
@@ -263,7 +293,18 @@ fetch_bundles(struct grpc_call *c, struct span msg, void *self)
 static const struct grpc_method methods[] = {
     { .path = "/SpiffeWorkloadAPI/FetchX509SVID", .streams = true, .on_request = fetch_svid },
     { .path = "/SpiffeWorkloadAPI/FetchX509Bundles", .streams = true, .on_request = fetch_bundles },
+#define SDS(method) "/envoy.service.secret.v3.SecretDiscoveryService/" method
+    { .path = SDS("StreamSecrets"),
+      .streams = true,
+      .on_message = sds_stream_request,
+      .on_half_close = sds_half_close },
+    { .path = SDS("DeltaSecrets"),
+      .streams = true,
+      .on_message = sds_delta_request,
+      .on_half_close = sds_half_close },
+    { .path = SDS("FetchSecrets"), .on_request = sds_fetch },
 };
+enum { SDS_METHODS_N = 3 }; /* the last ones */
 
 /* -- pushes -------------------------------------------------------------------------------------
  */
@@ -306,6 +347,8 @@ workload_use(struct workload *w, const struct creds *c)
     w->creds = c;
     if (before == NULL || before->key != c->key)
         secret_free(STEAL(w->pkcs8));
+    if (w->sds != NULL)
+        sds_use(w->sds, c);
     if (before == NULL)
         return; /* no stream was let in */
     bool is_new_set = !roots_equal(before->roots, c->roots);
@@ -317,19 +360,45 @@ workload_use(struct workload *w, const struct creds *c)
 }
 
 static void
+look(void *arg)
+{
+    struct workload *w = arg;
+
+    if (workload_is_settled(w) && w->conf.on_settled != NULL)
+        w->conf.on_settled(w->conf.arg);
+}
+
+static void
 on_settle(void *arg)
 {
     struct workload *w = arg;
 
     w->is_settling = false;
-    if (w->conf.on_settled != NULL)
-        w->conf.on_settled(w->conf.arg);
+    look(w);
 }
 
 bool
 workload_is_settled(const struct workload *w)
 {
-    return w == NULL || !w->is_settling;
+    return w == NULL || (!w->is_settling && sds_is_settled(w->sds));
+}
+
+void
+workload_why_unsettled(const struct workload *w, char *text, size_t cap)
+{
+    text[0] = '\0';
+    if (w == NULL)
+        return;
+    if (!sds_is_settled(w->sds))
+        sds_why_unsettled(w->sds, text, cap);
+    else if (w->is_settling)
+        (void)snprintf(text, cap, "Workload API clients were sent it a moment ago");
+}
+
+struct sds *
+workload_sds(const struct workload *w)
+{
+    return w->sds;
 }
 
 bool
@@ -369,6 +438,18 @@ is_private(const struct workload *w)
 }
 
 static int
+sds_open(struct workload *w, const struct sds_conf *conf, struct err *e)
+{
+    struct sds_conf c = *conf;
+
+    c.workload = w;
+    c.metrics = w->conf.metrics;
+    c.on_settled = look;
+    c.arg = w;
+    return sds_new(w->loop, &c, &w->sds, e);
+}
+
+static int
 workload_open(struct workload *w, const struct workload_conf *conf, struct err *e)
 {
     struct grpc_server_conf gc = { .methods = methods,
@@ -378,6 +459,12 @@ workload_open(struct workload *w, const struct workload_conf *conf, struct err *
                                    .max_per_uid = WORKLOAD_PER_UID_MAX,
                                    .sends_secrets = true };
 
+    if (conf->sds == NULL)
+        gc.methods_n -= SDS_METHODS_N;
+    else {
+        gc.max_message_bytes = SDS_REQUEST_MAX_BYTES;
+        TRY(sds_open(w, conf->sds, e));
+    }
     TRY(set_uids(w, conf, e));
     TRY(workload_path(conf->socket, w->path, e));
     TRY(timer_new(w->loop, on_settle, w, &w->settle, e));
@@ -385,6 +472,8 @@ workload_open(struct workload *w, const struct workload_conf *conf, struct err *
     w->is_listening = true;
     TRY(grpc_server_new(w->loop, &gc, &w->server, e));
     log_info("workload", "Workload API: SPIFFE_ENDPOINT_SOCKET=unix://%s", w->path);
+    if (w->sds != NULL)
+        log_info("sds", "SDS for Envoy on the same socket");
     return 0;
 }
 
@@ -398,6 +487,7 @@ workload_new(struct loop *l, const struct workload_conf *conf, struct workload *
     w->conf = *conf;
     w->conf.socket = NULL;
     w->conf.uids = NULL;
+    w->conf.sds = NULL;
     w->loop = l;
     if (workload_open(w, conf, e) < 0) {
         workload_free(w);
@@ -425,16 +515,18 @@ workload_status(const struct workload *w)
     if (w == NULL)
         return json_null();
     (void)snprintf(endpoint, sizeof(endpoint), "unix://%s", w->path);
-    return json_pack("{s:s, s:o, s:I, s:I, s:I}", "endpoint", endpoint, "uids", uids_json(w),
+    return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o}", "endpoint", endpoint, "uids", uids_json(w),
                      "streams", (json_int_t)w->streams_n, "pushes", (json_int_t)w->pushes,
-                     "refused", (json_int_t)w->refused);
+                     "refused", (json_int_t)w->refused, "sds", sds_status(w->sds));
 }
 
 void
 workload_metrics_refresh(struct workload *w)
 {
-    if (w != NULL)
-        metric_set(w->conf.metrics, &m_streams, "", (double)w->streams_n);
+    if (w == NULL)
+        return;
+    metric_set(w->conf.metrics, &m_streams, "", (double)w->streams_n);
+    sds_metrics_refresh(w->sds);
 }
 
 void
@@ -442,6 +534,7 @@ workload_free(struct workload *w)
 {
     if (w == NULL)
         return;
+    sds_free(w->sds);
     grpc_server_free(w->server); /* stream_gone comes for each stream */
     if (w->is_listening)
         (void)unlink(w->path);

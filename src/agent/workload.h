@@ -3,7 +3,8 @@
  *
  * FetchX509SVID and FetchX509Bundles: the first answer at once, then a full snapshot at each
  * change. What we do not have (JWT-SVIDs, WIT-SVIDs) is UNIMPLEMENTED. A caller is known by what
- * the kernel says of the process that connected. Source: specs/protos.md 5; SPIFFE Workload API.
+ * the kernel says of the process that connected. The same socket serves Envoy, when asked to:
+ * sds.h. Source: specs/protos.md 5; SPIFFE Workload API.
  */
 #ifndef AGENT_WORKLOAD_H
 #define AGENT_WORKLOAD_H
@@ -28,10 +29,11 @@ struct workload;
 
 struct workload_conf {
     const char *socket; /* "/run/meshroot/agent.sock" or "unix:///run/..."; borrowed for the call */
-    const uint32_t *uids; /* that may call; copied */
-    size_t uids_n;        /* 0: root and our own */
+    const uint32_t *uids;       /* that may call; copied */
+    size_t uids_n;              /* 0: root and our own */
+    const struct sds_conf *sds; /* serve Envoy as well; copied, but for what we know; NULL: not */
     struct metrics *metrics;
-    void (*on_settled)(void *arg); /* WORKLOAD_SETTLE_MS after the last push; NULL */
+    void (*on_settled)(void *arg); /* workload_is_settled has become true; NULL */
     void *arg;
 };
 
@@ -44,9 +46,11 @@ MUST_USE int workload_new(struct loop *l, const struct workload_conf *conf, stru
 /* From now on `c` (borrowed until the next call) is what is answered; it is pushed to the streams
  * that it means a change for. */
 void workload_use(struct workload *w, const struct creds *c);
-/* False for a moment after a push to somebody: what was pushed may not be in use there yet. A NULL
- * is settled. */
+/* False for WORKLOAD_SETTLE_MS after a push to somebody, and while an SDS client has not
+ * acknowledged: what was pushed may not be in use there yet. A NULL is settled. */
 bool workload_is_settled(const struct workload *w);
+/* Why it is not, in words for people; empty when it is. */
+void workload_why_unsettled(const struct workload *w, char *text, size_t cap);
 /* Some process has, or may have, been given a private key. */
 bool workload_gave_key(const struct workload *w);
 /* {"endpoint","uids":[...],"streams","pushes","refused"}; null for NULL. */
@@ -54,6 +58,19 @@ json_t *workload_status(const struct workload *w);
 void workload_metrics_refresh(struct workload *w); /* NULL is fine */
 /* Ends every stream and removes the socket. NULL is fine. */
 void workload_free(struct workload *w);
+
+/* -- for SDS -------------------------------------------------------------------------------------
+ */
+
+struct grpc_call;
+struct unix_peer;
+
+struct sds *workload_sds(const struct workload *w);
+/* The caller's uid is allowed; else the call is ended with PERMISSION_DENIED. */
+MUST_USE bool workload_admits(struct workload *w, struct grpc_call *c, struct unix_peer *ret);
+/* The key in use as PKCS#8, which is then taken to have been given away. Borrowed until
+ * workload_use. */
+MUST_USE int workload_key(struct workload *w, struct span *ret_pkcs8, struct err *e);
 
 /* -- messages: workload_msg.c --------------------------------------------------------------------
  */

@@ -15,8 +15,8 @@ struct run_conf {
     const char *dir, *ca_addr, *ca_name, *ca_root, *token_file, *identity, *key_type, *inbound;
     const char *reload_command, *workload_socket, *monitoring, *port_file, *log_format;
     struct opt_list allow, outbound, workload_uids;
-    uint64_t ttl_ms, reload_pid;
-    bool ephemeral;
+    uint64_t ttl_ms, reload_pid, sds_grace_ms;
+    bool ephemeral, sds;
 };
 
 #define AT(member) offsetof(struct run_conf, member)
@@ -51,6 +51,10 @@ static const struct opt opts[] = {
       "serve the SPIFFE Workload API (X.509) there: an absolute path, or unix:///path" },
     { "workload-allow-uid", OPT_LIST, AT(workload_uids), NULL, NULL, NULL, 0, "UID",
       "whose processes may use it; repeatable [root and the agent's own uid]" },
+    { "sds", OPT_FLAG, AT(sds), NULL, NULL, NULL, 0, NULL,
+      "serve Envoy's SDS v3 on --workload-socket too: \"default\" and \"ROOTCA\"" },
+    { "sds-grace", OPT_DURATION, AT(sds_grace_ms), "35s", "0", "1h", 0, "DURATION",
+      "an Envoy whose stream broke has this long to come back before a rotation goes on without it" },
     { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15020", NULL, NULL, 0, "ADDR",
       "/metrics, /healthz, /readyz, /status; \"off\" for none" },
     { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE",
@@ -185,6 +189,8 @@ uids_parse(const struct opt_list *l, struct agent_conf *c, struct err *e)
         return err_set(e, E_INVAL, "at most %d --workload-allow-uid", (int)AGENT_UIDS_MAX);
     if (l->n > 0 && c->workload_socket == NULL)
         return err_set(e, E_INVAL, "--workload-allow-uid without --workload-socket");
+    if (c->sds && c->workload_socket == NULL)
+        return err_set(e, E_INVAL, "--sds without --workload-socket, where it would be served");
     for (size_t i = 0; i < l->n; i++) {
         if (u64_parse(span_str(l->v[i]), 0, UINT32_MAX - 1, &v, e) < 0) {
             e->code = E_INVAL;
@@ -212,6 +218,8 @@ agent_start(struct running *s, struct err *e)
                             .allow_n = o->allow.n,
                             .outbound_n = o->outbound.n,
                             .workload_socket = o->workload_socket,
+                            .sds = o->sds,
+                            .sds_grace_ms = o->sds_grace_ms,
                             .metrics = s->metrics,
                             .on_ready = on_ready,
                             .arg = s };
@@ -288,6 +296,17 @@ const struct command cmd_agent_run = {
     "--ephemeral the\n"
     "CA is then not told that the key has gone, because workloads may hold it.\n"
     "\n"
+    "With --sds the same socket serves Envoy: its Secret Discovery Service v3, state of the world "
+    "and "
+    "delta.\n"
+    "\"default\" (or the SPIFFE id) is key and certificate, \"ROOTCA\" (or spiffe://TRUST-DOMAIN) "
+    "the trust\n"
+    "set; no other name is answered. What Envoy acknowledges is in use: the CA is told of a change "
+    "only when\n"
+    "every Envoy that is connected has acknowledged it. One that refuses it holds a rotation (see "
+    "/status), and\n"
+    "so does one that went away, for --sds-grace.\n"
+    "\n"
     "Examples:\n"
     "  meshroot agent run --dir /run/certs --identity spiffe://cluster.local/ns/shop/sa/web \\\n"
     "      --ca-root-cert /etc/meshroot/root-cert.pem --token-file /run/secrets/token \\\n"
@@ -298,5 +317,5 @@ const struct command cmd_agent_run = {
     "      --outbound 127.0.0.1:9001=db:8443=spiffe://cluster.local/ns/shop/sa/db\n"
     "  meshroot agent run --dir ./web --identity spiffe://cluster.local/ns/shop/sa/web \\\n"
     "      --ca-root-cert ca/root-cert.pem --token-file web.jwt \\\n"
-    "      --workload-socket /run/meshroot/web.sock --workload-allow-uid 1001\n",
+    "      --workload-socket /run/meshroot/web.sock --workload-allow-uid 1001 --sds\n",
 };

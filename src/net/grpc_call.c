@@ -390,8 +390,11 @@ take_stream(struct h2_stream *st, struct span s, struct server_conn *c)
             return;
         c->last_call_ms = h2_conn_last_read_ms(c->io);
         call->method->on_message(call, buf_span(&call->reader.msg), c->s->conf.self);
-        if (h2_user(st) == call)
-            grpc_reader_next(&call->reader);
+        if (h2_user(st) != call)
+            return; /* it has ended the call */
+        grpc_reader_next(&call->reader);
+        if (call->reader.msg.cap > MESSAGE_KEEP_BYTES)
+            grpc_reader_done(&call->reader); /* the stream may last, and say little */
     }
 }
 

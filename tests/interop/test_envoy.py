@@ -1,0 +1,110 @@
+"""Two real Envoys with mTLS between them, keys and trust from our agents by SDS; rotations under load lose nothing."""
+import pytest
+
+from conftest import Mesh, openssl_intermediate, openssl_root, wait_for
+from envoy_peer import Envoy, Load, client_config, server_config
+from test_flow import settled
+from test_workload_api import status
+
+ID = "spiffe://cluster.local/ns/test/sa/"
+SDS = ("--sds", "--sds-grace", "2s")
+
+
+@pytest.fixture
+def bundles(tmp_path):
+    """A1 and A2 under root A, B1 under root B."""
+    a, b = openssl_root(tmp_path / "ra", "Root A", "p256"), openssl_root(tmp_path / "rb", "Root B", "p256")
+    return {name: openssl_intermediate(tmp_path / name, root, f"Intermediate {name.upper()}", "p256")
+            for name, root in (("a1", a), ("a2", a), ("b1", b))}
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def run(name, config):
+        started.append(Envoy(tmp_path, name, config))
+        return started[-1]
+
+    yield run
+    for e in started:
+        e.stop()
+
+
+class Pair:
+    """web talks to cart, each behind an Envoy that gets its secrets from an agent of ours."""
+
+    def __init__(self, tmp, daemon, start, bundle, api, names=(("default", "ROOTCA"),) * 2):
+        self.tmp, self.mesh = tmp, Mesh(tmp, daemon)
+        self.mesh.set_all(bundle)
+        self.mesh.enable()
+        self.sockets = {n: tmp / "run" / f"{n}.sock" for n in ("web", "cart")}
+        self.agents = {n: self.agent(n) for n in self.sockets}
+        wait_for("both on A1", lambda: settled(self.mesh, "Intermediate A1", 2))
+        self.cart = start("cart", server_config(self.sockets["cart"], ID + "web", api, names[0]))
+        port = wait_for("cart listens", lambda: self.cart.is_live() and self.cart.port("in"))
+        self.web = start("web", client_config(self.sockets["web"], ID + "cart", api, port, names[1]))
+        self.port = wait_for("web listens", lambda: self.web.is_live() and self.web.port("out"))
+
+    def agent(self, name):
+        return self.mesh.agent(name, "--workload-socket", self.sockets[name], *SDS)
+
+    def sds(self, name):
+        return status(self.agents[name])["workload_api"]["sds"]
+
+    def rotate(self, bundle, subject, roots=1):
+        self.mesh.set_all(bundle)
+        wait_for(f"both on {subject}", lambda: (s := settled(self.mesh, subject, 2)) and len(s["ca"]["roots"]) == roots, 60)
+
+
+def more(load, n):
+    goal = load.ok + n
+    wait_for(f"{n} more requests", lambda: load.ok >= goal or load.failed, 60)
+
+
+@pytest.mark.parametrize("api", ["GRPC", "DELTA_GRPC"])
+def test_rotations_under_load_lose_no_request(tmp_path, daemon, start, bundles, api):
+    pair = Pair(tmp_path, daemon, start, bundles["a1"], api)
+    load = Load(pair.port)
+    more(load, 30)
+    pair.rotate(bundles["a2"], "Intermediate A2")  # another leaf, the same root
+    more(load, 30)
+    pair.rotate(bundles["b1"], "Intermediate B1")  # root A, then A+B, then B
+    more(load, 30)
+    load.stop()
+    assert not load.failed, (len(load.failed), load.failed[0], load.failed[-1])
+    assert load.ok >= 90
+    for seen in (load.server_issuers, load.client_issuers):
+        assert [next(w for w in ("A1", "A2", "B1") if w in i) for i in seen] == ["A1", "A2", "B1"], seen
+    for name in ("web", "cart"):
+        sds = pair.sds(name)
+        assert sds["settled"] and sds["refused"] == 0 and sds["pushes"] >= 4, sds
+        assert {s["state"] for s in sds["streams"]} == {"acknowledged"}, sds
+        assert {s["api"] for s in sds["streams"]} == {"delta" if api == "DELTA_GRPC" else "sotw"}, sds
+        assert sorted(n for s in sds["streams"] for n in s["names"]) == ["ROOTCA", "default"], sds
+    assert pair.cart.stat("listener.127.0.0.1_0.ssl.fail_verify_error") == 0
+
+
+def test_kill_9_of_the_agent_leaves_envoy_serving(tmp_path, daemon, start, bundles):
+    pair = Pair(tmp_path, daemon, start, bundles["a1"], "GRPC")
+    load = Load(pair.port)
+    more(load, 20)
+    pair.agents["cart"].kill()
+    more(load, 20)
+    pair.agents["cart"] = pair.agent("cart")
+    wait_for("Envoy is back", lambda: len(pair.sds("cart")["streams"]) == 2, 60)
+    wait_for("and has said its word", lambda: pair.sds("cart")["settled"], 60)
+    pair.rotate(bundles["a2"], "Intermediate A2")
+    more(load, 20)
+    load.stop()
+    assert load.failed == []
+    assert any("A2" in i for i in load.server_issuers), load.server_issuers
+
+
+def test_envoy_with_spiffe_names(tmp_path, daemon, start, bundles):
+    names = ((ID + "cart", "spiffe://cluster.local"), (ID + "web", "spiffe://cluster.local"))
+    pair = Pair(tmp_path, daemon, start, bundles["a1"], "DELTA_GRPC", names)
+    load = Load(pair.port)
+    more(load, 10)
+    load.stop()
+    assert load.failed == [] and pair.sds("web")["settled"]
