@@ -1,15 +1,8 @@
 /* bench_process.c - the real binary at rest: memory of `meshroot ca serve` and `meshroot agent
  * run`, and how long an agent takes from its start to its first leaf on disk. */
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -18,11 +11,10 @@
 #include "floor.h"
 #include "load.h"
 #include "obs/log.h"
+#include "proc.h"
 #include "report.h"
 
-enum { STARTS = 9, WAIT_MS = 10 * 1000, SETTLE_MS = 1500, LOAD_LEAVES = 4000, ARGS_MAX = 24 };
-
-extern char **environ;
+enum { STARTS = 9, SETTLE_MS = 1500, LOAD_LEAVES = 4000 };
 
 struct bench_conf {
     const char *meshroot, *report;
@@ -43,91 +35,6 @@ struct scenery {
     pid_t ca;
     uint16_t port;
 };
-
-static void
-sleep_ms(long ms)
-{
-    const struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
-
-    (void)nanosleep(&t, NULL);
-}
-
-/* Output goes to /dev/null: a terminal that scrolls is not what is measured. */
-static int
-spawn(const char *const *args, pid_t *ret, struct err *e)
-{
-    posix_spawn_file_actions_t files;
-    char *argv[ARGS_MAX];
-    size_t n = 0;
-
-    for (; args[n] != NULL && n < ARGS_MAX - 1; n++)
-        memcpy(&argv[n], &args[n], sizeof(argv[n])); /* posix_spawn has no const */
-    argv[n] = NULL;
-    (void)posix_spawn_file_actions_init(&files);
-    (void)posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    int no = posix_spawn(ret, args[0], &files, NULL, argv, environ);
-    (void)posix_spawn_file_actions_destroy(&files);
-    return no == 0 ? 0 : err_sys(e, no, "start %s", args[0]);
-}
-
-static void
-end(pid_t *pid)
-{
-    if (*pid > 0) {
-        (void)kill(*pid, SIGTERM);
-        (void)waitpid(*pid, NULL, 0);
-    }
-    *pid = 0;
-}
-
-static int
-wait_for(const char *path, struct err *e)
-{
-    struct stat st;
-    double until = clock_us(CLOCK_MONOTONIC) + WAIT_MS * 1e3;
-
-    while (stat(path, &st) < 0 || st.st_size == 0) {
-        if (clock_us(CLOCK_MONOTONIC) > until)
-            return err_set(e, E_TIMEOUT, "%s did not come", path);
-        sleep_ms(1);
-    }
-    return 0;
-}
-
-/* MiB of a process, or of its first child. */
-static int
-rss_mib(pid_t pid, double *ret, struct err *e)
-{
-    char path[64], line[256];
-    long kib = -1;
-
-    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-    FILE *f = fopen(path, "re");
-    while (f != NULL && fgets(line, sizeof(line), f) != NULL)
-        if (strncmp(line, "VmRSS:", 6) == 0)
-            kib = strtol(line + 6, NULL, 10);
-    if (f != NULL)
-        (void)fclose(f);
-    if (kib < 0)
-        return err_set(e, E_STATE, "no memory figure in %s: the process has ended", path);
-    *ret = (double)kib / 1024;
-    return 0;
-}
-
-static pid_t
-child_of(pid_t pid)
-{
-    char path[64];
-    int child = 0;
-
-    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
-    FILE *f = fopen(path, "re");
-    if (f == NULL || fscanf(f, "%d", &child) != 1)
-        child = 0;
-    if (f != NULL)
-        (void)fclose(f);
-    return child;
-}
 
 static int
 add(const struct scenery *s, const char *name, const char *unit, double figure,
@@ -165,9 +72,9 @@ ca_start(struct scenery *s, struct err *e)
                                  "127.0.0.1:0",     "--monitoring", "127.0.0.1:0", "--issuer",
                                  s->issuer,         "--port-file",  s->ports,      NULL };
 
-    TRY(spawn(args, &s->ca, e));
-    TRY(wait_for(s->ports, e));
-    TRY(wait_for(s->root, e));
+    TRY(proc_start(args, NULL, &s->ca, e));
+    TRY(proc_wait_file(s->ports, e));
+    TRY(proc_wait_file(s->root, e));
     return port_read(s, e);
 }
 
@@ -178,18 +85,18 @@ ca_bench(struct scenery *s, struct err *e)
     struct load *load;
     double mib;
 
-    sleep_ms(SETTLE_MS);
-    TRY(rss_mib(s->ca, &mib, e));
+    proc_sleep_ms(SETTLE_MS);
+    TRY(proc_memory_mib(s->ca, "VmRSS", &mib, e));
     TRY(add(s, "ca serve at rest, RSS", "MiB", mib, REPORT_MOST, 16, e));
-    TRY(rss_mib(child_of(s->ca), &mib, e));
+    TRY(proc_memory_mib(proc_child(s->ca), "VmRSS", &mib, e));
     TRY(add(s, "its signer process at rest, RSS", "MiB", mib, REPORT_INFO, 0, e));
     TRY(load_new(&lc, &load, e));
     int r = load_run(load, LOAD_LEAVES, e);
     load_free(load);
     if (r < 0)
         return r;
-    sleep_ms(SETTLE_MS);
-    TRY(rss_mib(s->ca, &mib, e));
+    proc_sleep_ms(SETTLE_MS);
+    TRY(proc_memory_mib(s->ca, "VmRSS", &mib, e));
     return add(s, "ca serve at rest again, after 4,000 leaves, RSS", "MiB", mib, REPORT_INFO, 0, e);
 }
 
@@ -218,8 +125,8 @@ agent_start(struct scenery *s, pid_t *ret, double *ret_ms, struct err *e)
                                  NULL };
     double from = clock_us(CLOCK_MONOTONIC);
 
-    TRY(spawn(args, ret, e));
-    TRY(wait_for(s->agent_chain, e));
+    TRY(proc_start(args, NULL, ret, e));
+    TRY(proc_wait_file(s->agent_chain, e));
     *ret_ms = (clock_us(CLOCK_MONOTONIC) - from) / 1e3;
     return 0;
 }
@@ -236,10 +143,10 @@ agent_bench(struct scenery *s, struct err *e)
         (void)snprintf(s->agent_chain, sizeof(s->agent_chain), "%s/cert-chain.pem", s->agent_dir);
         int r = agent_start(s, &pid, &ms[i], e);
         if (r == 0) {
-            sleep_ms(SETTLE_MS / 3);
-            r = rss_mib(pid, &mib[i], e);
+            proc_sleep_ms(SETTLE_MS / 3);
+            r = proc_memory_mib(pid, "VmRSS", &mib[i], e);
         }
-        end(&pid);
+        proc_end(&pid, SIGTERM);
         if (r < 0)
             return r;
     }
@@ -285,7 +192,7 @@ main(int argc, char *argv[])
         r = ca_bench(&s, &e);
     if (r == 0)
         r = agent_bench(&s, &e);
-    end(&s.ca);
+    proc_end(&s.ca, SIGTERM);
     scene_done(&s.scene);
     if (r < 0)
         fprintf(stderr, "bench_process: %s\n", e.msg);

@@ -16,6 +16,7 @@
 #include "net/grpc.h"
 #include "obs/log.h"
 #include "pki/leaf.h"
+#include "proc.h"
 
 enum { DAY_S = 86400, BACKDATE_S = 120 };
 
@@ -277,16 +278,8 @@ server_stop(struct server *s)
     *s = (struct server){ .pid = 0 };
 }
 
-static double
-process_us(pid_t pid)
-{
-    clockid_t id;
-
-    return pid > 0 && clock_getcpuclockid(pid, &id) == 0 ? clock_us(id) : 0;
-}
-
 double
 server_cpu_us(const struct server *s)
 {
-    return process_us(s->pid) + process_us(s->signer);
+    return proc_cpu_us(s->pid) + proc_cpu_us(s->signer);
 }

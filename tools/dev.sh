@@ -11,7 +11,7 @@ usage() {
 ./dev layers            the include rules of layers.txt only
 ./dev fmt               apply the format
 ./dev fuzz [TARGET] [S] every fuzz target (or one) for S seconds each (60)
-./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (4 minutes)
+./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (8 minutes)
 ./dev clean             remove build/
 TXT
 }
@@ -175,6 +175,7 @@ run_bench() {
   rm -f "$json"
   build/bench/bench_leaf --report "$json"
   build/bench/bench_process --report "$json"
+  build/bench/bench_agents --report "$json"
   build/bench/bench_ledger --rows 1000000 --work 0 --report "$json"
   echo; build/bench/bench_table "$json"
 }

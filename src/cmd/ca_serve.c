@@ -199,6 +199,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
 
     (void)args;
     log_setup(STDOUT_FILENO, LOG_INFO, o->log_format[0] == 'j');
+    open_files_raise();
     int r = serve_start(&s, o, e);
     serve_done(&s);
     return r;

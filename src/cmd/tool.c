@@ -2,9 +2,11 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/str.h"
+#include "obs/log.h"
 
 void
 print_json(const json_t *j)
@@ -19,6 +21,20 @@ use_color(int fd)
     const char *no = getenv("NO_COLOR");
 
     return isatty(fd) == 1 && (no == NULL || no[0] == '\0');
+}
+
+void
+open_files_raise(void)
+{
+    struct rlimit lim;
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+        return;
+    lim.rlim_cur = lim.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &lim) < 0)
+        log_warn("", "cannot raise the limit of open files");
+    else
+        log_info("", "up to %llu open files", (unsigned long long)lim.rlim_cur);
 }
 
 int

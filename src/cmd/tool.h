@@ -37,6 +37,9 @@ void print_json(const json_t *j);
 /* stdout or stderr is a terminal, NO_COLOR is not set. */
 bool use_color(int fd);
 
+/* For daemons: as many open files as the hard limit allows. Each connection is one. */
+void open_files_raise(void);
+
 /* Where a command finds the running `meshroot up`: --state-dir, else MESHROOT_STATE_DIR, else
  * ~/.meshroot */
 #define OPT_STATE_DIR(type, member)                                                                \

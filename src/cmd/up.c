@@ -91,6 +91,7 @@ run(const void *opt_conf, const struct opt_args *args, struct err *e)
     for (size_t i = 0; i < ARRAY_LEN(levels); i++)
         level = strcmp(levels[i], c->log_level) == 0 ? (enum log_level)i : level;
     log_setup(STDOUT_FILENO, level, strcmp(c->log_format, "json") == 0);
+    open_files_raise();
     TRY(state_dir(c->state_dir, &dir, e));
     struct mesh_conf m = {
         .state_dir = dir,

@@ -1,0 +1,749 @@
+/* fleet.c - see fleet.h. */
+#include "fleet.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/plan.h"
+#include "base/clock.h"
+#include "base/str.h"
+#include "identity/identity.h"
+#include "istio_ca.pb-c.h"
+#include "meshroot.pb-c.h"
+#include "net/grpc.h"
+#include "pki/leaf.h"
+
+#define CREATE_PATH "/istio.v1.auth.IstioCertificateService/CreateCertificate"
+#define WATCH_PATH  "/meshroot.v1.Trust/Watch"
+#define WORD_PATH   "/meshroot.v1.Trust/Acknowledge"
+
+enum {
+    CALL_MS = 15 * 1000, /* as the agent's */
+    TOKEN_BYTES = 4096,
+    MESSAGE_BYTES = 32 * 1024,
+    INSTANCE_BYTES = 33,
+    PEMS_MAX = CHAIN_MAX + 2,
+};
+
+struct player {
+    struct fleet *fleet;
+    size_t index;
+    char instance[INSTANCE_BYTES];
+    struct grpc_client *client;
+    struct grpc_request *asking, *watching, *saying;
+    struct timer *renew, *watch, *word;
+    unsigned ask_failures, watch_failures, word_failures;
+
+    struct key *asking_key, *key;
+    struct cert *leaf, *signer;
+    uint64_t generation;                 /* held */
+    uint8_t pushed_signer[DIGEST_BYTES]; /* for which a renewal was drawn already */
+    bool is_streaming, is_new_leaf, word_is_due,
+        shows_old; /* shows_old: TLS settings lack `leaf` */
+
+    const struct trust *said_trust, *saying_trust; /* of the last word answered; under way */
+    uint64_t said_generation;
+    uint8_t said_signer[DIGEST_BYTES], saying_signer[DIGEST_BYTES];
+    uint64_t leaf_at_ms, back_at_ms; /* 0: not yet */
+};
+
+/* One trust set as the CA sends it: the same bytes for everyone. */
+struct trust {
+    struct trust *next;
+    struct buf bytes;
+    Meshroot__V1__TrustSet *set;
+    ProtobufCBinaryData ids[ROOTS_MAX];
+    uint8_t id_bytes[ROOTS_MAX][DIGEST_BYTES];
+};
+
+struct fleet {
+    struct fleet_conf conf;
+    struct tls_conf *tls; /* without a certificate of the agent's own */
+    struct buf *tokens;   /* one for each identity */
+    struct player *players;
+    struct trust *trusts;      /* all that were seen; few */
+    const struct trust **held; /* by agent */
+    size_t begun;
+    uint64_t since_ms;
+    uint64_t generation;
+    struct fleet_stats stats;
+    struct cert *seen_signer; /* the last intermediate that was read */
+    struct buf seen_pem;
+};
+
+static void ask_now(void *arg);
+static void watch_now(void *arg);
+static void word_now(void *arg);
+static void word_due(struct player *p);
+
+static void
+identity_of(const struct player *p, char ret[128])
+{
+    (void)snprintf(ret, 128, "spiffe://cluster.local/ns/bench/sa/fleet%zu",
+                   p->index % p->fleet->conf.identities);
+}
+
+/* -- failures, and when to try again -------------------------------------------------------------
+ */
+
+static void
+count_failure(struct fleet *f, int code, const char *msg)
+{
+    uint64_t *n = code == GRPC_RESOURCE_EXHAUSTED  ? &f->stats.refused
+                  : code == GRPC_UNAVAILABLE       ? &f->stats.cut_off
+                  : code == GRPC_DEADLINE_EXCEEDED ? &f->stats.late
+                                                   : &f->stats.failed;
+
+    ++*n;
+    if (n == &f->stats.failed)
+        (void)snprintf(f->stats.last_failure, sizeof(f->stats.last_failure), "%s: %.200s",
+                       grpc_code_name(code), msg == NULL ? "" : msg);
+}
+
+static void
+try_later(struct player *p, struct timer *t, unsigned *failures, int code, const char *msg,
+          const struct grpc_request *q)
+{
+    struct fleet *f = p->fleet;
+    uint32_t random = (uint32_t)random_below((uint64_t)1 << 32);
+
+    (void)q;
+    ++*failures;
+    count_failure(f, code, msg);
+    if (code == GRPC_UNAVAILABLE)
+        p->shows_old = p->leaf != NULL && f->conf.shows_leaf;
+    timer_set(t, plan_backoff_ms(*failures, !plan_is_transient(code), random));
+}
+
+static void
+fail_here(struct fleet *f, const char *what, const struct err *why)
+{
+    f->stats.failed++;
+    (void)snprintf(f->stats.last_failure, sizeof(f->stats.last_failure), "%s: %.200s", what,
+                   why->msg);
+}
+
+/* -- calls ---------------------------------------------------------------------------------------
+ */
+
+/* A connection that is made from now on shows the leaf. */
+static int
+show_leaf(struct player *p, struct err *e)
+{
+    CLEANUP(tls_conf_unrefp) struct tls_conf *tls = NULL;
+    const struct tls_conf_args a = { .roots = p->fleet->conf.roots,
+                                     .rule = TLS_PEER_NAME,
+                                     .alpn = "h2",
+                                     .key = p->key,
+                                     .leaf = p->leaf,
+                                     .chain = &p->signer,
+                                     .chain_n = 1 };
+
+    p->shows_old = false;
+    TRY(tls_conf_new(&a, &tls, e));
+    grpc_client_set_tls(p->client, tls);
+    return 0;
+}
+
+static int
+call(struct player *p, const char *path, struct span msg, uint64_t timeout_ms,
+     const struct grpc_answer *answer, struct grpc_request **ret, struct err *e)
+{
+    const struct fleet *f = p->fleet;
+    const struct grpc_header_kv headers[] = {
+        { "meshroot-instance", p->instance },
+        { "authorization", buf_text(&f->tokens[p->index % f->conf.identities]) },
+        { NULL, NULL }
+    };
+
+    if (p->shows_old)
+        TRY(show_leaf(p, e));
+    return grpc_client_call(p->client, path, headers, msg, timeout_ms, answer, ret, e);
+}
+
+/* -- the leaf ------------------------------------------------------------------------------------
+ */
+
+/* The intermediate is the same text for everyone. */
+static int
+signer_of(struct fleet *f, const char *pem, struct cert **ret, struct err *e)
+{
+    struct cert *c;
+    size_t n;
+
+    if (f->seen_signer == NULL || !span_eq_str(buf_span(&f->seen_pem), pem)) {
+        TRY(certs_from_pem(span_str(pem), &c, 1, &n, e));
+        cert_unref(f->seen_signer);
+        f->seen_signer = c;
+        f->seen_pem.n = 0;
+        TRY(buf_add_str(&f->seen_pem, pem, e));
+    }
+    *ret = cert_ref(f->seen_signer);
+    return 0;
+}
+
+static int
+leaf_check(const struct player *p, const struct cert *leaf, struct cert *signer, struct err *e)
+{
+    const struct fleet *f = p->fleet;
+    char identity[128];
+    struct span uri;
+    struct cert *root;
+
+    identity_of(p, identity);
+    if (TRY(cert_spiffe_uri(leaf, &uri, e)) == CERT_NO_URI || !span_eq_str(uri, identity))
+        return err_set(e, E_DENIED, "a leaf of somebody else: %.*s, not %s", (int)uri.n,
+                       (const char *)uri.p, identity);
+    if (p->index % FLEET_LOOK_AT != 0)
+        return 0;
+    if (!cert_key_matches(leaf, p->asking_key))
+        return err_set(e, E_DENIED, "a leaf of another key");
+    return roots_verify(f->conf.roots, leaf, &signer, 1, &root, e);
+}
+
+static int
+leaf_take(struct player *p, const Istio__V1__Auth__IstioCertificateResponse *m, struct err *e)
+{
+    CLEANUP(cert_unrefp) struct cert *leaf = NULL;
+    CLEANUP(cert_unrefp) struct cert *signer = NULL;
+    size_t n;
+
+    if (m->n_cert_chain < 3)
+        return err_set(e, E_PARSE, "an answer of %zu certificates", m->n_cert_chain);
+    TRY(certs_from_pem(span_str(m->cert_chain[0]), &leaf, 1, &n, e));
+    TRY(signer_of(p->fleet, m->cert_chain[1], &signer, e));
+    TRY(leaf_check(p, leaf, signer, e));
+    cert_unref(p->leaf);
+    cert_unref(p->signer);
+    key_unref(p->key);
+    p->leaf = STEAL(leaf);
+    p->signer = STEAL(signer);
+    p->key = STEAL(p->asking_key);
+    p->is_new_leaf = true;
+    return 0;
+}
+
+static void
+on_leaf_message(struct span msg, void *arg)
+{
+    struct player *p = arg;
+    struct err e;
+    Istio__V1__Auth__IstioCertificateResponse *m =
+        istio__v1__auth__istio_certificate_response__unpack(NULL, msg.n, msg.p);
+
+    if (m == NULL)
+        (void)err_set(&e, E_PARSE, "not an IstioCertificateResponse");
+    if (m == NULL || leaf_take(p, m, &e) < 0)
+        fail_here(p->fleet, "leaf", &e);
+    if (m != NULL)
+        istio__v1__auth__istio_certificate_response__free_unpacked(m, NULL);
+}
+
+/* The next one of those that wait for their turn. */
+static void
+begin_next(struct fleet *f)
+{
+    if (f->begun < f->conf.agents)
+        ask_now(&f->players[f->begun++]);
+}
+
+static void
+on_leaf(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    struct player *p = arg;
+    struct fleet *f = p->fleet;
+    uint64_t generation = p->generation;
+    struct err e;
+
+    p->asking = NULL;
+    key_unref(STEAL(p->asking_key));
+    if (p->client == NULL)
+        return; /* player_stop */
+    if (code != GRPC_OK || !p->is_new_leaf) {
+        try_later(p, p->renew, &p->ask_failures, code == GRPC_OK ? GRPC_INTERNAL : code, msg, q);
+        return;
+    }
+    p->ask_failures = 0;
+    p->is_new_leaf = false;
+    f->stats.leaves++;
+    if (p->leaf_at_ms == 0) {
+        p->leaf_at_ms = mono_ms();
+        begin_next(f);
+    }
+    if (u64_parse(grpc_answer_trailer(q, "meshroot-generation"), 1, INT64_MAX, &generation, &e) < 0)
+        fail_here(f, "meshroot-generation", &e);
+    else if (generation > p->generation)
+        p->generation = generation;
+    if (p->watching == NULL)
+        watch_now(p);
+    else
+        word_due(p);
+}
+
+static int
+ask(struct player *p, struct err *e)
+{
+    CLEANUP(buf_done)
+    struct buf csr = BUF_INIT(CSR_MAX_BYTES), msg = BUF_INIT(MESSAGE_BYTES);
+    const struct grpc_answer answer = { on_leaf_message, on_leaf, p };
+    Istio__V1__Auth__IstioCertificateRequest m = ISTIO__V1__AUTH__ISTIO_CERTIFICATE_REQUEST__INIT;
+    char identity[128];
+    uint8_t *at;
+
+    identity_of(p, identity);
+    key_unref(STEAL(p->asking_key));
+    TRY(key_make(KEY_P256, &p->asking_key, e));
+    TRY(csr_make(p->asking_key, identity, &csr, e));
+    m.csr = (char *)csr.p;
+    TRY(buf_reserve(&msg, istio__v1__auth__istio_certificate_request__get_packed_size(&m), &at, e));
+    msg.n += istio__v1__auth__istio_certificate_request__pack(&m, at);
+    return call(p, CREATE_PATH, buf_span(&msg), CALL_MS, &answer, &p->asking, e);
+}
+
+static void
+ask_now(void *arg)
+{
+    struct player *p = arg;
+    struct err e;
+
+    if (p->asking != NULL)
+        return;
+    p->is_new_leaf = false;
+    if (ask(p, &e) < 0)
+        fail_here(p->fleet, "ask", &e);
+}
+
+/* -- the trust stream ----------------------------------------------------------------------------
+ */
+
+static int
+trust_new(struct span msg, struct trust **ret, struct err *e)
+{
+    struct trust *t = calloc(1, sizeof(*t));
+
+    if (t == NULL)
+        return err_nomem(e);
+    t->bytes = BUF_INIT(MESSAGE_BYTES);
+    t->set = meshroot__v1__trust_set__unpack(NULL, msg.n, msg.p);
+    int r = t->set == NULL || t->set->n_roots == 0 || t->set->n_roots > ROOTS_MAX
+                ? err_set(e, E_PARSE, "not a TrustSet")
+                : buf_add(&t->bytes, msg, e);
+    for (size_t i = 0; r == 0 && i < t->set->n_roots; i++) {
+        digest(span_of(t->set->roots[i].data, t->set->roots[i].len), t->id_bytes[i]);
+        t->ids[i] = (ProtobufCBinaryData){ DIGEST_BYTES, t->id_bytes[i] };
+    }
+    if (r == 0)
+        *ret = t;
+    else
+        free(t);
+    return r;
+}
+
+static int
+trust_get(struct fleet *f, struct span msg, const struct trust **ret, struct err *e)
+{
+    struct trust *t = f->trusts;
+
+    while (t != NULL && !span_eq(buf_span(&t->bytes), msg))
+        t = t->next;
+    if (t == NULL) {
+        TRY(trust_new(msg, &t, e));
+        t->next = f->trusts;
+        f->trusts = t;
+    }
+    *ret = t;
+    return 0;
+}
+
+/* As the agent does it: within the window, drawn once for each signer. */
+static void
+follow_signer(struct player *p, const Meshroot__V1__TrustSet *m)
+{
+    if (m->signer_id.len != DIGEST_BYTES || m->renew_window_ms == 0 || p->signer == NULL ||
+        memcmp(cert_id(p->signer), m->signer_id.data, DIGEST_BYTES) == 0 ||
+        memcmp(p->pushed_signer, m->signer_id.data, DIGEST_BYTES) == 0)
+        return;
+    memcpy(p->pushed_signer, m->signer_id.data, DIGEST_BYTES);
+    timer_set(p->renew, random_below(m->renew_window_ms + 1));
+}
+
+static void
+on_trust(struct span msg, void *arg)
+{
+    struct player *p = arg;
+    struct fleet *f = p->fleet;
+    const struct trust *t;
+    struct err e;
+
+    if (trust_get(f, msg, &t, &e) < 0) {
+        fail_here(f, "trust set", &e);
+        return;
+    }
+    if (plan_generation(p->generation, t->set->generation) == PLAN_DROP)
+        return;
+    bool is_news = !p->is_streaming || f->held[p->index] != t;
+    p->is_streaming = true;
+    p->watch_failures = 0;
+    p->generation = t->set->generation;
+    f->held[p->index] = t;
+    if (p->generation > f->generation)
+        f->generation = p->generation;
+    if (is_news)
+        word_due(p);
+    follow_signer(p, t->set);
+}
+
+static void
+on_watch_done(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    struct player *p = arg;
+
+    if (p->watching != q)
+        return;
+    p->watching = NULL;
+    p->is_streaming = false;
+    if (p->client != NULL)
+        try_later(p, p->watch, &p->watch_failures, code, msg, q);
+}
+
+static void
+watch_now(void *arg)
+{
+    struct player *p = arg;
+    const struct grpc_answer answer = { on_trust, on_watch_done, p };
+    Meshroot__V1__WatchRequest m = MESHROOT__V1__WATCH_REQUEST__INIT;
+    uint8_t bytes[64];
+    struct err e;
+
+    if (p->watching != NULL)
+        return;
+    m.instance = p->instance;
+    m.generation = p->generation;
+    size_t n = meshroot__v1__watch_request__pack(&m, bytes); /* 2 + 32 + 11 at most */
+    if (call(p, WATCH_PATH, span_of(bytes, n), 0, &answer, &p->watching, &e) < 0)
+        fail_here(p->fleet, "watch", &e);
+}
+
+/* -- the word ------------------------------------------------------------------------------------
+ */
+
+static void
+on_word_message(struct span msg, void *arg)
+{
+    (void)msg;
+    (void)arg;
+}
+
+static void
+on_word_done(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    struct player *p = arg;
+
+    p->saying = NULL;
+    if (p->client == NULL)
+        return; /* player_stop */
+    if (code != GRPC_OK) {
+        p->word_is_due = true;
+        try_later(p, p->word, &p->word_failures, code, msg, q);
+        return;
+    }
+    p->fleet->stats.words++;
+    p->word_failures = 0;
+    p->said_trust = p->saying_trust;
+    p->said_generation = p->saying_trust->set->generation;
+    memcpy(p->said_signer, p->saying_signer, DIGEST_BYTES);
+    if (p->back_at_ms == 0 && p->is_streaming)
+        p->back_at_ms = mono_ms();
+    if (p->word_is_due)
+        word_now(p);
+}
+
+static int
+say(struct player *p, struct err *e)
+{
+    CLEANUP(buf_done) struct buf msg = BUF_INIT(MESSAGE_BYTES);
+    const struct grpc_answer answer = { on_word_message, on_word_done, p };
+    const struct trust *t = p->fleet->held[p->index];
+    Meshroot__V1__Word m = MESHROOT__V1__WORD__INIT;
+    struct span serial = cert_serial(p->leaf);
+    ProtobufCBinaryData ids[ROOTS_MAX];
+    uint8_t number[SERIAL_MAX_BYTES], *at;
+
+    memcpy(ids, t->ids, sizeof(ids));
+    memcpy(number, serial.p, serial.n);
+    m.instance = p->instance;
+    m.generation = t->set->generation;
+    m.n_root_ids = t->set->n_roots;
+    m.root_ids = ids;
+    m.leaf_serial = (ProtobufCBinaryData){ serial.n, number };
+    TRY(buf_reserve(&msg, meshroot__v1__word__get_packed_size(&m), &at, e));
+    msg.n += meshroot__v1__word__pack(&m, at);
+    p->saying_trust = t;
+    memcpy(p->saying_signer, cert_id(p->signer), DIGEST_BYTES);
+    return call(p, WORD_PATH, buf_span(&msg), CALL_MS, &answer, &p->saying, e);
+}
+
+static void
+word_now(void *arg)
+{
+    struct player *p = arg;
+    struct err e;
+
+    if (p->saying != NULL || p->leaf == NULL || p->fleet->held[p->index] == NULL)
+        return; /* it is said when that has ended */
+    p->word_is_due = false;
+    timer_stop(p->word);
+    if (say(p, &e) < 0)
+        fail_here(p->fleet, "word", &e);
+}
+
+static void
+word_due(struct player *p)
+{
+    p->word_is_due = true;
+    word_now(p);
+}
+
+/* -- all of them ---------------------------------------------------------------------------------
+ */
+
+static int
+client_make(struct player *p, struct err *e)
+{
+    const struct grpc_client_conf c = { .host = "127.0.0.1",
+                                        .port = p->fleet->conf.port,
+                                        .verify_name = "localhost",
+                                        .tls = p->fleet->tls };
+
+    return grpc_client_new(p->fleet->conf.loop, &c, &p->client, e);
+}
+
+/* As a process that ends: the calls under way are told CANCELLED. */
+static void
+player_stop(struct player *p)
+{
+    p->watching = NULL; /* on_watch_done finds another call */
+    if (p->renew != NULL)
+        timer_stop(p->renew);
+    if (p->watch != NULL)
+        timer_stop(p->watch);
+    if (p->word != NULL)
+        timer_stop(p->word);
+    grpc_client_free(STEAL(p->client));
+    p->asking = p->saying = NULL;
+    key_unref(STEAL(p->asking_key));
+    key_unref(STEAL(p->key));
+    cert_unref(STEAL(p->leaf));
+    cert_unref(STEAL(p->signer));
+    p->is_streaming = p->word_is_due = p->shows_old = false;
+    p->ask_failures = p->watch_failures = p->word_failures = 0;
+    p->leaf_at_ms = p->back_at_ms = 0;
+}
+
+void
+fleet_begin(struct fleet *f, size_t at_once)
+{
+    struct err e;
+
+    for (size_t i = 0; i < f->conf.agents; i++) {
+        player_stop(&f->players[i]);
+        f->held[i] = NULL;
+        if (client_make(&f->players[i], &e) < 0)
+            fail_here(f, "client", &e);
+    }
+    f->since_ms = mono_ms();
+    for (f->begun = 0; f->begun < at_once && f->begun < f->conf.agents;)
+        begin_next(f);
+}
+
+void
+fleet_renew(struct fleet *f)
+{
+    f->since_ms = mono_ms();
+    for (size_t i = 0; i < f->conf.agents; i++) {
+        f->players[i].leaf_at_ms = 0;
+        timer_set(f->players[i].renew, 0);
+    }
+}
+
+void
+fleet_mark(struct fleet *f)
+{
+    f->since_ms = mono_ms();
+    for (size_t i = 0; i < f->conf.agents; i++)
+        f->players[i].back_at_ms = 0;
+}
+
+static bool
+has_root(const struct trust *t, const uint8_t id[DIGEST_BYTES])
+{
+    for (size_t i = 0; i < t->set->n_roots; i++)
+        if (memcmp(t->id_bytes[i], id, DIGEST_BYTES) == 0)
+            return true;
+    return false;
+}
+
+static bool
+is_so(const struct player *p, const struct fleet_question *q)
+{
+    switch (q->fact) {
+    case FLEET_HAS_LEAF:
+        return p->leaf_at_ms != 0;
+    case FLEET_IS_BACK:
+        return p->back_at_ms != 0;
+    case FLEET_SAID:
+        return p->said_generation >= q->generation;
+    case FLEET_USES:
+        return memcmp(p->said_signer, q->signer, DIGEST_BYTES) == 0;
+    case FLEET_LETS_GO_OF:
+        return p->said_trust != NULL && !has_root(p->said_trust, q->root);
+    }
+    return false;
+}
+
+size_t
+fleet_count(const struct fleet *f, const struct fleet_question *q)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < f->conf.agents; i++)
+        n += is_so(&f->players[i], q);
+    return n;
+}
+
+uint64_t
+fleet_generation(const struct fleet *f)
+{
+    return f->generation;
+}
+
+const struct fleet_stats *
+fleet_stats(const struct fleet *f)
+{
+    return &f->stats;
+}
+
+static int
+by_size(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+
+    return *x < *y ? -1 : *x > *y;
+}
+
+struct fleet_times
+fleet_times(const struct fleet *f, enum fleet_fact fact)
+{
+    size_t n = f->conf.agents;
+    uint64_t *ms = calloc(n, sizeof(*ms));
+
+    if (ms == NULL)
+        return (struct fleet_times){ 0 };
+    for (size_t i = 0; i < n; i++) {
+        const struct player *p = &f->players[i];
+        uint64_t at = fact == FLEET_IS_BACK ? p->back_at_ms : p->leaf_at_ms;
+
+        ms[i] = at > f->since_ms ? at - f->since_ms : 0;
+    }
+    qsort(ms, n, sizeof(*ms), by_size);
+    struct fleet_times t = { (double)ms[n / 2], (double)ms[n * 99 / 100], (double)ms[n - 1] };
+    free(ms);
+    return t;
+}
+
+static int
+token_make(const struct fleet *f, size_t i, struct buf *token, struct err *e)
+{
+    CLEANUP(buf_done) struct buf claims = BUF_INIT(TOKEN_BYTES);
+
+    *token = BUF_INIT(TOKEN_BYTES);
+    TRY(buf_addf(&claims, e,
+                 "{\"aud\":[\"istio-ca\"],\"exp\":%" PRId64 ",\"iat\":%" PRId64
+                 ",\"iss\":\"%s\",\"jti\":\"fleet-%zu\",\"sub\":"
+                 "\"system:serviceaccount:bench:fleet%zu\"}",
+                 unix_s() + 86400, unix_s(), f->conf.issuer, i, i));
+    TRY(buf_add_str(token, "Bearer ", e));
+    return jwt_sign(f->conf.token_key, "k1", false, buf_span(&claims), token, e);
+}
+
+static int
+player_make(struct fleet *f, size_t i, struct err *e)
+{
+    struct player *p = &f->players[i];
+    uint8_t id[INSTANCE_BYTES / 2];
+
+    p->fleet = f;
+    p->index = i;
+    TRY(random_bytes(id, sizeof(id), e));
+    hex_text(span_of(id, sizeof(id)), p->instance);
+    TRY(timer_new(f->conf.loop, ask_now, p, &p->renew, e));
+    TRY(timer_new(f->conf.loop, watch_now, p, &p->watch, e));
+    return timer_new(f->conf.loop, word_now, p, &p->word, e);
+}
+
+static int
+fleet_fill(struct fleet *f, struct err *e)
+{
+    const struct tls_conf_args tls = { .roots = f->conf.roots,
+                                       .rule = TLS_PEER_NAME,
+                                       .alpn = "h2" };
+
+    if (f->players == NULL || f->tokens == NULL || f->held == NULL)
+        return err_nomem(e);
+    TRY(tls_conf_new(&tls, &f->tls, e));
+    for (size_t i = 0; i < f->conf.identities; i++)
+        TRY(token_make(f, i, &f->tokens[i], e));
+    for (size_t i = 0; i < f->conf.agents; i++)
+        TRY(player_make(f, i, e));
+    return 0;
+}
+
+int
+fleet_new(const struct fleet_conf *conf, struct fleet **ret, struct err *e)
+{
+    struct fleet *f = calloc(1, sizeof(*f));
+
+    if (f == NULL)
+        return err_nomem(e);
+    f->conf = *conf;
+    f->seen_pem = BUF_INIT(PEM_MAX_BYTES);
+    f->players = calloc(conf->agents, sizeof(*f->players));
+    f->tokens = calloc(conf->identities, sizeof(*f->tokens));
+    f->held = calloc(conf->agents, sizeof(const struct trust *));
+    int r = fleet_fill(f, e);
+    if (r < 0)
+        fleet_free(f);
+    else
+        *ret = f;
+    return r;
+}
+
+void
+fleet_free(struct fleet *f)
+{
+    if (f == NULL)
+        return;
+    for (size_t i = 0; f->players != NULL && i < f->conf.agents; i++) {
+        player_stop(&f->players[i]);
+        timer_free(f->players[i].renew);
+        timer_free(f->players[i].watch);
+        timer_free(f->players[i].word);
+    }
+    for (struct trust *t = f->trusts, *next; t != NULL; t = next) {
+        next = t->next;
+        meshroot__v1__trust_set__free_unpacked(t->set, NULL);
+        buf_done(&t->bytes);
+        free(t);
+    }
+    for (size_t i = 0; f->tokens != NULL && i < f->conf.identities; i++)
+        buf_done(&f->tokens[i]);
+    cert_unref(f->seen_signer);
+    buf_done(&f->seen_pem);
+    tls_conf_unref(f->tls);
+    free(f->held);
+    free(f->tokens);
+    free(f->players);
+    free(f);
+}
