@@ -33,6 +33,16 @@ agent_newest(const struct agent *a)
     return a->pending != NULL ? a->pending : a->now;
 }
 
+/* What is new in `c`: bits of enum reload_why. */
+static unsigned
+changes(const struct creds *before, const struct creds *c)
+{
+    if (before == NULL)
+        return RELOAD_LEAF | RELOAD_TRUST;
+    return (span_eq(cert_der(before->leaf), cert_der(c->leaf)) ? 0u : RELOAD_LEAF) |
+           (roots_equal(before->roots, c->roots) ? 0u : RELOAD_TRUST);
+}
+
 static void
 log_applied(const struct agent *a, const struct creds *before)
 {
@@ -100,8 +110,10 @@ apply(struct agent *a, struct creds *take, bool write, struct err *e)
             count_write_failure(a);
     }
     if (r == 0) {
+        unsigned why = write ? changes(a->now, take) : 0; /* not written: those of the last run */
+
         use(a, take, conf);
-        reload_start(a->reload);
+        reload_start(a->reload, why);
     }
     tls_conf_unref(conf[0]);
     tls_conf_unref(conf[1]);
@@ -268,6 +280,8 @@ agent_new(struct loop *l, const struct agent_conf *conf, struct agent **ret, str
     a->loop = l;
     a->lock_fd = -1;
     a->started_ms = mono_ms();
+    if (a->conf.reload_timeout_ms == 0)
+        a->conf.reload_timeout_ms = RELOAD_MS;
     if (agent_open(a, e) < 0) {
         agent_free(a);
         return err_wrap(e, "agent");

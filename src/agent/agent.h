@@ -25,6 +25,7 @@ struct agent_conf {
     enum key_kind key_kind;
     uint64_t ttl_ms;            /* asked lifetime; 0: the CA's default */
     const char *reload_command; /* run (no shell) after each change of the set; NULL */
+    uint64_t reload_timeout_ms; /* then it is killed, with its process group; 0: 10 s */
     int64_t reload_pid;         /* SIGHUP to it after each change; 0 */
     const char
         *inbound; /* "127.0.0.1:8443=127.0.0.1:8080": mTLS in, clear text to a local port; NULL */

@@ -68,6 +68,13 @@ proxies_json(const struct agent *a)
     return all;
 }
 
+static json_t *
+ca_json(const struct agent *a)
+{
+    return json_pack("{s:s, s:s}", "address", a->conf.ca_addr, "trust_stream",
+                     a->is_watching ? "on the trust stream" : "not on the trust stream");
+}
+
 /* What our word to the CA waits for, when one is due. */
 static json_t *
 word_waits_json(const struct agent *a)
@@ -95,15 +102,16 @@ agent_status(const struct agent *a)
     bool has_error = a->last_error[0] != '\0';
 
     return json_pack(
-        "{s:s, s:s, s:b, s:I, s:o, s:o, s:o, s:I, s:o, s:o, s:b, s:i, s:o, s:o, s:o, s:o}",
+        "{s:s, s:s, s:b, s:I, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:b, s:i, s:o, s:o, s:o, s:o, "
+        "s:o}",
         "identity", a->conf.identity, "instance", a->instance, "ready", agent_is_ready(a),
         "generation", (json_int_t)(c == NULL ? 0 : c->generation), "leaf",
         c == NULL ? json_null() : leaf_json(c), "roots",
         c == NULL ? json_array() : roots_json(c->roots), "next_renewal", time_json(a->renew_at_s),
         "acknowledged_generation", (json_int_t)a->acked_generation, "acknowledged_at",
-        time_json(a->acked_at_s), "word_waits_for", word_waits_json(a), "watching", a->is_watching,
-        "failures", (int)a->renew_failures, "last_error",
+        time_json(a->acked_at_s), "word_waits_for", word_waits_json(a), "ca", ca_json(a),
+        "watching", a->is_watching, "failures", (int)a->renew_failures, "last_error",
         has_error ? json_string(a->last_error) : json_null(), "last_error_at",
-        time_json(has_error ? a->last_error_s : 0), "proxies", proxies_json(a), "workload_api",
-        workload_status(a->workload));
+        time_json(has_error ? a->last_error_s : 0), "proxies", proxies_json(a), "reload",
+        reload_status(a->reload), "workload_api", workload_status(a->workload));
 }

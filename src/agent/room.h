@@ -12,7 +12,7 @@
 enum {
     INSTANCE_BYTES = 33,       /* 32 hex digits and NUL */
     CALL_MS = 15 * 1000,       /* deadline of one call to the CA */
-    RELOAD_MS = 10 * 1000,     /* a reload command that takes longer is killed */
+    RELOAD_MS = 10 * 1000,     /* of a reload command, when none is given */
     WRITE_RETRY_MS = 5 * 1000, /* after the set could not be written, or the reload failed */
     STOP_MS = 2 * 1000,        /* for the goodbye */
     TOKEN_MAX_BYTES = 16 * 1024,
@@ -121,8 +121,10 @@ void trust_done(struct agent *a);
 
 /* reload.c: the command or signal after a change; done(ok, arg) when the readers have it. */
 MUST_USE int reload_new(struct agent *a, struct reload **ret, struct err *e);
-void reload_start(struct reload *r);            /* calls trust_word_due when it has worked */
-bool reload_is_settled(const struct reload *r); /* the readers have what is in use */
+enum reload_why { RELOAD_LEAF = 1, RELOAD_TRUST = 2 }; /* has changed; neither: at the start */
+void reload_start(struct reload *r, unsigned why);     /* calls trust_word_due when it has worked */
+json_t *reload_status(const struct reload *r);         /* null: no command and no process */
+bool reload_is_settled(const struct reload *r);        /* the readers have what is in use */
 void reload_free(struct reload *r);
 
 /* keymaker.c: RSA keys take long, so they are made beside the loop. */

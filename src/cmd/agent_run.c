@@ -1,4 +1,5 @@
 /* agent_run.c - meshroot agent run: the workload's side, beside the workload. */
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@ struct run_conf {
     const char *dir, *ca_addr, *ca_name, *ca_root, *token_file, *identity, *key_type, *inbound;
     const char *reload_command, *workload_socket, *monitoring, *port_file, *log_format;
     struct opt_list allow, outbound, workload_uids;
-    uint64_t ttl_ms, reload_pid, sds_grace_ms;
+    uint64_t ttl_ms, reload_pid, reload_timeout_ms, sds_grace_ms;
     bool ephemeral, sds;
 };
 
@@ -44,7 +45,9 @@ static const struct opt opts[] = {
     { "outbound", OPT_LIST, AT(outbound), NULL, NULL, NULL, 0, "LISTEN=PEER=RULE",
       "take clear text on LISTEN, talk mTLS to PEER, which must match RULE" },
     { "reload-command", OPT_STRING, AT(reload_command), NULL, NULL, NULL, 0, "COMMAND",
-      "run after each change of the files (words split at spaces, no shell; 10 s)" },
+      "run after each change of the files: words split at spaces, no shell" },
+    { "reload-timeout", OPT_DURATION, AT(reload_timeout_ms), "10s", "100ms", "1h", 0, "DURATION",
+      "it is killed then, with what it has started" },
     { "reload-pid", OPT_COUNT, AT(reload_pid), "0", "0", "4194304", 0, "PID",
       "process that gets a SIGHUP after each change; 0: none" },
     { "workload-socket", OPT_STRING, AT(workload_socket), NULL, NULL, NULL, 0, "PATH",
@@ -71,13 +74,14 @@ struct running { /* everything, freed in reverse */
     struct loop *loop;
     struct metrics *metrics;
     struct agent *agent;
-    struct monitor *monitor;
+    struct monitor *monitor, *own; /* the port, and DIR/agent.sock */
     bool is_stopping;
 };
 
 static void
 running_done(struct running *s)
 {
+    monitor_free(s->own);
     monitor_free(s->monitor);
     agent_free(s->agent);
     loop_free(s->loop);
@@ -113,6 +117,22 @@ status_text(void *self)
     return text;
 }
 
+/* For `agent status --dir`. The agent is as good without it. */
+static void
+own_start(struct running *s, const struct monitor_conf *m)
+{
+    CLEANUP(str_freep) char *dir = realpath(s->o->dir, NULL);
+    CLEANUP(str_freep) char *path = NULL;
+    struct err e = { 0 };
+
+    if (dir == NULL)
+        (void)err_sys(&e, errno, "%s", s->o->dir);
+    else if (str_format(&path, &e, "%s/agent.sock", dir) == 0 &&
+             monitor_new(s->loop, path, m, &s->own, &e) == 0)
+        return;
+    log_warn("agent", "agent status --dir will not work: %s", e.msg);
+}
+
 static int
 monitoring_start(struct running *s, const char *listen, struct err *e)
 {
@@ -123,7 +143,9 @@ monitoring_start(struct running *s, const char *listen, struct err *e)
                               .status = status_text,
                               .self = s };
 
-    return monitor_new(s->loop, listen, &m, &s->monitor, e);
+    TRY(monitor_new(s->loop, listen, &m, &s->monitor, e));
+    own_start(s, &m);
+    return 0;
 }
 
 /* -- start and end -- */
@@ -213,6 +235,7 @@ agent_start(struct running *s, struct err *e)
                             .identity = o->identity,
                             .ttl_ms = o->ttl_ms,
                             .reload_command = o->reload_command,
+                            .reload_timeout_ms = o->reload_timeout_ms,
                             .reload_pid = (int64_t)o->reload_pid,
                             .inbound = o->inbound,
                             .allow_n = o->allow.n,
@@ -279,6 +302,10 @@ const struct command cmd_agent_run = {
     "runs or --reload-pid gets a SIGHUP; only when that has worked is the CA told that the new "
     "roots are\n"
     "in use. After a restart a certificate that is still valid is used again.\n"
+    "The command finds MESHROOT_DIR, MESHROOT_IDENTITY, MESHROOT_GENERATION, and MESHROOT_REASON "
+    "(start, certificate,\n"
+    "trust, or both) in its environment. It never runs twice at once; a change meanwhile runs it "
+    "again.\n"
     "\n"
     "With --inbound and --outbound it is an mTLS proxy: workloads speak clear text to it on this "
     "machine.\n"

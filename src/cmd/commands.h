@@ -5,6 +5,7 @@
 #include "cmd/tool.h"
 
 extern const struct command cmd_agent_run;
+extern const struct command cmd_agent_status;
 extern const struct command cmd_ca_serve;
 extern const struct command cmd_demo;
 extern const struct command cmd_identity_keygen;

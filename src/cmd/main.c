@@ -33,6 +33,7 @@ static const struct command *const commands[] = {
     &cmd_sync_run,
     &cmd_ca_serve,
     &cmd_agent_run,
+    &cmd_agent_status,
     &cmd_identity_keygen,
     &cmd_identity_token,
     &cmd_version,

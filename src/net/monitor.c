@@ -1,6 +1,7 @@
 #include "net/monitor.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "net/addr.h"
 #include "obs/log.h"
@@ -9,6 +10,7 @@ struct monitor {
     struct monitor_conf conf;
     struct http_server *server; /* NULL: not listening */
     uint16_t port;
+    char path[MONITOR_PATH_BYTES]; /* of a Unix socket */
 };
 
 static void
@@ -95,6 +97,11 @@ listen_open(struct monitor *m, struct loop *l, const char *listen, struct err *e
 
     if (listen == NULL || strcmp(listen, "off") == 0)
         return 0;
+    if (listen[0] == '/') {
+        TRY(unix_listen(listen, 0600, &h.listen_fd, e));
+        (void)snprintf(m->path, sizeof(m->path), "%s", listen);
+        return http_server_new(l, &h, &m->server, e);
+    }
     TRY(addr_parse(listen, &a, e));
     TRY(addr_listen(&a, false, &h.listen_fd, &m->port, e));
     TRY(http_server_new(l, &h, &m->server, e));
@@ -125,6 +132,8 @@ monitor_free(struct monitor *m)
     if (m == NULL)
         return;
     http_server_free(m->server);
+    if (m->path[0] != '\0')
+        (void)unlink(m->path);
     free(m);
 }
 

@@ -24,10 +24,11 @@ struct monitor_conf {
     void *self;
 };
 
-enum { MONITOR_METRICS_BYTES = 8 * 1024 * 1024 };
+enum { MONITOR_METRICS_BYTES = 8 * 1024 * 1024, MONITOR_PATH_BYTES = 108 };
 
-/* Listens on `listen` ("127.0.0.1:15014"; port 0 picks one; "off" or NULL: not at all, only
- * monitor_serve). Owner: caller. Errors: INVAL, SYS (the address is in use), NOMEM. */
+/* Listens on `listen` ("127.0.0.1:15014"; port 0 picks one; "/...": a Unix socket for the same
+ * user; "off" or NULL: not at all, only monitor_serve). Owner: caller. Errors: INVAL, SYS (the
+ * address is in use), NOMEM. */
 MUST_USE int monitor_new(struct loop *l, const char *listen, const struct monitor_conf *conf,
                          struct monitor **ret, struct err *e);
 void monitor_free(struct monitor *m);           /* NULL is fine */
