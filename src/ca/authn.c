@@ -104,16 +104,16 @@ token_verify(const struct ca_conf *conf, const struct ca_view *v, struct span to
     bool waits = false, no_keys = true;
 
     *ret_reason = "no_keys";
-    memcpy(rule.audiences, conf->audiences, sizeof(rule.audiences));
-    for (size_t i = 0; i < conf->issuers_n; i++)
+    memcpy(rule.audiences, conf->who.audiences, sizeof(rule.audiences));
+    for (size_t i = 0; i < conf->who.issuers_n; i++)
         waits = waits || v->keys[i] == NULL;
-    for (size_t i = 0; i < conf->issuers_n && r != 0; i++) {
+    for (size_t i = 0; i < conf->who.issuers_n && r != 0; i++) {
         if (v->keys[i] == NULL)
             continue;
         const char *reason = "malformed";
         struct err why = { .code = E_NONE };
 
-        rule.issuer = conf->issuers[i].issuer;
+        rule.issuer = conf->who.issuers[i].issuer;
         int tried = jwt_verify(v->keys[i], token, &rule, ret, &reason, &why);
         if (tried != 0 && is_other_issuers_word(reason) && (waits || !no_keys))
             continue; /* it may be the token of one whose keys are still to come */
@@ -134,7 +134,8 @@ ca_accept_claims(const struct ca_conf *conf, const struct jwt_claims *claims, co
     *ret_reason = "workload";
     if (jwt_workload(claims, conf->trust_domain, &id, e) != 0)
         return err_result(e);
-    if (conf->cluster != NULL && cluster_check_bound(conf->cluster, claims, ret_reason, e) != 0)
+    if (conf->who.cluster != NULL &&
+        cluster_check_bound(conf->who.cluster, claims, ret_reason, e) != 0)
         return err_result(e);
     spiffe_text(&id, ret->identity);
     token_text(claims, kind, ret->auth);
@@ -148,8 +149,8 @@ ca_accept_claims(const struct ca_conf *conf, const struct jwt_claims *claims, co
 int
 ca_impersonate(const struct ca_conf *conf, struct span wanted, struct ca_caller *who, struct err *e)
 {
-    struct node_rule rule = { conf->node_accounts, conf->node_accounts_n, conf->trust_domain,
-                              conf->cluster };
+    struct node_rule rule = { conf->who.node_accounts, conf->who.node_accounts_n,
+                              conf->trust_domain, conf->who.cluster };
     char auth[LEDGER_AUTH_BYTES], hex[2 * AUTH_HASH_BYTES + 1];
     uint8_t sum[DIGEST_BYTES];
     struct spiffe_id id;
@@ -175,7 +176,7 @@ by_token(const struct ca_conf *conf, const struct ca_view *v, struct span token,
     struct jwt_claims claims;
 
     (void)ret_token;
-    if (conf->issuers_n == 0)
+    if (conf->who.issuers_n == 0)
         return no(ret_reason, "no_issuer", e, "no issuer of tokens is configured (--issuer)");
     if (token_verify(conf, v, token, &claims, ret_reason, e) != 0)
         return err_result(e);

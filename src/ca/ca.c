@@ -35,19 +35,19 @@ texts_keep(struct ca *c, struct err *e)
     TRY(text_keep(c, &k->listen, e));
     TRY(text_keep(c, &k->trust_domain, e));
     TRY(text_keep(c, &k->replica, e));
-    for (size_t i = 0; i < k->issuers_n; i++) {
-        TRY(text_keep(c, &k->issuers[i].issuer, e));
-        TRY(text_keep(c, &k->issuers[i].jwks, e));
-        TRY(text_keep(c, &k->issuers[i].ca_file, e));
+    for (size_t i = 0; i < k->who.issuers_n; i++) {
+        TRY(text_keep(c, &k->who.issuers[i].issuer, e));
+        TRY(text_keep(c, &k->who.issuers[i].jwks, e));
+        TRY(text_keep(c, &k->who.issuers[i].ca_file, e));
     }
-    for (size_t i = 0; i < JWT_AUDIENCES && k->audiences[i] != NULL; i++)
-        TRY(text_keep(c, &k->audiences[i], e));
-    for (size_t i = 0; i < k->dns_names_n; i++)
-        TRY(text_keep(c, &k->dns_names[i], e));
-    for (size_t i = 0; i < k->node_accounts_n; i++)
-        TRY(text_keep(c, &k->node_accounts[i], e));
-    for (size_t i = 0; i < k->cert_signers_n; i++)
-        TRY(text_keep(c, &k->cert_signers[i], e));
+    for (size_t i = 0; i < JWT_AUDIENCES && k->who.audiences[i] != NULL; i++)
+        TRY(text_keep(c, &k->who.audiences[i], e));
+    for (size_t i = 0; i < k->who.dns_names_n; i++)
+        TRY(text_keep(c, &k->who.dns_names[i], e));
+    for (size_t i = 0; i < k->who.node_accounts_n; i++)
+        TRY(text_keep(c, &k->who.node_accounts[i], e));
+    for (size_t i = 0; i < k->who.cert_signers_n; i++)
+        TRY(text_keep(c, &k->who.cert_signers[i], e));
     return 0;
 }
 
@@ -56,22 +56,23 @@ conf_check(struct ca_conf *k, struct err *e)
 {
     if (k->workers < 1 || k->workers > CA_WORKERS_MAX)
         return err_set(e, E_INVAL, "the CA has 1 to %d workers", CA_WORKERS_MAX);
-    if (k->issuers_n > CA_JWKS_MAX || k->dns_names_n < 1 || k->dns_names_n > CA_DNS_MAX)
+    if (k->who.issuers_n > CA_JWKS_MAX || k->who.dns_names_n < 1 || k->who.dns_names_n > CA_DNS_MAX)
         return err_set(e, E_INVAL, "the CA takes up to %d issuers and 1 to %d names of its own",
                        CA_JWKS_MAX, CA_DNS_MAX);
     if (k->default_ttl_ms < 1000 || k->default_ttl_ms > k->max_ttl_ms)
         return err_set(e, E_INVAL,
                        "the default leaf lifetime is at least 1 s and no longer than "
                        "the maximum");
-    if (k->node_accounts_n > CA_NODE_ACCOUNTS_MAX || k->cert_signers_n > CA_CERT_SIGNERS_MAX)
+    if (k->who.node_accounts_n > CA_NODE_ACCOUNTS_MAX ||
+        k->who.cert_signers_n > CA_CERT_SIGNERS_MAX)
         return err_set(e, E_INVAL, "the CA takes up to %d node accounts and %d names of signers",
                        CA_NODE_ACCOUNTS_MAX, CA_CERT_SIGNERS_MAX);
-    for (size_t i = 0; i < k->node_accounts_n; i++)
-        TRY(node_account_check(k->node_accounts[i], e));
-    if (k->audiences[0] == NULL)
-        k->audiences[0] = "istio-ca";
-    if (k->cert_signers_n == 0)
-        k->cert_signers[k->cert_signers_n++] = "meshroot";
+    for (size_t i = 0; i < k->who.node_accounts_n; i++)
+        TRY(node_account_check(k->who.node_accounts[i], e));
+    if (k->who.audiences[0] == NULL)
+        k->who.audiences[0] = "istio-ca";
+    if (k->who.cert_signers_n == 0)
+        k->who.cert_signers[k->who.cert_signers_n++] = "meshroot";
     if (k->reread_ms == 0)
         k->reread_ms = 5000;
     return trust_domain_check(k->trust_domain, e);
@@ -106,7 +107,7 @@ on_unknown_kid(void *arg)
     struct ca *c = arg;
 
     atomic_store(&c->kid_posted, false);
-    for (size_t i = 0; i < c->conf.issuers_n && !c->is_closed; i++)
+    for (size_t i = 0; i < c->conf.who.issuers_n && !c->is_closed; i++)
         if (c->jwks[i].source != NULL)
             jwks_source_unknown_kid(c->jwks[i].source);
 }
@@ -147,6 +148,21 @@ on_tick(void *arg)
     if (c->server.half_life <= unix_s() && c->view->not_after > unix_s())
         ca_load_server_cert(c);
     ca_metrics_expiry(c);
+}
+
+/* Before the workers: they ask it. */
+static int
+cluster_open(struct ca *c, struct err *e)
+{
+    struct pods_file_conf k = { .path = c->conf.who.pods_file, .metrics = c->conf.metrics };
+
+    if (k.path == NULL)
+        return 0;
+    if (c->conf.who.cluster != NULL)
+        return err_set(e, E_INVAL, "pods come from the cluster or from a file, not from both");
+    TRY(pods_file_new(c->loop, &k, &c->pods, e));
+    c->conf.who.cluster = pods_file_cluster(c->pods);
+    return 0;
 }
 
 static int
@@ -196,9 +212,9 @@ sources_open(struct ca *c, struct err *e)
                                     .on_error = ca_load_failed,
                                     .arg = c };
 
-    for (size_t i = 0; i < c->conf.issuers_n; i++) {
-        struct jwks_source_conf k = { .location = c->conf.issuers[i].jwks,
-                                      .ca_file = c->conf.issuers[i].ca_file,
+    for (size_t i = 0; i < c->conf.who.issuers_n; i++) {
+        struct jwks_source_conf k = { .location = c->conf.who.issuers[i].jwks,
+                                      .ca_file = c->conf.who.issuers[i].ca_file,
                                       .on_change = on_keys,
                                       .arg = &c->jwks[i],
                                       .metrics = c->conf.metrics };
@@ -237,6 +253,7 @@ ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *
     c->conf = *conf;
     TRY(conf_check(&c->conf, e));
     TRY(texts_keep(c, e));
+    TRY(cluster_open(c, e));
     TRY(signer_open(c, e));
     TRY(listeners_open(c, e));
     TRY(sources_open(c, e));
@@ -258,6 +275,7 @@ ca_free(struct ca *c)
         ca_worker_stop(&c->workers[i]);
     for (size_t i = 0; i < c->workers_n; i++)
         ca_worker_join(&c->workers[i]);
+    pods_file_free(c->pods);
     ca_view_unref(c->view);
     tls_conf_unref(c->tls);
     ca_server_cert_done(&c->server);

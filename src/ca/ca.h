@@ -25,6 +25,24 @@ struct ca_issuer {                       /* one trusted issuer of tokens */
     const char *issuer, *jwks, *ca_file; /* exact iss; path or URL; roots for https or NULL */
 };
 
+/* Whom a CA believes, and what it is called. */
+struct ca_callers {
+    struct ca_issuer issuers[CA_JWKS_MAX];
+    size_t issuers_n;
+    const char *audiences[JWT_AUDIENCES]; /* default "istio-ca" */
+    const char *dns_names[CA_DNS_MAX];    /* of our own certificate */
+    size_t dns_names_n;
+    /* What the cluster knows: bound tokens are checked with it on every call, and node proxies.
+     * Neither: tokens are good until they expire, and nobody may impersonate. */
+    const struct cluster *cluster;                   /* borrowed, outlives the CA; or */
+    const char *pods_file;                           /* the CA reads it (identity/pods_file.h) */
+    const char *node_accounts[CA_NODE_ACCOUNTS_MAX]; /* "NS/SA" of trusted node proxies */
+    size_t node_accounts_n;
+    /* What a request's CertSigner may be, besides empty; none: "meshroot". */
+    const char *cert_signers[CA_CERT_SIGNERS_MAX];
+    size_t cert_signers_n;
+};
+
 struct ca_conf {
     const char *dir;             /* the set it signs with: watched, and re-read by content */
     const char *self_signed_dir; /* where a self-signed root is kept when `dir` has no set; NULL:
@@ -34,20 +52,7 @@ struct ca_conf {
     const char *listen;        /* "127.0.0.1:15012"; port 0 picks one */
     size_t workers;            /* 1..64 */
     const char *trust_domain;
-    struct ca_issuer issuers[CA_JWKS_MAX];
-    size_t issuers_n;
-    const char *audiences[JWT_AUDIENCES]; /* default "istio-ca" */
-    const char *dns_names[CA_DNS_MAX];    /* of the serving certificate */
-    size_t dns_names_n;
-    /* What the cluster knows: bound tokens are checked with it on every call, and node proxies.
-     * NULL: tokens are good until they expire, and nobody may impersonate. Borrowed, outlives the
-     * CA. */
-    const struct cluster *cluster;
-    const char *node_accounts[CA_NODE_ACCOUNTS_MAX]; /* "NS/SA" of trusted node proxies */
-    size_t node_accounts_n;
-    /* What a request's CertSigner may be, besides empty; none: "meshroot". */
-    const char *cert_signers[CA_CERT_SIGNERS_MAX];
-    size_t cert_signers_n;
+    struct ca_callers who;
     uint64_t default_ttl_ms, max_ttl_ms;
     uint64_t reread_ms;    /* content re-read interval */
     struct ledger *ledger; /* borrowed */

@@ -281,10 +281,10 @@ cert_signer_check(const struct ca_conf *conf, struct span asked, struct err *e)
 
     if (asked.n == 0)
         return 0;
-    for (size_t i = 0; i < conf->cert_signers_n; i++) {
-        if (span_eq_str(asked, conf->cert_signers[i]))
+    for (size_t i = 0; i < conf->who.cert_signers_n; i++) {
+        if (span_eq_str(asked, conf->who.cert_signers[i]))
             return 0;
-        TRY(buf_addf(&known, e, "%s%s", i == 0 ? "" : ", ", conf->cert_signers[i]));
+        TRY(buf_addf(&known, e, "%s%s", i == 0 ? "" : ", ", conf->who.cert_signers[i]));
     }
     return err_set(e, E_INVAL, "CertSigner \"%.*s\" is not known here; leave it empty, or: %s",
                    asked.n > 128 || !k8s_subdomain_ok(asked) ? 3 : (int)asked.n,

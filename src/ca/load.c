@@ -125,7 +125,7 @@ view_make(struct ca *c, const struct ca_loaded *l, struct ca_server_cert *server
     struct jwks *keys[CA_JWKS_MAX] = { NULL };
     CLEANUP(ca_view_unrefp) struct ca_view *v = NULL;
 
-    for (size_t i = 0; i < c->conf.issuers_n; i++)
+    for (size_t i = 0; i < c->conf.who.issuers_n; i++)
         keys[i] = c->jwks[i].keys;
     struct ca_view_args a = {
         l->bundle, l->signer, keys, l->generation, l->manifest.renew_window_ms, &c->views_alive

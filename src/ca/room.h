@@ -7,6 +7,7 @@
 
 #include "ca/ca.h"
 #include "identity/cluster.h"
+#include "identity/pods_file.h"
 #include "net/filewatch.h"
 #include "net/grpc.h"
 #include "obs/log.h"
@@ -183,6 +184,7 @@ struct ca {
     struct filewatch *watch;
     struct timer *tick, *say;
     struct ca_jwks jwks[CA_JWKS_MAX];
+    struct pods_file *pods;
     struct ca_loaded loaded;
     struct ca_view *view;
     struct tls_conf *tls;

@@ -38,8 +38,8 @@ ca_server_cert_make(const struct ca_conf *conf, const struct ca_view *v, struct 
     TRY(key_spki(key, &spki, e));
     struct leaf_request q = { .profile = LEAF_SERVER,
                               .spki = buf_span(&spki),
-                              .sans = conf->dns_names,
-                              .sans_n = conf->dns_names_n,
+                              .sans = conf->who.dns_names,
+                              .sans_n = conf->who.dns_names_n,
                               .not_before = now - CA_BACKDATE_S,
                               .not_after = end < v->not_after ? end : v->not_after };
     TRY(random_bytes(q.serial, sizeof(q.serial), e));

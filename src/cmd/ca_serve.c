@@ -136,14 +136,10 @@ ca_start(struct serve *s, const struct serve_conf *o, struct err *e)
                          .ledger = s->ledger,
                          .metrics = s->metrics,
                          .replica = "ca" };
-    CLEANUP(callers_done) struct callers who = { .issuers_n = 0 };
+    CLEANUP(callers_done) struct callers who = { .who = { .issuers_n = 0 } };
 
     TRY(callers_fill(&o->callers, &who, e));
-    memcpy(k.issuers, who.issuers, sizeof(k.issuers));
-    memcpy(k.audiences, who.audiences, sizeof(k.audiences));
-    memcpy(k.dns_names, who.dns_names, sizeof(k.dns_names));
-    k.issuers_n = who.issuers_n;
-    k.dns_names_n = who.dns_names_n;
+    k.who = who.who;
     TRY(ca_new(s->loop, &k, &s->ca, e));
     log_info("", "starting secure gRPC discovery service at %s, port %u", o->listen,
              ca_port(s->ca));

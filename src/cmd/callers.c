@@ -20,25 +20,58 @@ issuer_split(const char *text, struct ca_issuer *ret, char **keep, struct err *e
     return 0;
 }
 
+/* Copies the values of a repeatable flag, or the usual ones; at most `max`. */
+static int
+list_fill(const char *flag, const struct opt_list *given, const char **ret, size_t max,
+          size_t *ret_n, struct err *e)
+{
+    if (given->n > max)
+        return err_set(e, E_INVAL, "--%s: at most %zu of them", flag, max);
+    for (size_t i = 0; i < given->n; i++)
+        ret[i] = given->v[i];
+    *ret_n = given->n;
+    return 0;
+}
+
+static int
+nodes_fill(const struct caller_flags *f, struct ca_callers *who, struct err *e)
+{
+    TRY(list_fill("trusted-node-account", &f->node_accounts, who->node_accounts,
+                  CA_NODE_ACCOUNTS_MAX, &who->node_accounts_n, e));
+    for (size_t i = 0; i < who->node_accounts_n; i++)
+        if (node_account_check(who->node_accounts[i], e) < 0) {
+            e->code = E_INVAL;
+            return err_wrap(e, "--trusted-node-account");
+        }
+    who->pods_file = f->pods_file;
+    if (who->node_accounts_n > 0 && who->pods_file == NULL)
+        return err_set(e, E_INVAL,
+                       "--trusted-node-account needs to know which pods are on which node: add "
+                       "--pods-file");
+    return 0;
+}
+
 int
 callers_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
 {
-    static const char *const usual[] = { "istiod.istio-system.svc", "localhost", "127.0.0.1" };
+    static const struct opt_list usual = {
+        3, { "istiod.istio-system.svc", "localhost", "127.0.0.1" }
+    };
+    struct ca_callers *who = &ret->who;
+    size_t n;
 
-    if (f->issuers.n > CA_JWKS_MAX || f->audiences.n >= JWT_AUDIENCES ||
-        f->dns_names.n > CA_DNS_MAX)
-        return err_set(e, E_INVAL, "at most %d --issuer, %d --audience, %d --dns-name",
-                       (int)CA_JWKS_MAX, (int)JWT_AUDIENCES - 1, (int)CA_DNS_MAX);
-    for (; ret->issuers_n < f->issuers.n; ret->issuers_n++)
-        TRY(issuer_split(f->issuers.v[ret->issuers_n], &ret->issuers[ret->issuers_n],
-                         &ret->kept[ret->issuers_n], e));
-    ret->audiences[0] = "istio-ca";
-    for (size_t i = 0; i < f->audiences.n; i++)
-        ret->audiences[i] = f->audiences.v[i];
-    ret->dns_names_n = f->dns_names.n > 0 ? f->dns_names.n : ARRAY_LEN(usual);
-    for (size_t i = 0; i < ret->dns_names_n; i++)
-        ret->dns_names[i] = f->dns_names.n > 0 ? f->dns_names.v[i] : usual[i];
-    return 0;
+    if (f->issuers.n > CA_JWKS_MAX)
+        return err_set(e, E_INVAL, "--issuer: at most %d of them", (int)CA_JWKS_MAX);
+    for (; who->issuers_n < f->issuers.n; who->issuers_n++)
+        TRY(issuer_split(f->issuers.v[who->issuers_n], &who->issuers[who->issuers_n],
+                         &ret->kept[who->issuers_n], e));
+    who->audiences[0] = "istio-ca";
+    TRY(list_fill("audience", &f->audiences, who->audiences, JWT_AUDIENCES - 1, &n, e));
+    TRY(list_fill("dns-name", f->dns_names.n > 0 ? &f->dns_names : &usual, who->dns_names,
+                  CA_DNS_MAX, &who->dns_names_n, e));
+    TRY(list_fill("cert-signer", &f->cert_signers, who->cert_signers, CA_CERT_SIGNERS_MAX,
+                  &who->cert_signers_n, e));
+    return nodes_fill(f, who, e);
 }
 
 void

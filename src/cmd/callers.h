@@ -7,7 +7,8 @@
 #include "config/opts.h"
 
 struct caller_flags {
-    struct opt_list issuers, audiences, dns_names;
+    struct opt_list issuers, audiences, dns_names, node_accounts, cert_signers;
+    const char *pods_file;
 };
 
 /* clang-format off */
@@ -16,17 +17,19 @@ struct caller_flags {
       "trusted issuer of workload tokens, and its keys (file or https URL); repeatable" },                                 \
     { "audience", OPT_LIST, offsetof(type, member.audiences), NULL, NULL, NULL, 0, "NAME",                                 \
       "audience that tokens must have; repeatable [istio-ca]" },                                                           \
+    { "pods-file", OPT_STRING, offsetof(type, member.pods_file), NULL, NULL, NULL, 0, "FILE",                              \
+      "what \"kubectl get pods,serviceaccounts -A -o json\" prints: tokens bound to a pod need it to be there" },          \
+    { "trusted-node-account", OPT_LIST, offsetof(type, member.node_accounts), NULL, NULL, NULL, 0, "NS/SA",                \
+      "node proxy (ztunnel) that may ask for leaves of the pods on its node; needs --pods-file; repeatable" },             \
+    { "cert-signer", OPT_LIST, offsetof(type, member.cert_signers), NULL, NULL, NULL, 0, "NAME",                           \
+      "name that a request's CertSigner may have; repeatable [meshroot]" },                                                \
     { "dns-name", OPT_LIST, offsetof(type, member.dns_names), NULL, NULL, NULL, 0, "NAME",                                 \
       "name or address in the CA's certificate; repeatable [istiod.istio-system.svc, localhost, 127.0.0.1]" }
 /* clang-format on */
 
 /* The same as a CA's settings want it; texts are borrowed from the flags but for `kept`. */
 struct callers {
-    struct ca_issuer issuers[CA_JWKS_MAX];
-    size_t issuers_n;
-    const char *audiences[JWT_AUDIENCES];
-    const char *dns_names[CA_DNS_MAX];
-    size_t dns_names_n;
+    struct ca_callers who;
     char *kept[CA_JWKS_MAX];
 };
 

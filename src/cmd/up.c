@@ -84,7 +84,7 @@ run(const void *opt_conf, const struct opt_args *args, struct err *e)
     const struct up_conf *c = opt_conf;
     CLEANUP(str_freep) char *dir = NULL;
     CLEANUP(loop_freep) struct loop *l = NULL;
-    CLEANUP(callers_done) struct callers who = { .issuers_n = 0 };
+    CLEANUP(callers_done) struct callers who = { .who = { .issuers_n = 0 } };
     enum log_level level = LOG_INFO;
 
     (void)args;
@@ -107,11 +107,7 @@ run(const void *opt_conf, const struct opt_args *args, struct err *e)
         .reread_ms = c->reread_ms,
     };
     TRY(callers_fill(&c->callers, &who, e));
-    memcpy(m.issuers, who.issuers, sizeof(m.issuers));
-    memcpy(m.audiences, who.audiences, sizeof(m.audiences));
-    memcpy(m.dns_names, who.dns_names, sizeof(m.dns_names));
-    m.issuers_n = who.issuers_n;
-    m.dns_names_n = who.dns_names_n;
+    m.who = who.who;
     TRY(loop_new(&l, e));
     return serve(l, &m, c->port_file, e);
 }

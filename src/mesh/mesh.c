@@ -73,8 +73,7 @@ ca_open(struct mesh *m, bool self_signed, struct err *e)
         .listen = m->conf.ca_listen,
         .workers = m->conf.workers,
         .trust_domain = m->conf.trust_domain,
-        .issuers_n = m->conf.issuers_n,
-        .dns_names_n = m->conf.dns_names_n,
+        .who = m->conf.who,
         .default_ttl_ms = m->conf.default_ttl_ms,
         .max_ttl_ms = m->conf.max_ttl_ms,
         .reread_ms = m->conf.reread_ms,
@@ -86,9 +85,6 @@ ca_open(struct mesh *m, bool self_signed, struct err *e)
         .arg = m,
     };
 
-    memcpy(conf.issuers, m->conf.issuers, sizeof(conf.issuers));
-    memcpy(conf.audiences, m->conf.audiences, sizeof(conf.audiences));
-    memcpy(conf.dns_names, m->conf.dns_names, sizeof(conf.dns_names));
     return ca_new(m->loop, &conf, &m->ca, e);
 }
 
@@ -368,14 +364,6 @@ conf_copy(struct mesh *m, const struct mesh_conf *conf, struct err *e)
     c->monitoring_listen = keep(m, conf->monitoring_listen, e, &r);
     c->vault_name = keep(m, conf->vault_name, e, &r);
     c->trust_domain = keep(m, conf->trust_domain, e, &r);
-    for (size_t i = 0; i < conf->issuers_n; i++)
-        c->issuers[i] = (struct ca_issuer){ keep(m, conf->issuers[i].issuer, e, &r),
-                                            keep(m, conf->issuers[i].jwks, e, &r),
-                                            keep(m, conf->issuers[i].ca_file, e, &r) };
-    for (size_t i = 0; i < JWT_AUDIENCES; i++)
-        c->audiences[i] = keep(m, conf->audiences[i], e, &r);
-    for (size_t i = 0; i < conf->dns_names_n; i++)
-        c->dns_names[i] = keep(m, conf->dns_names[i], e, &r);
     if (snprintf(m->state_dir, sizeof(m->state_dir), "%s", conf->state_dir) >= PATH_BYTES - 64)
         return err_set(e, E_INVAL, "--state-dir: longer than %d bytes", PATH_BYTES - 64);
     (void)snprintf(m->bundle_dir, sizeof(m->bundle_dir), "%.900s/bundle", conf->state_dir);

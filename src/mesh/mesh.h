@@ -26,11 +26,7 @@ struct mesh_conf {
         *monitoring_listen; /* "127.0.0.1:15012"; port 0 picks one */
     const char *vault_name;
     const char *trust_domain;
-    struct ca_issuer issuers[CA_JWKS_MAX];
-    size_t issuers_n;
-    const char *audiences[JWT_AUDIENCES];
-    const char *dns_names[CA_DNS_MAX];
-    size_t dns_names_n;
+    struct ca_callers who; /* what it points to outlives the mesh */
     size_t workers;
     uint64_t default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms;
 };

@@ -165,11 +165,49 @@ clocks(void **state)
         assert_true(seen[i]);
 }
 
+static void
+rfc3339_5_6_times_are_read(void **state)
+{
+    static const struct {
+        const char *text;
+        int64_t t; /* -1: refused */
+    } rows[] = {
+        { "1970-01-01T00:00:00Z", 0 },
+        { "2026-11-23T21:12:40Z", 1795468360 },
+        { "2026-11-23T21:12:40.000042Z", 1795468360 },
+        { "2024-02-29T12:00:00Z", 1709208000 },
+        { "9999-12-31T23:59:59Z", 253402300799 },
+        { "2023-02-29T12:00:00Z", -1 },
+        { "2026-06-31T00:00:00Z", -1 },
+        { "2026-11-23T24:00:00Z", -1 },
+        { "2026-11-23T21:12:60Z", -1 },
+        { "2026-11-23T21:12:40+00:00", -1 },
+        { "2026-11-23T21:12:40.Z", -1 },
+        { "2026-11-23T21:12:40", -1 },
+        { "2026-11-23 21:12:40Z", -1 },
+        { "2026-1-23T21:12:40Z", -1 },
+        { "1969-12-31T23:59:59Z", -1 },
+        { "2026-11-23T21:12:40.0000000000000000000000000000Z", -1 },
+        { "", -1 },
+    };
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        int64_t t = -1;
+        int r = rfc3339_parse(span_str(rows[i].text), &t, &e);
+
+        if (r != (rows[i].t < 0 ? -E_PARSE : 0) || t != rows[i].t)
+            fail_msg("%s: %d, %lld", rows[i].text, r, (long long)t);
+    }
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_carry_cause_and_context),
+        cmocka_unit_test(rfc3339_5_6_times_are_read),
         cmocka_unit_test(errors_are_one_line_and_keep_the_cause),
         cmocka_unit_test(each_code_has_a_meaning_of_its_own),
         cmocka_unit_test(buffers_grow_to_their_cap_and_no_further),

@@ -90,11 +90,11 @@ static inline struct ca_conf
 kit_conf(void)
 {
     return (struct ca_conf){ .trust_domain = "cluster.local",
-                             .issuers = { { "https://issuer.test", "unused", NULL } },
-                             .issuers_n = 1,
-                             .audiences = { "istio-ca" },
-                             .dns_names = { "localhost", "127.0.0.1" },
-                             .dns_names_n = 2,
+                             .who = { .issuers = { { "https://issuer.test", "unused", NULL } },
+                                      .issuers_n = 1,
+                                      .audiences = { "istio-ca" },
+                                      .dns_names = { "localhost", "127.0.0.1" },
+                                      .dns_names_n = 2 },
                              .default_ttl_ms = 86400 * 1000,
                              .max_ttl_ms = (uint64_t)2160 * 3600 * 1000 };
 }

@@ -184,7 +184,7 @@ ca_open(struct scene *s)
     conf.dir = s->ca_dir;
     conf.listen = "127.0.0.1:0";
     conf.workers = 1;
-    conf.issuers[0].jwks = s->jwks;
+    conf.who.issuers[0].jwks = s->jwks;
     conf.metrics = s->metrics;
     conf.on_loaded = on_loaded;
     conf.on_evidence = on_evidence;
@@ -540,7 +540,7 @@ self_signed_is_left_by_disabling_only(void **state)
     conf.self_signed_dir = own;
     conf.listen = "127.0.0.1:0";
     conf.workers = 2;
-    conf.issuers[0].jwks = s->jwks;
+    conf.who.issuers[0].jwks = s->jwks;
     conf.on_loaded = on_any_loaded;
     conf.arg = s;
     assert_ok(ca_new(s->loop, &conf, &c, &e));
