@@ -9,9 +9,13 @@
 #include "pki/openssl.h"
 
 /* clang-format off */
-/* specs/istio-ca.md 4.2: digitalSignature + keyEncipherment, also for EC keys; critical */
-const uint8_t leaf_ext_key_usage[] = { 0x30, 0x0e, 0x06, 0x03, 0x55, 0x1d, 0x0f, 0x01, 0x01, 0xff,
-                                       0x04, 0x04, 0x03, 0x02, 0x05, 0xa0 };
+/* Critical. digitalSignature, and keyEncipherment where the key is RSA: istiod asks for both always, but RFC 8813 3 and
+ * RFC 9295 3 forbid the second with EC and Ed25519 keys, which cannot do it. */
+static const uint8_t key_usage_rsa[] = { 0x30, 0x0e, 0x06, 0x03, 0x55, 0x1d, 0x0f, 0x01, 0x01, 0xff,
+                                         0x04, 0x04, 0x03, 0x02, 0x05, 0xa0 },
+                     key_usage_other[] = { 0x30, 0x0e, 0x06, 0x03, 0x55, 0x1d, 0x0f, 0x01, 0x01, 0xff,
+                                           0x04, 0x04, 0x03, 0x02, 0x07, 0x80 };
+static const uint8_t oid_rsa_key[] = { 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01 };
 /* serverAuth, clientAuth */
 const uint8_t leaf_ext_eku[] = { 0x30, 0x1d, 0x06, 0x03, 0x55, 0x1d, 0x25, 0x04, 0x16, 0x30, 0x14,
                                  0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01,
@@ -19,8 +23,7 @@ const uint8_t leaf_ext_eku[] = { 0x30, 0x1d, 0x06, 0x03, 0x55, 0x1d, 0x25, 0x04,
 /* cA absent; critical */
 const uint8_t leaf_ext_basic[] = { 0x30, 0x0c, 0x06, 0x03, 0x55, 0x1d, 0x13, 0x01, 0x01, 0xff,
                                    0x04, 0x02, 0x30, 0x00 };
-const size_t leaf_ext_key_usage_n = sizeof(leaf_ext_key_usage), leaf_ext_eku_n = sizeof(leaf_ext_eku),
-             leaf_ext_basic_n = sizeof(leaf_ext_basic);
+const size_t leaf_ext_eku_n = sizeof(leaf_ext_eku), leaf_ext_basic_n = sizeof(leaf_ext_basic);
 const uint8_t leaf_oid_aki[3] = { 0x55, 0x1d, 0x23 }, leaf_oid_san[3] = { 0x55, 0x1d, 0x11 };
 
 /* specs/istio-ca.md 4.3 */
@@ -47,6 +50,17 @@ static const struct signing {
     [KEY_ED25519] = { DER(alg_ed25519), NULL },
 };
 
+struct span
+leaf_key_usage(struct span spki)
+{
+    struct der all = der_of(spki), c = der_enter(&all, DER_SEQUENCE);
+    struct der alg = der_enter(&c, DER_SEQUENCE);
+
+    return span_eq(der_oid(&alg), span_of(oid_rsa_key, sizeof(oid_rsa_key)))
+               ? span_of(key_usage_rsa, sizeof(key_usage_rsa))
+               : span_of(key_usage_other, sizeof(key_usage_other));
+}
+
 static int
 fixed_write(struct leaf_template *t, struct err *e)
 {
@@ -62,7 +76,6 @@ fixed_write(struct leaf_template *t, struct err *e)
     }
     derw_bytes(&w, span_of(leaf_ext_basic, sizeof(leaf_ext_basic)));
     derw_bytes(&w, span_of(leaf_ext_eku, sizeof(leaf_ext_eku)));
-    derw_bytes(&w, span_of(leaf_ext_key_usage, sizeof(leaf_ext_key_usage)));
     t->fixed_n = derw_finish(&w);
     return w.bad ? err_set(e, E_LIMIT, "the signer's subject key identifier is too long") : 0;
 }
@@ -202,6 +215,7 @@ leaf_tbs(const struct leaf_template *t, const struct leaf_request *q, uint8_t re
     TRY(request_check(q, e));
     TRY(san_write(&w, q, e));
     derw_bytes(&w, span_of(t->fixed, t->fixed_n));
+    derw_bytes(&w, leaf_key_usage(q->spki));
     derw_wrap(&w, DER_SEQUENCE, end);
     derw_wrap(&w, DER_CONTEXT_CONSTRUCTED | 3, end);
     derw_bytes(&w, q->spki);

@@ -23,8 +23,8 @@ enum { CSR_MAX_BYTES = 16 * 1024, LEAF_MAX_BYTES = 4 * 1024, TBS_MAX_BYTES = LEA
 MUST_USE int csr_from_pem(struct span pem, struct buf *out, struct err *e);
 /* Strict PKCS#10: DER only, nothing trailing, bounded. Keys: P-256, P-384, P-521, RSA 2048..8192
  * with a sane exponent, Ed25519. Extensions that are asked for are parsed for form and then
- * ignored, except that asking for CA:TRUE is refused. Errors: PARSE, DENIED (weak key, other curve,
- * CA asked: says which). */
+ * ignored, except that asking for CA:TRUE, for several URIs, or for a name that is no URI, DNS name
+ * or IP address is refused. Errors: PARSE, DENIED (weak key, other curve, CA asked: says which). */
 MUST_USE int csr_parse(struct span der, struct csr *ret, struct err *e);
 /* The CSR's signature by its own key. Errors: CRYPTO "... verification error". */
 MUST_USE int csr_verify(struct span der, const struct csr *c, struct err *e);

@@ -56,13 +56,14 @@ extension_take(struct der *c, const uint8_t oid[3], bool critical, struct span *
 
 /* All but the names, which come last: their extension's value in *ret_names. */
 static int
-extensions_lint(const struct leaf_template *t, struct der c, struct span *ret_names, struct err *e)
+extensions_lint(const struct leaf_template *t, struct span spki, struct der c,
+                struct span *ret_names, struct err *e)
 {
     struct span whole, value;
 
     whole = der_take_whole(&c, DER_SEQUENCE);
-    if (!span_eq(whole, span_of(leaf_ext_key_usage, leaf_ext_key_usage_n)))
-        return bad(e, "key usage is critical digitalSignature, keyEncipherment (specs 4.2)");
+    if (!span_eq(whole, leaf_key_usage(spki)))
+        return bad(e, "key usage is critical digitalSignature, for RSA keyEncipherment too");
     whole = der_take_whole(&c, DER_SEQUENCE);
     if (!span_eq(whole, span_of(leaf_ext_eku, leaf_ext_eku_n)))
         return bad(e, "extended key usage is serverAuth, clientAuth");
@@ -110,7 +111,7 @@ tbs_lint(const struct leaf_template *t, struct der c, const struct leaf_request 
     if (!der_done(&c) || !der_done(&wrap))
         return bad(e, "something follows the extensions");
     struct span names;
-    TRY(extensions_lint(t, extensions, &names, e));
+    TRY(extensions_lint(t, q->spki, extensions, &names, e));
     return san_lint(names, q, e);
 }
 
@@ -202,7 +203,7 @@ leaf_tbs_lint(const struct leaf_template *t, struct span tbs, struct leaf_facts 
         return bad(e, "something follows the extensions");
     if (spki_check(spki, e) < 0)
         return bad(e, "public key is one that a request may have");
-    TRY(extensions_lint(t, extensions, &names, e));
+    TRY(extensions_lint(t, spki, extensions, &names, e));
     TRY(names_lint(names, &f.profile, e));
     *ret = f;
     return 0;

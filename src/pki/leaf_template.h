@@ -9,8 +9,8 @@
 enum { LEAF_FIXED_MAX = 256, LEAF_ISSUER_MAX = 1024, LEAF_SANS_MAX = 8, LEAF_AKI_MAX = 64 };
 
 /* The extension parts that never change, as DER; written from and linted against. */
-extern const uint8_t leaf_ext_key_usage[], leaf_ext_eku[], leaf_ext_basic[];
-extern const size_t leaf_ext_key_usage_n, leaf_ext_eku_n, leaf_ext_basic_n;
+extern const uint8_t leaf_ext_eku[], leaf_ext_basic[];
+extern const size_t leaf_ext_eku_n, leaf_ext_basic_n;
 extern const uint8_t leaf_oid_aki[3], leaf_oid_san[3];
 
 struct leaf_template {
@@ -18,11 +18,14 @@ struct leaf_template {
     struct span algorithm; /* AlgorithmIdentifier, DER, static */
     uint8_t issuer[LEAF_ISSUER_MAX]; /* Name, DER */
     size_t issuer_n;
-    uint8_t fixed[LEAF_FIXED_MAX]; /* KU, EKU, BC and AKI extensions, DER */
+    uint8_t fixed[LEAF_FIXED_MAX]; /* EKU, BC and AKI extensions, DER */
     size_t fixed_n;
     uint8_t ski[LEAF_AKI_MAX]; /* of the signer; ski_n 0: it has none */
     size_t ski_n;
 };
+
+/* The key usage extension of a leaf with this SubjectPublicKeyInfo, DER; static. */
+struct span leaf_key_usage(struct span spki);
 
 /* One SAN as the GeneralName it becomes: its context tag and content; `ip` holds an address's
  * bytes. Errors: INVAL. */

@@ -55,7 +55,9 @@ def test_self_signed_answer_has_leaf_and_root(tmp_path, daemon, pb, istio_agent)
 
 def test_metadata_that_agents_send(agent):
     good(agent.sign(cert_signer=""))
-    good(agent.sign(cert_signer="clusterissuers.example/one"))
+    good(agent.sign(cert_signer="meshroot"))
+    a = agent.sign(cert_signer="clusterissuers.example/one")
+    assert a["Code"] == "InvalidArgument" and 'CertSigner "clusterissuers.example/one" is not known here' in a["Message"], a
     good(agent.sign(cluster_id=""))
     a = agent.sign(shape="ztunnel", impersonate=IDENTITY)  # nobody trusts this caller to act for others
     assert (a["Code"], a["Message"]) == ("Unauthenticated", "request impersonation authentication failure")

@@ -129,7 +129,9 @@ openssl_agrees(const struct signer_set *s, const struct leaf_request *q, struct 
         assert_int_equal(OBJ_obj2nid(X509_EXTENSION_get_object(ext)), order[i]);
         assert_int_equal(X509_EXTENSION_get_critical(ext), i == 0 || i == 2 || i == 4);
     }
-    assert_int_equal(X509_get_key_usage(x), KU_DIGITAL_SIGNATURE | KU_KEY_ENCIPHERMENT);
+    bool is_rsa = EVP_PKEY_get_base_id(X509_get0_pubkey(x)) == EVP_PKEY_RSA;
+    assert_int_equal(X509_get_key_usage(x),
+                     KU_DIGITAL_SIGNATURE | (is_rsa ? KU_KEY_ENCIPHERMENT : 0)); /* RFC 8813 3 */
     assert_int_equal(X509_get_extended_key_usage(x), XKU_SSL_SERVER | XKU_SSL_CLIENT);
     assert_int_equal(X509_check_ca(x), 0);
     assert_int_equal(ASN1_OCTET_STRING_cmp(X509_get0_authority_key_id(x),

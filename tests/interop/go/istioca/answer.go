@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -21,8 +22,7 @@ type answer struct {
 	Elements      int
 	Roots         int // in the last element
 	Algorithm     string
-
-	elements []string
+	Chain         []string // as it came
 }
 
 func certificates(text string) ([]*x509.Certificate, error) {
@@ -51,18 +51,18 @@ func (a *answer) check(key crypto.Signer, id string) {
 }
 
 func (a *answer) read(key crypto.Signer, id string) error {
-	a.Elements = len(a.elements)
+	a.Elements = len(a.Chain)
 	if a.Elements <= 1 {
 		return fmt.Errorf("invalid empty CertChain")
 	}
 	last := a.Elements - 1
-	roots, err := certificates(a.elements[last])
+	roots, err := certificates(a.Chain[last])
 	if err != nil {
 		return fmt.Errorf("roots: %w", err)
 	}
 	a.Roots = len(roots)
 	var chain []*x509.Certificate
-	for i, text := range a.elements[:last] {
+	for i, text := range a.Chain[:last] {
 		one, err := certificates(text)
 		if err != nil || len(one) != 1 || !strings.HasSuffix(text, "-----END CERTIFICATE-----\n") || strings.HasSuffix(text, "\n\n") {
 			return fmt.Errorf("element %d is not one PEM block with one line end: %v", i, err)
@@ -70,6 +70,14 @@ func (a *answer) read(key crypto.Signer, id string) error {
 		chain = append(chain, one[0])
 	}
 	return a.verify(chain, roots, key, id)
+}
+
+// usageFor: RFC 8813 3 forbids keyEncipherment with a key that cannot do it.
+func usageFor(key any) x509.KeyUsage {
+	if _, is := key.(*rsa.PublicKey); is {
+		return x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
+	}
+	return x509.KeyUsageDigitalSignature
 }
 
 func (a *answer) verify(chain, roots []*x509.Certificate, key crypto.Signer, id string) error {
@@ -91,7 +99,7 @@ func (a *answer) verify(chain, roots []*x509.Certificate, key crypto.Signer, id 
 	if a.URI = leaf.URIs[0].String(); a.URI != id {
 		return fmt.Errorf("the leaf names %s", a.URI)
 	}
-	if leaf.IsCA || leaf.KeyUsage != x509.KeyUsageDigitalSignature|x509.KeyUsageKeyEncipherment || leaf.Subject.String() != "" {
+	if leaf.IsCA || leaf.KeyUsage != usageFor(leaf.PublicKey) || leaf.Subject.String() != "" {
 		return fmt.Errorf("the leaf is not of the workload's profile")
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {

@@ -127,7 +127,7 @@ func (c *client) create(csr string) *answer {
 		a.TLS = tls.VersionName(info.State.Version)
 	}
 	if err == nil {
-		a.elements = r.CertChain
+		a.Chain = r.CertChain
 	}
 	return a
 }
