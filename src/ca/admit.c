@@ -1,5 +1,6 @@
 /* admit.c - a call's caller, found before its handler runs; what a refusal is to the caller. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "ca/room.h"
@@ -10,6 +11,8 @@ static const struct {
     const char *reason, *words;
 } not_now[] = {
     { "no_keys", "the token issuer's keys are not known yet; try again" },
+    { "review_failed", "the API server did not answer for the token; try again" },
+    { "review_limit", "too many tokens are under review; try again" },
     { "cluster_unknown", "the state of the caller's pod is not known now; try again" },
 };
 
@@ -46,6 +49,82 @@ refuse(struct ca_worker *w, const struct ca_call *c, const struct ca_method *m, 
     grpc_finish(c->grpc, code, words);
 }
 
+/* -- a call whose token is under review -- */
+
+struct waiting {
+    struct ca_ask ask; /* first: what comes back is this */
+    struct ca_worker *worker;
+    const struct ca_method *method;
+    struct buf msg;
+    struct ca_call call; /* call.grpc NULL: the client has gone */
+};
+
+static void
+waiting_free(struct waiting *x)
+{
+    if (x == NULL)
+        return;
+    buf_wipe(&x->ask.token);
+    buf_done(&x->msg);
+    free(x);
+}
+DEFINE_CLEANUP(struct waiting, waiting_free)
+
+static void
+on_waiting_gone(void *arg)
+{
+    struct waiting *x = arg;
+
+    ca_metrics_handled(x->worker->ca, x->method->name, GRPC_CANCELLED, x->call.start_us);
+    x->call.grpc = NULL; /* the review's answer frees it */
+}
+
+static void
+on_verdict(void *arg)
+{
+    CLEANUP(waiting_freep) struct waiting *x = arg;
+    struct ca_worker *w = x->worker;
+    struct ca_verdict *v = &x->ask.verdict;
+    const char *reason = v->reason;
+
+    w->pending--;
+    if (x->call.grpc == NULL) {
+        ca_worker_quit_if_idle(w);
+        return;
+    }
+    grpc_on_gone(x->call.grpc, NULL, NULL);
+    if (reason == NULL && ca_accept_claims(&w->ca->conf, &v->claims, "review", &x->call.caller,
+                                           &reason, &v->why) == 0)
+        x->method->handle(w, &x->call);
+    else
+        refuse(w, &x->call, x->method, reason, &v->why);
+    ca_worker_quit_if_idle(w);
+}
+
+static int
+review(struct ca_worker *w, const struct ca_call *c, struct span token, const struct ca_method *m,
+       struct err *e)
+{
+    CLEANUP(waiting_freep) struct waiting *x = calloc(1, sizeof(*x));
+
+    if (x == NULL)
+        return err_nomem(e);
+    x->ask = (struct ca_ask){ .loop = w->loop, .back = on_verdict, .token = BUF_INIT(token.n) };
+    x->worker = w;
+    x->method = m;
+    x->call = *c;
+    x->msg = BUF_INIT(c->msg.n);
+    TRY(buf_add(&x->ask.token, token, e));
+    TRY(buf_add(&x->msg, c->msg, e));
+    x->call.msg = buf_span(&x->msg);
+    digest(token, x->ask.key);
+    TRY(ca_review(w->ca, &x->ask, e));
+    w->pending++;
+    grpc_on_gone(c->grpc, on_waiting_gone, x);
+    (void)STEAL(x); /* on_verdict has it */
+    return 0;
+}
+
 void
 ca_admit(struct ca_worker *w, struct grpc_call *g, struct span msg, const struct ca_method *m)
 {
@@ -55,8 +134,15 @@ ca_admit(struct ca_worker *w, struct grpc_call *g, struct span msg, const struct
     struct span token = { NULL, 0 };
     struct err why = { .code = E_NONE };
 
-    if (ca_authenticate(&w->ca->conf, w->view, &given, &c.caller, &token, &reason, &why) == 0)
+    int r = ca_authenticate(&w->ca->conf, w->view, &given, &c.caller, &token, &reason, &why);
+    if (r == 0) {
         m->handle(w, &c);
-    else
-        refuse(w, &c, m, reason, &why);
+        return;
+    }
+    if (r == CA_ASK_REVIEW) {
+        reason = "review_limit";
+        if (review(w, &c, token, m, &why) == 0)
+            return;
+    }
+    refuse(w, &c, m, reason, &why);
 }

@@ -169,13 +169,30 @@ ca_impersonate(const struct ca_conf *conf, struct span wanted, struct ca_caller 
     return 0;
 }
 
+/* Which of two judges a token goes to. What it says of itself is not believed by that: either
+ * checks it anew. */
+static bool
+is_of_our_issuers(const struct ca_conf *conf, const char *issuer)
+{
+    for (size_t i = 0; i < conf->who.issuers_n; i++)
+        if (strcmp(conf->who.issuers[i].issuer, issuer) == 0)
+            return true;
+    return false;
+}
+
 static int
 by_token(const struct ca_conf *conf, const struct ca_view *v, struct span token,
          struct ca_caller *ret, struct span *ret_token, const char **ret_reason, struct err *e)
 {
+    char issuer[JWT_ISSUER_BYTES];
     struct jwt_claims claims;
 
-    (void)ret_token;
+    if (conf->who.token_review && !jwt_claimed_issuer(token, issuer))
+        return no(ret_reason, "malformed", e, "the bearer token is no JWT with an issuer");
+    if (conf->who.token_review && !is_of_our_issuers(conf, issuer)) {
+        *ret_token = token;
+        return CA_ASK_REVIEW;
+    }
     if (conf->who.issuers_n == 0)
         return no(ret_reason, "no_issuer", e, "no issuer of tokens is configured (--issuer)");
     if (token_verify(conf, v, token, &claims, ret_reason, e) != 0)

@@ -156,6 +156,13 @@ cluster_open(struct ca *c, struct err *e)
 {
     struct pods_file_conf k = { .path = c->conf.who.pods_file, .metrics = c->conf.metrics };
 
+    if (c->conf.who.kube != NULL)
+        TRY(kube_client_new(c->loop, c->conf.who.kube, c->conf.metrics, &c->kube, e));
+    c->conf.who.kube = NULL; /* borrowed for this call only */
+    if (c->conf.who.token_review && c->kube == NULL)
+        return err_set(e, E_INVAL, "tokens are to be reviewed, and no API server is named");
+    if (c->conf.who.token_review)
+        TRY(ca_reviews_new(c, e));
     if (k.path == NULL)
         return 0;
     if (c->conf.who.cluster != NULL)
@@ -213,7 +220,9 @@ sources_open(struct ca *c, struct err *e)
                                     .arg = c };
 
     for (size_t i = 0; i < c->conf.who.issuers_n; i++) {
-        struct jwks_source_conf k = { .location = c->conf.who.issuers[i].jwks,
+        struct jwks_source_conf k = { .issuer = c->conf.who.issuers[i].issuer,
+                                      .location = c->conf.who.issuers[i].jwks,
+                                      .kube = c->kube,
                                       .ca_file = c->conf.who.issuers[i].ca_file,
                                       .on_change = on_keys,
                                       .arg = &c->jwks[i],
@@ -271,10 +280,12 @@ ca_free(struct ca *c)
     timer_free(c->say);
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         jwks_source_free(c->jwks[i].source);
+    ca_reviews_close(c);
     for (size_t i = 0; i < c->workers_n; i++)
         ca_worker_stop(&c->workers[i]);
     for (size_t i = 0; i < c->workers_n; i++)
         ca_worker_join(&c->workers[i]);
+    ca_reviews_free(c);
     pods_file_free(c->pods);
     ca_view_unref(c->view);
     tls_conf_unref(c->tls);

@@ -12,6 +12,7 @@
 
 #include "identity/cluster.h"
 #include "identity/identity.h"
+#include "kube/kube.h"
 #include "ledger/ledger.h"
 #include "net/loop.h"
 #include "obs/metrics.h"
@@ -22,7 +23,8 @@ struct ca;
 enum { CA_JWKS_MAX = 4, CA_DNS_MAX = 8, CA_NODE_ACCOUNTS_MAX = 8, CA_CERT_SIGNERS_MAX = 8 };
 
 struct ca_issuer {                       /* one trusted issuer of tokens */
-    const char *issuer, *jwks, *ca_file; /* exact iss; path or URL; roots for https or NULL */
+    const char *issuer, *jwks, *ca_file; /* exact iss; where its keys are (identity/jwks_source.h;
+                                            NULL: by discovery); roots for https or NULL */
 };
 
 /* Whom a CA believes, and what it is called. */
@@ -34,8 +36,11 @@ struct ca_callers {
     size_t dns_names_n;
     /* What the cluster knows: bound tokens are checked with it on every call, and node proxies.
      * Neither: tokens are good until they expire, and nobody may impersonate. */
-    const struct cluster *cluster;                   /* borrowed, outlives the CA; or */
-    const char *pods_file;                           /* the CA reads it (identity/pods_file.h) */
+    const struct cluster *cluster; /* borrowed, outlives the CA; or */
+    const char *pods_file;         /* the CA reads it (identity/pods_file.h) */
+    const struct kube_conf *kube;  /* where the API server is, for keys and reviews; read by ca_new
+                                      only; NULL: not known */
+    bool token_review; /* tokens of no issuer above are judged by the API server; needs `kube` */
     const char *node_accounts[CA_NODE_ACCOUNTS_MAX]; /* "NS/SA" of trusted node proxies */
     size_t node_accounts_n;
     /* What a request's CertSigner may be, besides empty; none: "meshroot". */

@@ -7,7 +7,9 @@
 
 #include "ca/ca.h"
 #include "identity/cluster.h"
+#include "identity/jwks_source.h"
 #include "identity/pods_file.h"
+#include "kube/kube.h"
 #include "net/filewatch.h"
 #include "net/grpc.h"
 #include "obs/log.h"
@@ -20,6 +22,12 @@ enum {
     CA_SERVER_LEAF_S = SIGNER_SERVER_LIFE_S, /* our own serving certificate, at most */
     CA_TICK_MS = 30 * 1000,                  /* half-life of that, expiry gauges, a held set */
     CA_TEXTS_MAX = 64,
+    /* tokens that the API server judges */
+    CA_REVIEW_FLIGHTS_MAX = 64,       /* under way at once */
+    CA_REVIEW_WAITING_MAX = 4096,     /* calls that wait for one */
+    CA_REVIEW_DEADLINE_MS = 8 * 1000, /* all tries together: less than GRPC_MAX_CALL_MS */
+    CA_REVIEW_KEEP_MS = 10 * 1000,    /* a yes */
+    CA_REVIEW_KEEP_NO_MS = 2 * 1000,  /* a no: an account may be too new for the API server */
 };
 
 struct ca_worker;
@@ -101,6 +109,32 @@ struct ca_method {
 void ca_admit(struct ca_worker *w, struct grpc_call *c, struct span msg, const struct ca_method *m);
 /* Counts a caller turned away, and logs it unless strangers fill the log. */
 void ca_count_refusal(struct ca_worker *w, const char *reason);
+
+/* -- reviews: tokens that the API server judges; on the control loop, asked by workers -- */
+
+struct ca_reviews;
+struct ca_verdict {
+    const char *reason; /* NULL: `claims` are true; else the metric's word, and `why` */
+    struct jwt_claims claims;
+    struct err why; /* AUTH: no; anything else: it cannot be told now */
+};
+struct ca_ask { /* one call that waits; owner: who asks, from `back` on */
+    struct loop *loop;
+    loop_fn *back; /* called on `loop` with the ask, `verdict` filled, exactly once */
+    struct ca_reviews *reviews;
+    struct ca_ask *next;
+    uint8_t key[DIGEST_BYTES]; /* SHA-256 of the token */
+    struct buf token;
+    struct ca_verdict verdict;
+};
+MUST_USE int ca_reviews_new(struct ca *c, struct err *e);
+/* Answers all that wait, now and from now on; ends the client of the API server. Before the workers
+ * are stopped. */
+void ca_reviews_close(struct ca *c);
+void ca_reviews_free(struct ca *c); /* after they have ended */
+/* Thread: any. Errors: LIMIT (CA_REVIEW_WAITING_MAX, or the CA is stopping): `back` does not come.
+ */
+MUST_USE int ca_review(struct ca *c, struct ca_ask *q, struct err *e);
 
 /* -- lifetimes -- */
 
@@ -185,6 +219,8 @@ struct ca {
     struct timer *tick, *say;
     struct ca_jwks jwks[CA_JWKS_MAX];
     struct pods_file *pods;
+    struct kube_client *kube;
+    struct ca_reviews *reviews; /* NULL: tokens are not reviewed */
     struct ca_loaded loaded;
     struct ca_view *view;
     struct tls_conf *tls;

@@ -4,20 +4,92 @@
 #include <string.h>
 
 #include "base/str.h"
+#include "identity/jwks_source.h"
 
-/* "ISS=JWKS": the key set's URL may hold '=', the issuer's may not. */
+/* "ISS" or "ISS=JWKS": the key set's URL may hold '=', the issuer's may not. */
 static int
 issuer_split(const char *text, struct ca_issuer *ret, char **keep, struct err *e)
 {
     const char *eq = strchr(text, '=');
 
-    if (eq == NULL || eq == text || eq[1] == '\0')
+    if (eq == text || (eq != NULL && eq[1] == '\0'))
         return err_set(
             e, E_INVAL,
             "--issuer %s: want ISSUER=JWKS, such as https://issuer.example=/etc/jwks.json", text);
-    TRY(str_dup(span_of(text, (size_t)(eq - text)), keep, e));
-    *ret = (struct ca_issuer){ .issuer = *keep, .jwks = eq + 1 };
+    TRY(str_dup(span_of(text, eq == NULL ? strlen(text) : (size_t)(eq - text)), keep, e));
+    *ret = (struct ca_issuer){ .issuer = *keep, .jwks = eq == NULL ? NULL : eq + 1 };
+    if (eq == NULL && discovery_issuer_check(*keep, e) < 0)
+        return err_wrap(e, "--issuer");
     return 0;
+}
+
+static int
+issuer_ca_set(struct ca_callers *who, const char *text, struct err *e)
+{
+    const char *eq = strchr(text, '=');
+    struct span issuer = span_of(text, eq == NULL ? 0 : (size_t)(eq - text));
+
+    for (size_t i = 0; i < who->issuers_n; i++)
+        if (eq != NULL && eq[1] != '\0' && span_eq_str(issuer, who->issuers[i].issuer)) {
+            who->issuers[i].ca_file = eq + 1;
+            return 0;
+        }
+    return err_set(e, E_INVAL,
+                   "--issuer-ca-file %s: want ISSUER=FILE, with an issuer that --issuer names",
+                   text);
+}
+
+static int
+issuers_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
+{
+    struct ca_callers *who = &ret->who;
+
+    if (f->issuers.n > CA_JWKS_MAX)
+        return err_set(e, E_INVAL, "--issuer: at most %d of them", (int)CA_JWKS_MAX);
+    for (; who->issuers_n < f->issuers.n; who->issuers_n++)
+        TRY(issuer_split(f->issuers.v[who->issuers_n], &who->issuers[who->issuers_n],
+                         &ret->kept[who->issuers_n], e));
+    for (size_t i = 0; i < f->issuer_ca_files.n; i++)
+        TRY(issuer_ca_set(who, f->issuer_ca_files.v[i], e));
+    return 0;
+}
+
+/* -- the API server ------------------------------------------------------------------------------
+ */
+
+static int
+text_keep(const char *from, char **to, struct err *e)
+{
+    return from == NULL ? 0 : str_dup(span_str(from), to, e);
+}
+
+static bool
+wants_kube(const struct caller_flags *f, const struct ca_callers *who)
+{
+    bool wanted = f->token_review || f->kube_server != NULL;
+
+    for (size_t i = 0; i < who->issuers_n; i++)
+        wanted = wanted ||
+                 (who->issuers[i].jwks != NULL && strcmp(who->issuers[i].jwks, "kubernetes") == 0);
+    return wanted;
+}
+
+static int
+kube_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
+{
+    struct kube_conf *k = &ret->kube;
+
+    if (!wants_kube(f, &ret->who))
+        return 0;
+    ret->who.token_review = f->token_review;
+    ret->who.kube = k;
+    if (f->kube_server == NULL)
+        return kube_conf_in_cluster(k, e);
+    TRY(text_keep(f->kube_server, &k->server, e));
+    TRY(text_keep(f->kube_ca_file, &k->ca_file, e));
+    TRY(text_keep(f->kube_token_file, &k->token_file, e));
+    TRY(text_keep(f->kube_cert_file, &k->cert_file, e));
+    return text_keep(f->kube_key_file, &k->key_file, e);
 }
 
 /* Copies the values of a repeatable flag, or the usual ones; at most `max`. */
@@ -60,11 +132,8 @@ callers_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
     struct ca_callers *who = &ret->who;
     size_t n;
 
-    if (f->issuers.n > CA_JWKS_MAX)
-        return err_set(e, E_INVAL, "--issuer: at most %d of them", (int)CA_JWKS_MAX);
-    for (; who->issuers_n < f->issuers.n; who->issuers_n++)
-        TRY(issuer_split(f->issuers.v[who->issuers_n], &who->issuers[who->issuers_n],
-                         &ret->kept[who->issuers_n], e));
+    TRY(issuers_fill(f, ret, e));
+    TRY(kube_fill(f, ret, e));
     who->audiences[0] = "istio-ca";
     TRY(list_fill("audience", &f->audiences, who->audiences, JWT_AUDIENCES - 1, &n, e));
     TRY(list_fill("dns-name", f->dns_names.n > 0 ? &f->dns_names : &usual, who->dns_names,
@@ -79,4 +148,5 @@ callers_done(struct callers *c)
 {
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         free(STEAL(c->kept[i]));
+    kube_conf_done(&c->kube);
 }

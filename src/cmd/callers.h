@@ -8,13 +8,30 @@
 
 struct caller_flags {
     struct opt_list issuers, audiences, dns_names, node_accounts, cert_signers;
-    const char *pods_file;
+    struct opt_list issuer_ca_files;
+    const char *pods_file, *kube_server, *kube_ca_file, *kube_token_file, *kube_cert_file,
+        *kube_key_file;
+    bool token_review;
 };
 
 /* clang-format off */
 #define OPT_CALLERS(type, member)                                                                                          \
-    { "issuer", OPT_LIST, offsetof(type, member.issuers), NULL, NULL, NULL, 0, "ISS=JWKS",                                 \
-      "trusted issuer of workload tokens, and its keys (file or https URL); repeatable" },                                 \
+    { "issuer", OPT_LIST, offsetof(type, member.issuers), NULL, NULL, NULL, 0, "ISS[=JWKS]",                               \
+      "trusted issuer of workload tokens; its keys: a file, an https URL, \"kubernetes\" (the API server's), or, without JWKS, by discovery; repeatable" }, \
+    { "issuer-ca-file", OPT_LIST, offsetof(type, member.issuer_ca_files), NULL, NULL, NULL, 0, "ISS=FILE",                 \
+      "roots that vouch for an issuer's https server [the system's]; repeatable" },                                        \
+    { "token-review", OPT_FLAG, offsetof(type, member.token_review), NULL, NULL, NULL, 0, NULL,                            \
+      "tokens of no --issuer are judged by the Kubernetes API (TokenReview), a yes kept for 10 s" },                       \
+    { "kube-server", OPT_STRING, offsetof(type, member.kube_server), NULL, NULL, NULL, 0, "URL",                           \
+      "https URL of the Kubernetes API, with the four below [the cluster that it runs in]" },                              \
+    { "kube-ca-file", OPT_STRING, offsetof(type, member.kube_ca_file), NULL, NULL, NULL, 0, "FILE",                        \
+      "roots that vouch for it [the system's]" },                                                                          \
+    { "kube-token-file", OPT_STRING, offsetof(type, member.kube_token_file), NULL, NULL, NULL, 0, "FILE",                  \
+      "our token there; read again" },                                                                                     \
+    { "kube-client-cert", OPT_STRING, offsetof(type, member.kube_cert_file), NULL, NULL, NULL, 0, "FILE",                  \
+      "our client certificate there" },                                                                                    \
+    { "kube-client-key", OPT_STRING, offsetof(type, member.kube_key_file), NULL, NULL, NULL, 0, "FILE",                    \
+      "its key" },                                                                                                         \
     { "audience", OPT_LIST, offsetof(type, member.audiences), NULL, NULL, NULL, 0, "NAME",                                 \
       "audience that tokens must have; repeatable [istio-ca]" },                                                           \
     { "pods-file", OPT_STRING, offsetof(type, member.pods_file), NULL, NULL, NULL, 0, "FILE",                              \
@@ -29,7 +46,8 @@ struct caller_flags {
 
 /* The same as a CA's settings want it; texts are borrowed from the flags but for `kept`. */
 struct callers {
-    struct ca_callers who;
+    struct ca_callers who; /* kube: points to the one below */
+    struct kube_conf kube;
     char *kept[CA_JWKS_MAX];
 };
 

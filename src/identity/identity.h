@@ -74,37 +74,17 @@ enum { JWK_THUMBPRINT_BYTES = 44 };
 MUST_USE int jwk_thumbprint(const struct key *k, char ret[JWK_THUMBPRINT_BYTES], struct err *e);
 size_t jwks_count(const struct jwks *j);
 
-/* A key set that keeps itself fresh from a file (content hash, every 5 s) or an https URL (every 5
- * min, every 10 s until the first good one, and on an unknown key id at most once in 10 s). The
- * last good set is kept over an outage; before the first good one there is none, never a default
- * (peers.md 5a 21). on_change runs on `l`, never inside jwks_source_new. A failure is logged when
- * its reason changes, and counted. */
-struct jwks_source;
-struct jwks_source_conf {
-    const char *location;                            /* path, "file:..." or "https://..."; copied */
-    const char *ca_file;                             /* for https; NULL: the system's */
-    void (*on_change)(struct jwks *keys, void *arg); /* `keys` borrowed */
-    void *arg;
-    struct metrics *metrics; /* borrowed; may be NULL */
-    uint64_t every_ms;       /* 0: as above */
-};
-/* Errors: INVAL (http:// and other schemes: keys that came in the clear prove nothing). */
-MUST_USE int jwks_source_new(struct loop *l, const struct jwks_source_conf *conf,
-                             struct jwks_source **ret, struct err *e);
-void jwks_source_free(struct jwks_source *s); /* NULL is fine */
-DEFINE_CLEANUP(struct jwks_source, jwks_source_free)
-/* A token named a key we do not have: fetch soon. Thread: its loop. */
-void jwks_source_unknown_kid(struct jwks_source *s);
+/* Key sets that keep themselves fresh: identity/jwks_source.h. */
 
 /* -- tokens --------------------------------------------------------------------------------------
  */
 
-enum { JWT_MAX_BYTES = 16 * 1024, JWT_AUDIENCES = 8 };
+enum { JWT_MAX_BYTES = 16 * 1024, JWT_AUDIENCES = 8, JWT_ISSUER_BYTES = 512 };
 
 /* What a verified token says. */
 struct jwt_claims {
-    char issuer[512], subject[512], id[128]; /* iss, sub, jti ("" when absent) */
-    int64_t expires, not_before, issued;     /* unix seconds; 0 when absent (expires never is) */
+    char issuer[JWT_ISSUER_BYTES], subject[512], id[128]; /* iss, sub, jti ("" when absent) */
+    int64_t expires, not_before, issued; /* unix seconds; 0 when absent (expires never is) */
     char k8s_namespace[K8S_NAME_BYTES],
         k8s_service_account[K8S_NAME_BYTES]; /* kubernetes.io claim, or "" */
     char k8s_sa_uid[64], k8s_pod[K8S_NAME_BYTES], k8s_pod_uid[64], k8s_node[K8S_NAME_BYTES];
@@ -127,6 +107,10 @@ struct jwt_rule {
  * "signature", "malformed", "not_yet_valid"), for metrics and logs. Thread: any. */
 MUST_USE int jwt_verify(const struct jwks *keys, struct span token, const struct jwt_rule *rule,
                         struct jwt_claims *ret, const char **ret_reason, struct err *e);
+
+/* What a token says its issuer is, without any check: to choose who checks it, for nothing else.
+ * False: it is no token, or does not say. */
+bool jwt_claimed_issuer(struct span token, char ret[JWT_ISSUER_BYTES]);
 
 /* Signs `claims_json` (an object) with alg by key kind (RS256, ES256, ES384), header
  * {"typ":"JWT","alg","kid"} plus, when x5t is true, "x5t": kid as Entra does; appends the compact

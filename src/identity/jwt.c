@@ -361,6 +361,19 @@ jwt_verify(const struct jwks *keys, struct span token, const struct jwt_rule *ru
     return 0;
 }
 
+bool
+jwt_claimed_issuer(struct span token, char ret[JWT_ISSUER_BYTES])
+{
+    CLEANUP(json_decrefp) json_t *body = NULL;
+    const char *reason;
+    struct parts p;
+    struct err e;
+
+    return parts_cut(token, &p, &reason, &e) == 0 &&
+           part_json(p.claims, "claims", &body, &reason, &e) == 0 &&
+           json_text_copy(body, "iss", ret, JWT_ISSUER_BYTES, &e) == 0 && ret[0] != '\0';
+}
+
 /* -- making -------------------------------------------------------------------------------------
  */
 

@@ -61,14 +61,26 @@ void http_reply(struct http_exchange *x, int status, const char *type, struct sp
 struct http_client; /* keeps connections alive; one per loop is enough */
 struct http_request;
 
+/* Where a request may lead; each rule shuts out more. Looked at when the name is resolved, so no
+ * name gets around it. A rule other than ANY also means: no proxy, which would resolve it
+ * elsewhere. */
+enum http_reach {
+    HTTP_REACH_ANY,
+    HTTP_REACH_NO_LINK_LOCAL, /* not link-local, no cloud's metadata service */
+    HTTP_REACH_NO_LOOPBACK,   /* nor this host */
+    HTTP_REACH__N
+};
+
 struct http_request_conf {
     const char *method, *url;
-    const char *const *headers; /* "name: value", ended by NULL; NULL for none */
-    struct span body;           /* copied */
-    const char *ca_file;        /* PEM roots for this server; NULL: the system's */
-    const char *unix_socket;    /* path; NULL: TCP */
-    uint64_t timeout_ms;        /* 0: 10 s */
-    size_t max_body_bytes;      /* 0: 1 MiB; beyond: LIMIT */
+    const char *const *headers;       /* "name: value", ended by NULL; NULL for none */
+    struct span body;                 /* copied */
+    const char *ca_file;              /* PEM roots for this server; NULL: the system's */
+    const char *cert_file, *key_file; /* PEM, our client certificate; NULL: none */
+    const char *unix_socket;          /* path; NULL: TCP */
+    enum http_reach reach;            /* DENIED where it may not */
+    uint64_t timeout_ms;              /* 0: 10 s */
+    size_t max_body_bytes;            /* 0: 1 MiB; beyond: LIMIT */
 };
 
 struct http_answer {
@@ -80,11 +92,15 @@ struct http_answer {
     const char *content_type;     /* NULL when absent */
 };
 
-/* Exactly one call: `a` on any HTTP answer, or `why` (PEER, TIMEOUT, LIMIT; names host and cause).
+/* Exactly one call: `a` on any HTTP answer, or `why` (PEER, TIMEOUT, LIMIT, DENIED; names host and
+ * cause).
  * Redirects are not followed; proxies of the environment are honoured except for Unix sockets and
  * loopback hosts; TLS >= 1.2. */
 typedef void http_done_fn(const struct http_answer *a, const struct err *why, void *arg);
 
+/* r: 1 the URL's host is this one by its name ("localhost", 127.x, [::1]); 0 it is not. Errors:
+ * INVAL (not an http or https URL). */
+MUST_USE int http_url_is_loopback(const char *url, struct err *e);
 MUST_USE int http_client_new(struct loop *l, struct http_client **ret, struct err *e);
 void http_client_free(struct http_client *c); /* calls under way end with `why`; NULL is fine */
 /* Never calls back before it returns. `ret` may be NULL. Errors: INVAL (the URL), LIMIT, NOMEM. */

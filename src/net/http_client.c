@@ -4,10 +4,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "base/str.h"
 #include "net/http.h"
 #include "net/loop_event.h"
+#include "net/reach.h"
 
 enum {
     CLIENT_MAX_HOST_CONNECTIONS = 8,
@@ -37,7 +39,8 @@ struct http_request {
     char *www_authenticate, *content_type;
     uint64_t retry_after_ms, timeout_ms;
     size_t headers_n; /* bytes of the answer's headers */
-    bool too_big, no_memory;
+    bool too_big, no_memory, is_shut_out;
+    enum http_reach reach;
     char where[WHERE_BYTES]; /* "https://host:port", for messages: never a query, never a user */
     char curl_text[CURL_ERROR_SIZE];
     http_done_fn *done;
@@ -46,6 +49,20 @@ struct http_request {
 
 /* -- what curl calls ----------------------------------------------------------------------------
  */
+
+/* The address is known here, whatever the name was. */
+static curl_socket_t
+on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
+{
+    struct http_request *q = arg;
+
+    (void)purpose;
+    if (!reach_allows(q->reach, &to->addr)) {
+        q->is_shut_out = true;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+}
 
 static size_t
 on_body(char *p, size_t size, size_t n, void *arg)
@@ -188,6 +205,7 @@ static const struct {
     { CURLE_COULDNT_RESOLVE_PROXY, E_PEER, "could not resolve the proxy's name" },
     { CURLE_PEER_FAILED_VERIFICATION, E_PEER, NULL },
     { CURLE_SSL_CACERT_BADFILE, E_PEER, "the file of CA certificates cannot be read" },
+    { CURLE_SSL_CERTPROBLEM, E_PEER, "the client certificate or its key cannot be used" },
     { CURLE_OUT_OF_MEMORY, E_NOMEM, "out of memory" },
     { CURLE_GOT_NOTHING, E_PEER, "the connection was closed without an answer" },
     { CURLE_URL_MALFORMAT, E_INVAL, "this is not a URL" },
@@ -205,7 +223,11 @@ request_error(const struct http_request *q, CURLcode r, struct err *e)
             code = failures[i].code;
             text = failures[i].text != NULL ? failures[i].text : text;
         }
-    if (q->no_memory)
+    if (q->is_shut_out)
+        (void)err_set(e, E_DENIED,
+                      "leads to an address that it may not lead to (this host, link-local, or a "
+                      "cloud's metadata service)");
+    else if (q->no_memory)
         (void)err_nomem(e);
     else if (q->too_big)
         (void)err_set(e, E_LIMIT, "the answer is larger than %zu bytes", q->body.max);
@@ -399,6 +421,14 @@ request_where(struct http_request *q, const char *url, struct err *e)
     return r;
 }
 
+int
+http_url_is_loopback(const char *url, struct err *e)
+{
+    struct http_request q = { .client = NULL };
+
+    return request_where(&q, url, e);
+}
+
 static int
 add_header(struct http_request *q, const char *line, struct err *e)
 {
@@ -453,11 +483,19 @@ request_options(struct http_request *q, const struct http_request_conf *conf, bo
         curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https") != CURLE_OK ||
         (conf->ca_file != NULL && curl_easy_setopt(c, CURLOPT_CAINFO, conf->ca_file) != CURLE_OK) ||
         (conf->ca_file != NULL && curl_easy_setopt(c, CURLOPT_CAPATH, NULL) != CURLE_OK) ||
+        (conf->cert_file != NULL &&
+         curl_easy_setopt(c, CURLOPT_SSLCERT, conf->cert_file) != CURLE_OK) ||
+        (conf->key_file != NULL &&
+         curl_easy_setopt(c, CURLOPT_SSLKEY, conf->key_file) != CURLE_OK) ||
         (conf->unix_socket != NULL &&
          curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, conf->unix_socket) != CURLE_OK) ||
         (direct && curl_easy_setopt(c, CURLOPT_PROXY, "") != CURLE_OK))
         return err_nomem(e);
     request_method(q, conf->method);
+    if (q->reach != HTTP_REACH_ANY) {
+        (void)curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+        (void)curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, q);
+    }
     (void)curl_easy_setopt(c, CURLOPT_HTTPHEADER, q->headers);
     (void)curl_easy_setopt(c, CURLOPT_PRIVATE, q);
     (void)curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
@@ -479,7 +517,8 @@ static int
 request_start(struct http_request *q, const struct http_request_conf *conf, struct err *e)
 {
     struct http_client *c = q->client;
-    bool direct = TRY(request_where(q, conf->url, e)) == 1 || conf->unix_socket != NULL;
+    bool direct = TRY(request_where(q, conf->url, e)) == 1 || conf->unix_socket != NULL ||
+                  conf->reach != HTTP_REACH_ANY;
 
     TRY(buf_add(&q->sent, conf->body, e));
     TRY(request_headers(q, conf, e));
@@ -513,6 +552,7 @@ http_send(struct http_client *c, const struct http_request_conf *conf, http_done
     *q = (struct http_request){ .client = c,
                                 .sent = BUF_INIT(conf->body.n),
                                 .body = BUF_INIT(max),
+                                .reach = conf->reach,
                                 .timeout_ms = conf->timeout_ms == 0 ? CLIENT_DEFAULT_TIMEOUT_MS
                                                                     : conf->timeout_ms,
                                 .done = done,

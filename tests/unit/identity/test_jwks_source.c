@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "identity/identity.h"
+#include "identity/jwks_source.h"
 #include "net/addr.h"
 #include "net/http.h"
 

@@ -1,0 +1,419 @@
+/* client.c - requests to the API server: token, tries, answers. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "kube/kube.h"
+#include "net/http.h"
+#include "obs/log.h"
+
+enum { DEADLINE_DEFAULT_MS = 10 * 1000, HEADERS_MAX = 5 };
+
+static const struct metric_desc requests_total = {
+    "meshroot_kube_requests_total",
+    "Requests to the Kubernetes API, by method and status (\"none\": no answer).",
+    METRIC_COUNTER,
+};
+
+struct kube_client {
+    struct loop *loop;
+    struct http_client *http;
+    struct kube_conf conf;
+    struct metrics *metrics;
+    struct buf auth;  /* "authorization: Bearer ...", wiped; empty: not read yet */
+    uint64_t auth_ms; /* when it was read */
+    struct kube_call *calls;
+    size_t calls_n;
+};
+
+struct kube_call {
+    struct kube_client *client;
+    struct kube_call *next, **link;
+    struct http_request *request; /* under way */
+    struct timer *again;
+    char *url, *method, *type;
+    struct buf body;
+    uint64_t until_ms, wait_ms;
+    bool may_repeat;
+    bool has_new_token; /* the token was read anew for it after a 401 */
+    kube_done_fn *done;
+    void *arg;
+};
+
+static void try_once(struct kube_call *q);
+
+/* -- the end -------------------------------------------------------------------------------------
+ */
+
+static void
+call_unlink(struct kube_call *q)
+{
+    if (q->link == NULL)
+        return;
+    *q->link = q->next;
+    if (q->next != NULL)
+        q->next->link = q->link;
+    q->link = NULL;
+    q->client->calls_n--;
+}
+
+static void
+call_free(void *arg)
+{
+    struct kube_call *q = arg;
+
+    timer_free(q->again);
+    free(q->url);
+    free(q->method);
+    free(q->type);
+    buf_wipe(&q->body);
+    free(q);
+}
+
+static void
+call_end(struct kube_call *q, const json_t *body, const struct err *why)
+{
+    call_unlink(q); /* so that done may not cancel it */
+    loop_defer(q->client->loop, call_free, q);
+    q->done(body, why, q->arg);
+}
+
+void
+kube_cancel(struct kube_call *q)
+{
+    if (q == NULL)
+        return;
+    call_unlink(q);
+    if (q->request != NULL)
+        http_cancel(STEAL(q->request));
+    timer_stop(q->again);
+    loop_defer(q->client->loop, call_free, q);
+}
+
+/* -- the answer ----------------------------------------------------------------------------------
+ */
+
+static const struct {
+    int status;
+    enum err_code code;
+} statuses[] = {
+    { 400, E_INVAL },    { 401, E_AUTH },     { 403, E_DENIED },
+    { 404, E_NOTFOUND }, { 409, E_CONFLICT }, { 410, E_NOTFOUND },
+    { 422, E_INVAL },    { 429, E_BUSY },     { 503, E_BUSY },
+};
+
+/* A Status object has the server's own words, which say which verb on which resource. */
+static void
+answer_error(const struct kube_call *q, const struct http_answer *a, struct err *e)
+{
+    json_t *o = json_loadb((const char *)a->body.p, a->body.n, JSON_REJECT_DUPLICATES, NULL);
+    const char *words = json_string_value(json_object_get(o, "message"));
+    enum err_code code = E_PEER;
+    char shown[200];
+    size_t n = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(statuses); i++)
+        code = statuses[i].status == a->status ? statuses[i].code : code;
+    for (; words != NULL && words[n] != '\0' && n < sizeof(shown) - 1; n++)
+        shown[n] = words[n] >= ' ' && words[n] <= '~' ? words[n] : ' ';
+    shown[n] = '\0';
+    (void)err_set(e, code, "the Kubernetes API answers %d to %s: %s", a->status, q->method,
+                  n == 0 ? "no reason given" : shown);
+    e->retry_after_s = (unsigned)a->retry_after_s;
+    json_decref(o);
+}
+
+static bool
+may_try_again(const struct kube_call *q, const struct http_answer *a, const struct err *why)
+{
+    if (a != NULL && a->status == 429)
+        return true; /* was not looked at */
+    if (!q->may_repeat)
+        return false;
+    return a == NULL ? why->code == E_PEER || why->code == E_TIMEOUT : a->status >= 500;
+}
+
+/* Sets the next try; false: the time that is left does not last. */
+static bool
+try_later(struct kube_call *q, uint64_t retry_after_s)
+{
+    uint64_t wait = q->wait_ms / 2 + random_below(q->wait_ms / 2 + 1), now = mono_ms();
+
+    q->wait_ms = q->wait_ms * 2 > KUBE_RETRY_MAX_MS ? KUBE_RETRY_MAX_MS : q->wait_ms * 2;
+    if (retry_after_s * 1000 > wait)
+        wait = retry_after_s * 1000 + random_below(KUBE_RETRY_FIRST_MS);
+    if (now + wait >= q->until_ms)
+        return false;
+    timer_set(q->again, wait);
+    return true;
+}
+
+static void
+count(const struct kube_call *q, const struct http_answer *a)
+{
+    char labels[64], status[16] = "none";
+
+    if (a != NULL)
+        (void)snprintf(status, sizeof(status), "%d", a->status);
+    (void)snprintf(labels, sizeof(labels), "method=\"%s\",status=\"%s\"", q->method, status);
+    metric_add(q->client->metrics, &requests_total, labels, 1);
+}
+
+static void
+answer_take(struct kube_call *q, const struct http_answer *a)
+{
+    json_error_t je;
+    struct err e;
+    json_t *body = json_loadb((const char *)a->body.p, a->body.n, JSON_REJECT_DUPLICATES, &je);
+
+    if (!json_is_object(body)) {
+        (void)err_set(&e, E_PEER, "the answer of the Kubernetes API to %s is not a JSON object",
+                      q->method);
+        call_end(q, NULL, &e);
+    } else
+        call_end(q, body, NULL);
+    json_decref(body);
+}
+
+static void
+on_answer(const struct http_answer *a, const struct err *why, void *arg)
+{
+    struct kube_call *q = arg;
+    struct err e;
+
+    q->request = NULL;
+    count(q, a);
+    if (a != NULL && a->status >= 200 && a->status < 300) {
+        answer_take(q, a);
+        return;
+    }
+    if (a != NULL && a->status == 401 && !q->has_new_token && q->client->conf.token_file != NULL) {
+        q->has_new_token = true; /* the token may have been rotated since it was read */
+        buf_wipe(&q->client->auth);
+        timer_set(q->again, 0);
+        return;
+    }
+    if (may_try_again(q, a, why) && try_later(q, a == NULL ? 0 : a->retry_after_s))
+        return;
+    if (a == NULL)
+        e = *why;
+    else
+        answer_error(q, a, &e);
+    call_end(q, NULL, &e);
+}
+
+/* -- a try ---------------------------------------------------------------------------------------
+ */
+
+static int
+auth_read(struct kube_client *c, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf raw = BUF_INIT(KUBE_TOKEN_MAX_BYTES);
+
+    if (c->conf.token_file == NULL ||
+        (c->auth.n > 0 && mono_ms() - c->auth_ms < KUBE_TOKEN_EVERY_MS))
+        return 0;
+    if (TRY(file_read(c->conf.token_file, &raw, e)) == FILE_ABSENT)
+        return err_set(e, E_NOTFOUND, "no such file %s", c->conf.token_file);
+    struct span token = span_trim(buf_span(&raw));
+    for (size_t i = 0; i < token.n; i++)
+        if (token.p[i] <= ' ' || token.p[i] > '~')
+            return err_set(e, E_PARSE, "%s does not hold a token", c->conf.token_file);
+    if (token.n == 0)
+        return err_set(e, E_PARSE, "%s is empty", c->conf.token_file);
+    buf_wipe(&c->auth);
+    c->auth = BUF_INIT(KUBE_TOKEN_MAX_BYTES + 64);
+    TRY(buf_add_str(&c->auth, "authorization: Bearer ", e));
+    TRY(buf_add(&c->auth, token, e));
+    c->auth_ms = mono_ms();
+    return 0;
+}
+
+static int
+request_send(struct kube_call *q, struct err *e)
+{
+    struct kube_client *c = q->client;
+    const char *headers[HEADERS_MAX] = { "accept: application/json",
+                                         "user-agent: meshroot/" MESHROOT_VERSION };
+    CLEANUP(str_freep) char *type = NULL;
+    uint64_t now = mono_ms();
+    size_t n = 2;
+
+    if (now >= q->until_ms)
+        return err_set(e, E_TIMEOUT, "no answer of the Kubernetes API in time");
+    if (auth_read(c, e) < 0)
+        return err_wrap(e, "the token for the Kubernetes API");
+    if (c->auth.n > 0)
+        headers[n++] = buf_text(&c->auth);
+    if (q->body.n > 0) {
+        TRY(str_format(&type, e, "content-type: %s", q->type));
+        headers[n++] = type;
+    }
+    struct http_request_conf h = { .method = q->method,
+                                   .url = q->url,
+                                   .headers = headers,
+                                   .body = buf_span(&q->body),
+                                   .ca_file = c->conf.ca_file,
+                                   .cert_file = c->conf.cert_file,
+                                   .key_file = c->conf.key_file,
+                                   .timeout_ms = q->until_ms - now,
+                                   .max_body_bytes = KUBE_MAX_BODY_BYTES };
+    return http_send(c->http, &h, on_answer, q, &q->request, e);
+}
+
+static void
+try_once(struct kube_call *q)
+{
+    struct err e;
+
+    if (request_send(q, &e) < 0)
+        call_end(q, NULL, &e);
+}
+
+static void
+on_again(void *arg)
+{
+    try_once(arg);
+}
+
+static int
+call_fill(struct kube_call *x, const struct kube_request *q, struct err *e)
+{
+    struct kube_client *c = x->client;
+
+    if (q->path[0] != '/')
+        return err_set(e, E_INVAL, "\"%.100s\" is no path of the Kubernetes API", q->path);
+    TRY(str_format(&x->url, e, "%s%s", c->conf.server, q->path));
+    TRY(str_dup(span_str(q->method), &x->method, e));
+    TRY(str_dup(span_str(q->type == NULL ? "application/json" : q->type), &x->type, e));
+    x->body = BUF_INIT(q->body.n);
+    TRY(buf_add(&x->body, q->body, e));
+    return timer_new(c->loop, on_again, x, &x->again, e);
+}
+
+int
+kube_send(struct kube_client *c, const struct kube_request *q, kube_done_fn *done, void *arg,
+          struct kube_call **ret, struct err *e)
+{
+    if (c->calls_n >= KUBE_MAX_REQUESTS)
+        return err_set(e, E_LIMIT, "%d requests to the Kubernetes API are under way",
+                       KUBE_MAX_REQUESTS);
+    struct kube_call *x = calloc(1, sizeof(*x));
+    if (x == NULL)
+        return err_nomem(e);
+    x->client = c;
+    if (call_fill(x, q, e) < 0) {
+        call_free(x);
+        return err_result(e);
+    }
+    x->until_ms = mono_ms() + (q->deadline_ms == 0 ? DEADLINE_DEFAULT_MS : q->deadline_ms);
+    x->wait_ms = KUBE_RETRY_FIRST_MS;
+    x->may_repeat = q->is_safe || strcmp(q->method, "GET") == 0;
+    x->done = done;
+    x->arg = arg;
+    x->next = c->calls;
+    x->link = &c->calls;
+    if (x->next != NULL)
+        x->next->link = &x->next;
+    c->calls = x;
+    c->calls_n++;
+    timer_set(x->again, 0); /* the first try too: nobody is called back before this returns */
+    if (ret != NULL)
+        *ret = x;
+    return 0;
+}
+
+/* -- the client ----------------------------------------------------------------------------------
+ */
+
+static int
+conf_copy(const struct kube_conf *from, struct kube_conf *to, struct err *e)
+{
+    static const size_t members[] = { offsetof(struct kube_conf, server),
+                                      offsetof(struct kube_conf, ca_file),
+                                      offsetof(struct kube_conf, token_file),
+                                      offsetof(struct kube_conf, cert_file),
+                                      offsetof(struct kube_conf, key_file) };
+
+    for (size_t i = 0; i < ARRAY_LEN(members); i++) {
+        char *text, *copy = NULL;
+
+        memcpy(&text, (const char *)from + members[i], sizeof(text));
+        if (text != NULL)
+            TRY(str_dup(span_str(text), &copy, e));
+        memcpy((char *)to + members[i], &copy, sizeof(copy));
+    }
+    return 0;
+}
+
+static int
+conf_check(struct kube_conf *c, struct err *e)
+{
+    const char *const files[] = { c->ca_file, c->token_file, c->cert_file, c->key_file };
+
+    if (c->server == NULL || strncmp(c->server, "https://", 8) != 0 ||
+        strchr(c->server + 8, '?') != NULL || strchr(c->server + 8, '@') != NULL)
+        return err_set(e, E_INVAL, "Kubernetes API \"%.200s\": want https://HOST:PORT",
+                       c->server == NULL ? "" : c->server);
+    size_t n = strlen(c->server);
+    if (c->server[n - 1] == '/')
+        c->server[n - 1] = '\0';
+    if ((c->cert_file == NULL) != (c->key_file == NULL))
+        return err_set(e, E_INVAL, "a client certificate and its key belong together");
+    for (size_t i = 0; i < ARRAY_LEN(files); i++)
+        if (files[i] != NULL && access(files[i], R_OK) != 0)
+            return err_sys(e, errno, "%s", files[i]);
+    return 0;
+}
+
+int
+kube_client_new(struct loop *l, const struct kube_conf *conf, struct metrics *metrics,
+                struct kube_client **ret, struct err *e)
+{
+    CLEANUP(kube_client_freep) struct kube_client *c = calloc(1, sizeof(*c));
+
+    if (c == NULL)
+        return err_nomem(e);
+    c->loop = l;
+    c->metrics = metrics;
+    TRY(conf_copy(conf, &c->conf, e));
+    TRY(conf_check(&c->conf, e));
+    TRY(http_client_new(l, &c->http, e));
+    *ret = STEAL(c);
+    return 0;
+}
+
+void
+kube_client_free(struct kube_client *c)
+{
+    struct err e;
+
+    if (c == NULL)
+        return;
+    (void)err_set(&e, E_PEER, "given up: the client of the Kubernetes API ends");
+    while (c->calls != NULL) {
+        struct kube_call *q = c->calls;
+
+        call_unlink(q);
+        if (q->request != NULL)
+            http_cancel(STEAL(q->request));
+        q->done(NULL, &e, q->arg);
+        call_free(q);
+    }
+    http_client_free(c->http);
+    buf_wipe(&c->auth);
+    kube_conf_done(&c->conf);
+    free(c);
+}
+
+const char *
+kube_client_server(const struct kube_client *c)
+{
+    return c->conf.server;
+}

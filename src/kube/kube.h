@@ -1,0 +1,101 @@
+/* kube.h - a client of the Kubernetes API on a loop. Layer: kube.
+ *
+ * One client belongs to one loop; other threads post to it. It keeps connections, re-reads its
+ * token file (kubelet rotates it) and tries again what may be tried again, within the time that the
+ * caller gives. Source: Kubernetes API conventions, API concepts; specs/protos.md 6.
+ */
+#ifndef KUBE_KUBE_H
+#define KUBE_KUBE_H
+
+#include <jansson.h>
+
+#include "base/attr.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/span.h"
+#include "net/loop.h"
+#include "obs/metrics.h"
+
+/* -- where the API server is, and who we are there --------------------------------------------- */
+
+struct kube_conf {              /* texts owned; kube_conf_done */
+    char *server;               /* "https://10.0.0.1:6443" */
+    char *ca_file;              /* PEM; NULL: the system's roots */
+    char *token_file;           /* or NULL */
+    char *cert_file, *key_file; /* client certificate; or NULL */
+};
+void kube_conf_done(struct kube_conf *c); /* twice is harmless */
+/* As a pod finds it: KUBERNETES_SERVICE_HOST and _PORT, and the projected files. Errors: NOTFOUND
+ * (not in a cluster: names the variable), INVAL, NOMEM. */
+#define KUBE_IN_CLUSTER_DIR "/var/run/secrets/kubernetes.io/serviceaccount"
+MUST_USE int kube_conf_in_cluster(struct kube_conf *ret, struct err *e);
+/* A kubeconfig (JSON, which is YAML too, or YAML): the context of that name, or the current one.
+ * Relative paths are the file's; data members are not taken (files are re-read, copies are not),
+ * neither are exec plug-ins and passwords. Errors: NOTFOUND, PARSE (the member, the reason, the
+ * remedy), SYS. Blocks: disk. */
+MUST_USE int kube_conf_from_file(const char *path, const char *context, struct kube_conf *ret,
+                                 struct err *e);
+
+/* -- the client -------------------------------------------------------------------------------- */
+
+enum {
+    KUBE_MAX_BODY_BYTES = 4 * 1024 * 1024, /* of an answer */
+    KUBE_MAX_REQUESTS = 256,               /* under way; beyond: LIMIT */
+    KUBE_TOKEN_MAX_BYTES = 16 * 1024,
+    KUBE_TOKEN_EVERY_MS = 10 * 1000, /* how old a read token may be; a 401 reads it at once */
+    KUBE_RETRY_FIRST_MS = 100,       /* doubled up to the next, half of it random */
+    KUBE_RETRY_MAX_MS = 5 * 1000,
+};
+
+struct kube_client;
+/* `conf` is copied. Errors: INVAL (not an https URL, a file that is missing), NOMEM. */
+MUST_USE int kube_client_new(struct loop *l, const struct kube_conf *conf, struct metrics *metrics,
+                             struct kube_client **ret, struct err *e);
+/* Requests under way end with PEER. Not inside a call-back of its own. NULL is fine. */
+void kube_client_free(struct kube_client *c);
+DEFINE_CLEANUP(struct kube_client, kube_client_free)
+const char *kube_client_server(const struct kube_client *c); /* borrowed, for messages */
+
+struct kube_request {
+    const char *method;   /* "GET", "POST", "PATCH", ... */
+    const char *path;     /* "/api/v1/...": with its query, escaped; copied */
+    struct span body;     /* copied; wiped afterwards, it may hold a token */
+    const char *type;     /* of the body; NULL: application/json */
+    uint64_t deadline_ms; /* for all tries together; 0: 10 s */
+    bool is_safe;         /* may be sent twice although it is not a GET */
+};
+/* Exactly one call: `body` (borrowed; an object) on 2xx, or `why`: AUTH (401), DENIED (403: the
+ * server's words, which name verb and resource), NOTFOUND, CONFLICT (409), INVAL (400, 422), BUSY
+ * (429 and 503, with retry_after_s), PEER (other 5xx, no connection, no JSON), TIMEOUT, LIMIT. 429
+ * and what is safe are tried again while the deadline lasts. */
+typedef void kube_done_fn(const json_t *body, const struct err *why, void *arg);
+struct kube_call;
+/* Never calls back before it returns. `ret` may be NULL. Errors: LIMIT, NOMEM, INVAL. */
+MUST_USE int kube_send(struct kube_client *c, const struct kube_request *q, kube_done_fn *done,
+                       void *arg, struct kube_call **ret, struct err *e);
+void kube_cancel(struct kube_call *q); /* no call-back comes any more; NULL is fine */
+
+/* -- TokenReview ------------------------------------------------------------------------------- */
+
+enum { KUBE_TEXT_BYTES = 512, KUBE_REVIEW_MAX_AUDIENCES = 8 };
+
+struct kube_review { /* what the API server says of a token; texts "" when absent */
+    bool is_authenticated;
+    char error[KUBE_TEXT_BYTES];
+    char username[KUBE_TEXT_BYTES], uid[64];
+    bool is_service_account; /* in the group system:serviceaccounts */
+    bool has_audience;       /* status.audiences has one of those asked for */
+    char pod_name[256], pod_uid[64], node_name[256], credential_id[128];
+};
+/* `review` on any sound answer (borrowed), or `why` as above, and PEER (not a TokenReview). */
+typedef void kube_review_fn(const struct kube_review *review, const struct err *why, void *arg);
+/* Asks about `token` (copied, wiped) for `audiences` (1.., ended by NULL). */
+MUST_USE int kube_token_review(struct kube_client *c, struct span token,
+                               const char *const *audiences, uint64_t deadline_ms,
+                               kube_review_fn *done, void *arg, struct err *e);
+/* Reads the answer's object. Errors: PEER (not a TokenReview, a member of another type, a text
+ * that is too long). */
+MUST_USE int kube_review_read(const json_t *o, const char *const *audiences,
+                              struct kube_review *ret, struct err *e);
+
+#endif
