@@ -199,3 +199,60 @@ def test_flags_that_do_not_fit(tmp_path):
                          (("--pods-file", "p", "--trusted-node-account", "a/*"), "want NAMESPACE/SERVICEACCOUNT")):
         done = meshroot(*args, *flags, check=False)
         assert done.returncode == 2 and words in done.stderr, done.stderr
+
+
+WATCH, ACK = "/meshroot.v1.Trust/Watch", "/meshroot.v1.Trust/Acknowledge"
+
+
+def test_who_may_do_what(ca, cluster, pb):  # noqa: F811
+    """specs/peers.md 5d: every kind of caller by every method, and by a request for another's leaf. None: it is answered."""
+    from cryptography.hazmat.primitives import serialization as s
+
+    from test_client_certs import leaf
+    i, words, cart = ca.issuer, pb[1], f"{TD}/ns/shop/sa/cart"
+    cluster.put([x for x in WORLD if x["metadata"]["name"] != "pay-1"])
+    wait_for("pay-1 is gone", lambda: code(lambda: ca.call(make_csr()[1], bound(i, "shop", "pay", "pay-1"))) == A)
+    own = make_csr()[0]
+    chain, _ = ca.call(make_csr(own)[1], i.token())
+    ours = (own.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()), "".join(chain[:-1]).encode())
+    callers = {  # token, certificate, headers; then: own leaf, watch, acknowledge, another's leaf
+        "nobody": (None, (None, None), [], A, A, A, A),
+        "nobody with headers": (None, (None, None), FORWARDED, A, A, A, A),
+        "a stranger's token": (i.token(iss="https://evil.test"), (None, None), [], A, A, A, A),
+        "a token without a pod": (i.token(), (None, None), [], None, None, None, A),
+        "a pod": (bound(i, "shop", "cart", "cart-1"), (None, None), FORWARDED, None, None, None, A),
+        "a pod that is gone": (bound(i, "shop", "pay", "pay-1"), (None, None), [], A, A, A, A),
+        "a pod made anew": (bound(i, "shop", "cart", "cart-1", pod_uid="uid-old"), (None, None), [], A, A, A, A),
+        "a certificate": (None, ours, [], None, None, None, A),
+        "an expired certificate": (None, leaf(ca.dir, start=-7200, end=-3600), [], U, U, U, U),  # no handshake
+        "a certificate and a bad token": ("x", ours, [], None, None, None, A),
+        "the node's proxy": (bound(i, "istio-system", "ztunnel", "ztunnel-1"), (None, None), [], None, None, None, None),
+        "another node's proxy": (bound(i, "istio-system", "ztunnel", "ztunnel-2"), (None, None), [], None, None, None, A),
+        "the proxy's account, no pod": (bound(i, "istio-system", "ztunnel"), (None, None), [], None, None, None, A),
+    }
+    wrong = []
+    for n, (who, (token, pair, headers, *want)) in enumerate(callers.items()):
+        me = f"{n:032x}"  # an instance speaks for one identity
+        with ca.channel(*pair) as channel:
+            meta = list(headers) + ([("authorization", f"Bearer {token}")] if token else [])
+            watch = channel.unary_stream(WATCH, request_serializer=lambda m: m.SerializeToString())
+            ack = channel.unary_unary(ACK, request_serializer=lambda m: m.SerializeToString())
+            got = [code(lambda: ca.call(make_csr()[1], token, metadata=headers, channel=channel)),
+                   code(lambda: next(watch(words.WatchRequest(instance=me), metadata=meta, timeout=10))),
+                   code(lambda: ack(words.Word(instance=me, generation=1), metadata=meta, timeout=10)),
+                   code(lambda: ca.call(make_csr()[1], token, metadata=headers, channel=channel, message=asks(cart)))]
+        if got != want:
+            wrong.append((who, got, want))
+    assert not wrong
+
+
+def test_no_csr_says_who_it_is_for(ca):
+    """specs/peers.md 5a 5 (CVE-2021-27098): the leaf's name is the caller's, whatever names a CSR has, in any number and order."""
+    import random
+    names = [f"{TD}/ns/{n}/sa/{a}" for n in ("shop", "istio-system", "a") for a in ("cart", "pay", "ztunnel")] + ["https://x", f"{TD}/x"]
+    dice, token = random.Random(7), bound(ca.issuer, "shop", "cart", "cart-1")
+    with ca.channel() as channel:
+        for _ in range(60):
+            sans = dice.sample(names, dice.randrange(2))  # two are refused altogether
+            _, csr = make_csr(sans=sans, cn=dice.choice([None, *names]))
+            assert identity(ca.call(csr, token, channel=channel)[0]) == [f"{TD}/ns/shop/sa/cart"], sans
