@@ -32,6 +32,9 @@ libcurl4-openssl-dev:HTTP client
 libjansson-dev:JSON
 libsqlite3-dev:embedded store
 libseccomp-dev:sandbox of the signer process
+libp11-kit-dev:PKCS#11 headers, URIs and modules, for keys in a token
+softhsm2:a PKCS#11 token for the tests of the signer
+opensc:pkcs11-tool, which makes keys in that token
 libcmocka-dev:unit tests
 openssl:tests with plain openssl commands
 python3-venv:end-to-end tests

@@ -11,6 +11,7 @@ event2/:^src/net/
 nghttp2/:^src/net/h2
 curl/:^src/net/http_client
 seccomp.h:^src/signer/sandbox
+p11-kit/:^src/signer/token
 sqlite3.h:^src/store/
 TABLE
 for word in sprintf vsprintf rand alloca; do

@@ -32,6 +32,8 @@ texts_keep(struct ca *c, struct err *e)
     TRY(text_keep(c, &k->dir, e));
     TRY(text_keep(c, &k->self_signed_dir, e));
     TRY(text_keep(c, &k->trust_dir, e));
+    TRY(text_keep(c, &k->token_uri, e));
+    TRY(text_keep(c, &k->token_reads, e));
     TRY(text_keep(c, &k->listen, e));
     TRY(text_keep(c, &k->trust_domain, e));
     TRY(text_keep(c, &k->replica, e));
@@ -59,6 +61,10 @@ conf_check(struct ca_conf *k, struct err *e)
     if (k->who.issuers_n > CA_JWKS_MAX || k->who.dns_names_n < 1 || k->who.dns_names_n > CA_DNS_MAX)
         return err_set(e, E_INVAL, "the CA takes up to %d issuers and 1 to %d names of its own",
                        CA_JWKS_MAX, CA_DNS_MAX);
+    if (k->token_uri != NULL && k->self_signed_dir != NULL)
+        return err_set(e, E_INVAL,
+                       "a self-signed root is made by the signer and kept as a file: "
+                       "not with keys in a token (--signer)");
     if (k->default_ttl_ms < 1000 || k->default_ttl_ms > k->max_ttl_ms)
         return err_set(e, E_INVAL,
                        "the default leaf lifetime is at least 1 s and no longer than "
@@ -178,11 +184,14 @@ signer_open(struct ca *c, struct err *e)
     struct signer_process_conf p = { .loop = c->loop,
                                      .lanes = c->conf.workers,
                                      .max_life_s = (int64_t)(c->conf.max_ttl_ms / 1000),
+                                     .token_uri = c->conf.token_uri,
+                                     .reads = c->conf.token_reads,
                                      .on_state = ca_load_signer,
                                      .arg = c };
 
     TRY(signer_process_new(&p, &c->signer, e));
     metric_set(c->conf.metrics, &ca_m_signer_up, "", 1);
+    ca_metrics_signer(c);
     return 0;
 }
 

@@ -54,6 +54,8 @@ struct ca_conf {
                                     not allowed, wait */
     uint64_t first_generation; /* a self-signed root has at least this one: above what workloads may
                                   hold from before `mesh disable`; 0 or 1: no such past */
+    const char *token_uri;     /* keys are in this PKCS#11 token (RFC 7512); NULL: in ca-key.pem */
+    const char *token_reads;   /* the folder that its module may read; NULL: none */
     const char *listen;        /* "127.0.0.1:15012"; port 0 picks one */
     size_t workers;            /* 1..64 */
     const char *trust_domain;

@@ -86,6 +86,24 @@ istiod_expiry_set(struct metrics *m, const struct metric_desc *at, const struct 
     metric_set(m, in, "", (double)(cert_not_after(c) - unix_s()));
 }
 
+/* Where the key in use is. */
+void
+ca_metrics_signer(struct ca *c)
+{
+    static const struct metric_desc info = { "meshroot_signer_info",
+                                             "1, labelled with where the keys are: in files or in "
+                                             "a PKCS#11 token.",
+                                             METRIC_GAUGE };
+    CLEANUP(buf_done) struct buf labels = BUF_INIT(METRIC_LABELS_BYTES);
+    const char *token = signer_process_status(c->signer).token;
+    struct err e;
+
+    if (metric_label(&labels, "kind", token[0] == '\0' ? "file" : "pkcs11", &e) < 0 ||
+        metric_label(&labels, "token", token, &e) < 0)
+        return; /* out of memory: the metric is missing */
+    metric_set(c->conf.metrics, &info, buf_text(&labels), 1);
+}
+
 void
 ca_metrics_refresh(struct ca *c)
 {

@@ -68,9 +68,11 @@ signer_json(const struct ca *c)
 {
     struct signer_status s = signer_process_status(c->signer);
 
-    return json_pack("{s:b, s:i, s:I, s:i, s:b, s:s}", "up", s.is_up && !c->signer_is_lost, "pid",
-                     s.pid, "restarts", (json_int_t)s.restarts, "landlock", s.landlock_abi,
-                     "memory_locked", s.memory_locked, "trouble", s.trouble);
+    return json_pack("{s:s, s:s, s:b, s:i, s:I, s:i, s:b, s:s}", "kind",
+                     s.token[0] == '\0' ? "file" : "pkcs11", "token", s.token, "up",
+                     s.is_up && !c->signer_is_lost, "pid", s.pid, "restarts",
+                     (json_int_t)s.restarts, "landlock", s.landlock_abi, "memory_locked",
+                     s.memory_locked, "trouble", s.trouble);
 }
 
 json_t *

@@ -331,8 +331,14 @@ static int
 set_take(struct ca *c, const struct buf *bufs, const bool *present, int key_fd, struct set *ret,
          struct err *e)
 {
-    int r = TRY(set_parse_public(bufs, present, &ret->bundle, &ret->manifest, e));
+    bool in_token = c->conf.token_uri != NULL;
+    int r = TRY(set_parse_public(bufs, present, in_token, &ret->bundle, &ret->manifest, e));
 
+    if (r == 0 && in_token && present[PART_CA_KEY])
+        log_warn("",
+                 "%s/ca-key.pem is there and not read: the key is in the token (--signer); "
+                 "remove the file, and replace the key if it is the token's",
+                 c->conf.dir);
     return r == 0 ? signer_load(c->signer, bundle_signer(ret->bundle), key_fd, &ret->signer, e) : r;
 }
 

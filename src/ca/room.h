@@ -264,6 +264,7 @@ extern const struct metric_desc ca_m_csr, ca_m_auth_failure, ca_m_sign_error, ca
     ca_m_auth_reason, ca_m_handled, ca_m_seconds, ca_m_generation, ca_m_refused, ca_m_is_present,
     ca_m_watchers, ca_m_reloads, ca_m_signer_up, ca_m_signer_starts;
 void ca_metrics_expiry(struct ca *c);
+void ca_metrics_signer(struct ca *c);
 void ca_metrics_handled(struct ca *c, const char *method, int code, uint64_t start_us);
 
 #endif

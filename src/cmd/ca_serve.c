@@ -11,11 +11,13 @@
 #include "cmd/commands.h"
 #include "net/monitor.h"
 #include "obs/log.h"
+#include "signer/signer.h"
 
 struct serve_conf {
     const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *log_format, *port_file;
     struct caller_flags callers;
     uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms;
+    const char *signer, *signer_reads;
     bool self_signed;
 };
 
@@ -28,6 +30,10 @@ static const struct opt opts[] = {
     { "listen", OPT_STRING, AT(listen), "127.0.0.1:15012", NULL, NULL, 0, "ADDR", "where agents call; port 0 picks one" },
     { "trust-domain", OPT_STRING, AT(trust_domain), "cluster.local", NULL, NULL, 0, "NAME", "of every identity" },
     OPT_CALLERS(struct serve_conf, callers),
+    { "signer", OPT_STRING, AT(signer), "file", NULL, NULL, 0, "file|URI",
+      "where the key is: \"file\" (ca-key.pem), or a PKCS#11 token (RFC 7512)" },
+    { "signer-reads", OPT_STRING, AT(signer_reads), NULL, NULL, NULL, 0, "DIR",
+      "the folder that the token's module reads while it signs (SoftHSM: directories.tokendir)" },
     { "workers", OPT_COUNT, AT(workers), "2", "1", "64", 0, "N", "threads that answer" },
     { "default-workload-ttl", OPT_DURATION, AT(default_ttl_ms), "24h", "1s", "876000h", 0, "DURATION",
       "life of a leaf that does not ask for one" },
@@ -136,8 +142,16 @@ ca_start(struct serve *s, const struct serve_conf *o, struct err *e)
                          .ledger = s->ledger,
                          .metrics = s->metrics,
                          .replica = "ca" };
+    bool in_token = strcmp(o->signer, "file") != 0;
     CLEANUP(callers_done) struct callers who = { .who = { .issuers_n = 0 } };
 
+    if (in_token)
+        TRY(signer_uri_check(o->signer, e));
+    else if (o->signer_reads != NULL)
+        return err_set(e, E_INVAL,
+                       "--signer-reads is for the module of a token: --signer pkcs11:...");
+    k.token_uri = in_token ? o->signer : NULL;
+    k.token_reads = o->signer_reads;
     TRY(callers_fill(&o->callers, &who, e));
     k.who = who.who;
     TRY(ca_new(s->loop, &k, &s->ca, e));
@@ -219,10 +233,19 @@ const struct command cmd_ca_serve = {
     "last good one stays. Every certificate is in the ledger (STATE/meshroot.db) before it "
     "leaves.\n"
     "The roots that vouch for the CA are written to STATE/trust/root-cert.pem.\n"
+    "With --signer pkcs11:... no file holds the key: the folder has the three certificates, and "
+    "the\n"
+    "signer process asks the token. The URI needs ?module-path=/... and pin-source=file:/...; it "
+    "may\n"
+    "name one key (object=, id=), else the key of ca-cert.pem is found by itself, also after a\n"
+    "rotation.\n"
     "SIGTERM finishes the calls under way, then ends.\n"
     "\n"
     "Examples:\n"
     "  meshroot ca serve --ca-dir /etc/cacerts --state-dir /var/lib/meshroot \\\n"
     "      --issuer https://kubernetes.default.svc=/etc/meshroot/jwks.json\n"
+    "  meshroot ca serve --ca-dir /etc/cacerts --signer-reads /var/lib/softhsm/tokens --signer \\\n"
+    "      "
+    "'pkcs11:token=mesh?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/pin'\n"
     "  meshroot ca serve --ca-dir ./cacerts --listen 127.0.0.1:0 --self-signed --monitoring off\n",
 };

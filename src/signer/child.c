@@ -14,7 +14,13 @@
 #include "signer/ipc.h"
 #include "signer/sandbox.h"
 
-enum { STACK_BYTES = 1024 * 1024, SPARE_FDS = 8 };
+enum { STACK_BYTES = 1024 * 1024, SPARE_FDS = 8, MODULE_FDS = 256 };
+
+struct child_args {
+    size_t lanes;
+    int64_t max_life_s;
+    const char *token_uri, *reads; /* NULL: none */
+};
 
 struct lane {
     int fd;
@@ -46,6 +52,24 @@ write_all(int fd, struct buf *b)
 
 /* -- a lane: many requests for each read, many answers for each write -- */
 
+/* The token is lost: the next child logs in anew. What it was is said on the control channel. */
+static void
+leave_if_lost(const struct ipc_table *t)
+{
+    static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
+    const char *why = t->token == NULL ? NULL : token_lost(t->token);
+    struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+    struct err e;
+
+    if (why == NULL)
+        return;
+    (void)pthread_mutex_lock(&once);
+    const struct ipc_frame f = { .code = E_PEER, .tag = IPC_LAST_WORDS, .body = span_str(why) };
+    if (ipc_put(&out, &f, &e) == 0)
+        write_all(IPC_CONTROL_FD, &out);
+    leave();
+}
+
 static void
 batch_serve(const struct lane *l, struct buf *in, struct buf *out)
 {
@@ -67,6 +91,7 @@ batch_serve(const struct lane *l, struct buf *in, struct buf *out)
     if (r < 0)
         leave();
     write_all(l->fd, out);
+    leave_if_lost(l->table);
     if (s.n > 0)
         memmove(in->p, s.p, s.n);
     in->n = s.n;
@@ -172,6 +197,7 @@ control_main(struct ipc_table *t)
         fd = -1;
         in.n = 0;
         write_all(IPC_CONTROL_FD, &out);
+        leave_if_lost(t);
     }
 }
 
@@ -197,17 +223,41 @@ library_warm(struct err *e)
     return random_bytes(bytes, sizeof(bytes), e);
 }
 
-static int
-child_start(struct ipc_table *t, size_t lanes, struct ipc_hello *ret, struct err *e)
+/* How many run in this process. */
+static uint32_t
+threads_count(void)
 {
+    struct stat st;
+
+    return stat("/proc/self/task", &st) < 0 || st.st_nlink < 3 ? 1 : (uint32_t)st.st_nlink - 2;
+}
+
+static int
+token_start(struct ipc_table *t, const struct child_args *a, struct ipc_hello *ret, struct err *e)
+{
+    if (a->token_uri == NULL)
+        return 0;
+    TRY(token_open(a->token_uri, a->lanes + 1, &t->token, e));
+    ret->module_threads = threads_count() - 1;
+    (void)snprintf(ret->token, sizeof(ret->token), "%s", token_name(t->token));
+    return 0;
+}
+
+static int
+child_start(struct ipc_table *t, const struct child_args *a, struct ipc_hello *ret, struct err *e)
+{
+    size_t fds = IPC_CONTROL_FD + 1 + a->lanes + (a->token_uri == NULL ? SPARE_FDS : MODULE_FDS);
+
+    TRY(sandbox_begin(e));
     TRY(library_warm(e));
-    TRY(sandbox_shut(IPC_CONTROL_FD + 1 + lanes + SPARE_FDS, ret, e));
-    TRY(lanes_start(t, lanes, e));
-    return sandbox_seal(e);
+    TRY(token_start(t, a, ret, e));
+    TRY(sandbox_shut(fds, a->reads, ret, e));
+    TRY(lanes_start(t, a->lanes, e));
+    return sandbox_seal(t->token != NULL, e);
 }
 
 static _Noreturn void
-child_main(size_t lanes, int64_t max_life_s)
+child_main(const struct child_args *a)
 {
     static struct ipc_table table;
     struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
@@ -220,8 +270,8 @@ child_main(size_t lanes, int64_t max_life_s)
     (void)signal(SIGHUP, SIG_IGN);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)prctl(PR_SET_NAME, "meshroot-signer");
-    ipc_table_init(&table, max_life_s);
-    int r = child_start(&table, lanes, &hello, &e);
+    ipc_table_init(&table, a->max_life_s);
+    int r = child_start(&table, a, &hello, &e);
     struct ipc_frame f = { .code = (uint32_t)e.code,
                            .body = r < 0 ? span_str(e.msg) : span_of(&hello, sizeof(hello)) };
     if (ipc_put(&out, &f, &e) < 0)
@@ -240,7 +290,7 @@ signer_child_run(int argc, char *const argv[])
     uint64_t lanes, life;
     struct err e;
 
-    if (argc != 4 || strcmp(argv[1], "signer") != 0)
+    if (argc < 4 || argc > 6 || strcmp(argv[1], "signer") != 0)
         return;
     if (fstat(IPC_CONTROL_FD, &st) < 0 || !S_ISSOCK(st.st_mode) ||
         u64_parse(span_str(argv[2]), 1, SIGNER_LANES_MAX, &lanes, &e) < 0 ||
@@ -248,5 +298,6 @@ signer_child_run(int argc, char *const argv[])
         fprintf(stderr, "meshroot signer: is started by the CA, not by hand\n");
         _exit(2);
     }
-    child_main((size_t)lanes, (int64_t)life);
+    child_main(&(struct child_args){ (size_t)lanes, (int64_t)life, argc > 4 ? argv[4] : NULL,
+                                     argc > 5 ? argv[5] : NULL });
 }

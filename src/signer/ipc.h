@@ -8,9 +8,10 @@
 #include "base/buf.h"
 #include "pki/leaf.h"
 #include "signer/signer.h"
+#include "signer/token.h"
 
 /* clang-format off */
-enum ipc_op { IPC_NONE, IPC_LOAD, IPC_SIGN, IPC_DROP, IPC_MAKE, IPC_CRL, IPC__N };
+enum ipc_op { IPC_NONE, IPC_LOAD, IPC_SIGN, IPC_DROP, IPC_MAKE, IPC_CRL, IPC_LOAD_TOKEN, IPC__N };
 /* clang-format on */
 
 enum {
@@ -41,7 +42,12 @@ MUST_USE int ipc_file_write(int fd, struct span s, struct err *e);
 struct ipc_hello {
     int32_t landlock_abi;
     uint32_t memory_locked;
+    uint32_t module_threads;      /* of the PKCS#11 module: Landlock does not bind them */
+    char token[TOKEN_NAME_BYTES]; /* "": keys come as files */
 };
+
+/* The tag of a frame that nobody asked for, on the control channel: why the child ends now. */
+#define IPC_LAST_WORDS UINT64_MAX
 
 /* -- the child's table of signers: any of its threads -- */
 
@@ -50,13 +56,15 @@ struct ipc_held { /* one certificate and its key */
     uint32_t id;
     int64_t not_after;
     struct leaf_template *leaf;
-    uint64_t crl_number; /* the greatest that was signed here; under the table's lock */
+    uint64_t crl_number;       /* the greatest that was signed here; under the table's lock */
+    struct token_key in_token; /* when the table has a token */
 };
 
 struct ipc_table {
     pthread_mutex_t lock; /* of held and every refs */
     struct ipc_held *held[SIGNER_KEYS_MAX];
     int64_t max_life_s;
+    struct token *token; /* NULL: keys come as files; else none does */
 };
 void ipc_table_init(struct ipc_table *t, int64_t max_life_s);
 void ipc_table_done(struct ipc_table *t);

@@ -85,11 +85,14 @@ static int
 child_spawn(const struct signer_process *p, const struct ends *x, pid_t *ret, struct err *e)
 {
     char name[] = "meshroot", verb[] = "signer", lanes[24], life[24];
-    char *argv[] = { name, verb, lanes, life, NULL };
+    char *argv[] = { name, verb, lanes, life, NULL, NULL, NULL };
     posix_spawn_file_actions_t files;
 
     (void)snprintf(lanes, sizeof(lanes), "%zu", p->conf.lanes);
     (void)snprintf(life, sizeof(life), "%" PRId64, p->conf.max_life_s);
+    memcpy(&argv[4], &p->conf.token_uri, sizeof(argv[4])); /* only read there */
+    if (p->conf.token_uri != NULL)
+        memcpy(&argv[5], &p->conf.reads, sizeof(argv[5]));
     int no = posix_spawn_file_actions_init(&files);
     if (no != 0)
         return err_sys(e, no, "signer: start");
@@ -192,6 +195,11 @@ control_call(struct signer_process *p, const struct ipc_frame *q, int fd, struct
         process_lost(p, e->msg);
         return -(int)e->code;
     }
+    if (ret->tag == IPC_LAST_WORDS) {
+        (void)err_set(e, E_PEER, "%.*s", SPAN_ARG(ret->body));
+        process_lost(p, e->msg);
+        return err_result(e);
+    }
     if (ret->tag != q->tag || ret->code >= E__MAX) {
         process_lost(p, "its answers do not fit");
         return err_set(e, E_PEER, "the signer process: its answers do not fit");
@@ -261,6 +269,7 @@ hello_take(struct signer_process *p, struct err *e)
     if (f.code != E_NONE || f.body.n != sizeof(p->hello))
         return err_set(e, E_PEER, "the signer process does not say what it should");
     memcpy(&p->hello, f.body.p, sizeof(p->hello));
+    p->hello.token[sizeof(p->hello.token) - 1] = '\0';
     return fd_watch_new(p->conf.loop, p->control, on_control, p, &p->watch, e);
 }
 
@@ -268,9 +277,18 @@ static void
 log_up(const struct signer_process *p)
 {
     log_info("signer",
-             "The signer process (pid %d) holds the keys: no network and no files (seccomp%s), %s",
-             (int)p->pid, p->hello.landlock_abi > 0 ? ", Landlock" : "",
+             "The signer process (pid %d) %s the keys: no network and no files (seccomp%s), %s",
+             (int)p->pid, p->conf.token_uri != NULL ? "uses" : "holds",
+             p->hello.landlock_abi > 0 ? ", Landlock" : "",
              p->hello.memory_locked ? "all memory locked" : "memory of keys locked");
+    if (p->conf.token_uri != NULL)
+        log_info("signer", "The keys are in the PKCS#11 token %s; its module may read %s",
+                 p->hello.token, p->conf.reads == NULL ? "no file" : p->conf.reads);
+    if (p->hello.module_threads > 0)
+        log_warn("signer",
+                 "The PKCS#11 module has started %u threads of its own, which Landlock does not "
+                 "bind: seccomp alone keeps them from writing files and from sockets",
+                 p->hello.module_threads);
     if (p->hello.landlock_abi == 0)
         log_warn("signer", "This kernel has no Landlock: seccomp alone keeps the signer from "
                            "files and sockets");
@@ -324,6 +342,18 @@ has_gone(const struct signer_process *p)
     return r >= 0 || (errno != EAGAIN && errno != EINTR); /* unasked, it may only end */
 }
 
+/* Unasked it says at most one thing: why it ends. */
+static const char *
+last_words(struct signer_process *p, struct err *e)
+{
+    struct ipc_frame f;
+
+    if (control_receive(p, &f, e) < 0 || f.tag != IPC_LAST_WORDS)
+        return "it has ended";
+    (void)err_set(e, E_PEER, "%.*s", SPAN_ARG(f.body));
+    return e->msg;
+}
+
 static void
 on_again(void *arg)
 {
@@ -333,7 +363,7 @@ on_again(void *arg)
     p->is_looking = false;
     if (p->control >= 0) {
         if (has_gone(p))
-            process_lost(p, "it has ended");
+            process_lost(p, last_words(p, &e));
         return;
     }
     p->restarts++;
@@ -341,7 +371,8 @@ on_again(void *arg)
         if (strcmp(p->trouble, e.msg) != 0)
             log_error("signer", "The signer process does not start, and is tried again: %s", e.msg);
         (void)snprintf(p->trouble, sizeof(p->trouble), "%s", e.msg);
-        start_later(p);
+        if (e.code != E_AUTH) /* a PIN that is wrong stays wrong, and each try counts */
+            start_later(p);
         return;
     }
     /* first the keys, then the calls: a lane's first call finds its signer */
@@ -389,6 +420,12 @@ signer_process_free(struct signer_process *p)
     process_unref(p);
 }
 
+int
+signer_uri_check(const char *uri, struct err *e)
+{
+    return token_uri_check(uri, e);
+}
+
 struct signer_status
 signer_process_status(const struct signer_process *p)
 {
@@ -397,7 +434,8 @@ signer_process_status(const struct signer_process *p)
                                    .restarts = p->restarts,
                                    .landlock_abi = p->hello.landlock_abi,
                                    .memory_locked = p->hello.memory_locked != 0,
-                                   .trouble = p->trouble };
+                                   .trouble = p->trouble,
+                                   .token = p->hello.token };
 }
 
 /* Its end of every channel closes with it: process_lost follows by itself. */
@@ -458,9 +496,11 @@ int
 signer_load(struct signer_process *p, const struct cert *cert, int key_fd, struct signer **ret,
             struct err *e)
 {
-    struct ipc_frame q = { .code = IPC_LOAD, .body = cert_der(cert) }, answer = { 0 };
+    bool by_token = p->conf.token_uri != NULL;
+    struct ipc_frame q = { .code = by_token ? IPC_LOAD_TOKEN : IPC_LOAD, .body = cert_der(cert) },
+                     answer = { 0 };
 
-    if (key_fd < 0)
+    if (key_fd < 0 && !by_token)
         return err_set(e, E_DENIED, "ca-key.pem: missing");
     CLEANUP(signer_unrefp) struct signer *s = calloc(1, sizeof(*s));
     if (s == NULL)
@@ -468,7 +508,7 @@ signer_load(struct signer_process *p, const struct cert *cert, int key_fd, struc
     atomic_init(&s->refs, 1);
     TRY(leaf_template_new(cert, NULL, &s->leaf, e));
     q.tag = q.id = ++p->last_id;
-    TRY(control_call(p, &q, key_fd, &answer, e));
+    TRY(control_call(p, &q, by_token ? -1 : key_fd, &answer, e));
     s->id = q.id;
     s->process = p;
     (void)atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);

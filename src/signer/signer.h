@@ -4,9 +4,10 @@
  * A child of the CA's process, from the same binary: no network, no files, one socket pair for
  * control and one for each worker (a lane). The CA hands over an open file with the key, never its
  * bytes, and the child judges each TBSCertificate again before it signs (leaf_tbs_lint, lifetime,
- * the signer's end): it does not trust its parent. Whatever ends the child, calls are answered with
- * PEER and another child is started with a growing pause; it knows no key until it is told again.
- * Source: design.md invariant 4; style.md 3.4.
+ * the signer's end): it does not trust its parent. With a PKCS#11 token no file and no process has
+ * the key: the child asks the token to sign (signer/token.h). Whatever ends the child, calls are
+ * answered with PEER and another child is started with a growing pause; it knows no key until it is
+ * told again. Source: design.md invariant 4; style.md 3.4.
  */
 #ifndef SIGNER_SIGNER_H
 #define SIGNER_SIGNER_H
@@ -40,11 +41,18 @@ void signer_child_run(int argc, char *const argv[]);
 
 /* -- the process: control thread -- */
 
+/* What can be told of a token's URI without the token. Errors: INVAL (which part, what to write).
+ */
+MUST_USE int signer_uri_check(const char *uri, struct err *e);
+
 struct signer_process_conf {
     struct loop *loop; /* the control loop */
     size_t lanes;      /* 1..SIGNER_LANES_MAX */
     int64_t
         max_life_s; /* no leaf of a workload lives longer; the child is told once, at its start */
+    const char *token_uri; /* RFC 7512: the keys are in this PKCS#11 token; NULL: they come as
+                              files. Borrowed for the process's life, as is `reads`. */
+    const char *reads; /* the one folder in which the token's module may read files; NULL: none */
     /* The child has come (again) or gone: load what is in use. May be NULL. */
     void (*on_state)(bool is_up, void *arg);
     void *arg;
@@ -64,14 +72,17 @@ struct signer_status {
     int landlock_abi;    /* 0: this kernel has no Landlock; seccomp alone bars files */
     bool memory_locked;  /* all of its memory; the key's own pages are locked in any case */
     const char *trouble; /* why the last one ended; "" */
+    const char *token;   /* "LABEL (MAKER MODEL, serial N)"; "" where keys come as files */
 };
 struct signer_status signer_process_status(const struct signer_process *p);
 
 /* -- signers: one certificate and its key -- */
 
 /* Has the child read the key from `key_fd` (borrowed, read from its start) and prove that it is the
- * certificate's. Errors: as key_from_pem and DENIED, with "ca-key.pem: " in front; PEER, TIMEOUT
- * (no child), LIMIT. Control thread; blocks until the child has answered. Owner: caller. */
+ * certificate's; or, with a token, find the certificate's key there and prove it (`key_fd` is not
+ * looked at). Errors: as key_from_pem and DENIED, with "ca-key.pem: " in front; NOTFOUND (not in
+ * the token); PEER, TIMEOUT (no child), LIMIT. Control thread; blocks until the child has answered.
+ * Owner: caller. */
 MUST_USE int signer_load(struct signer_process *p, const struct cert *cert, int key_fd,
                          struct signer **ret, struct err *e);
 /* Has the child make a P-256 key, write it to `key_fd` (PEM, synced) and sign a root of its own

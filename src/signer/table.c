@@ -141,6 +141,35 @@ op_load(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
 }
 
 static int
+op_load_token(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
+              struct err *e)
+{
+    CLEANUP(cert_unrefp) struct cert *cert = NULL;
+
+    (void)fd;
+    (void)out;
+    TRY(cert_from_der(q->body, &cert, e));
+    if (!cert_is_ca(cert))
+        return err_set(e, E_DENIED, "the signer's certificate is not a CA's");
+    CLEANUP(held_freep) struct ipc_held *h = calloc(1, sizeof(*h));
+    if (h == NULL)
+        return err_nomem(e);
+    *h = (struct ipc_held){ .refs = 1, .id = q->id, .not_after = cert_not_after(cert) };
+    TRY(leaf_template_new(cert, NULL, &h->leaf, e));
+    TRY(token_key_find(t->token, cert, &h->in_token, e));
+    return held_add(t, STEAL(h), e);
+}
+
+/* The one place where a held key is used. */
+static int
+held_sign(const struct ipc_table *t, const struct ipc_held *h, struct span bytes,
+          uint8_t ret[SIGNATURE_MAX_BYTES], size_t *ret_n, struct err *e)
+{
+    return t->token != NULL ? token_sign(t->token, &h->in_token, bytes, ret, ret_n, e)
+                            : leaf_sign(h->leaf, bytes, ret, ret_n, e);
+}
+
+static int
 op_drop(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out, struct err *e)
 {
     (void)fd;
@@ -188,7 +217,7 @@ op_sign(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
     if (r == 0)
         r = times_check(t, h, &facts, e);
     if (r == 0)
-        r = leaf_sign(h->leaf, q->body, signature, &n, e);
+        r = held_sign(t, h, q->body, signature, &n, e);
     held_put(t, h);
     return r < 0 ? err_wrap(e, "signer") : buf_add(out, span_of(signature, n), e);
 }
@@ -252,7 +281,7 @@ op_crl(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out, 
     if (r == 0)
         r = list_check(t, h, &facts, e);
     if (r == 0)
-        r = leaf_sign(h->leaf, buf_span(&tbs), signature, &n, e);
+        r = held_sign(t, h, buf_span(&tbs), signature, &n, e);
     held_put(t, h);
     return r < 0 ? err_wrap(e, "signer") : buf_add(out, span_of(signature, n), e);
 }
@@ -287,24 +316,33 @@ op_make(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
 
 /* -- the table -- */
 
+enum key_place { KEY_EITHER, KEY_FROM_FILE, KEY_IN_TOKEN };
+
 static const struct {
     bool control_only, with_file;
-    size_t min, max; /* bytes of the body */
+    enum key_place key; /* where keys must be for it */
+    size_t min, max;    /* bytes of the body */
     int (*run)(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
                struct err *e);
 } ops[IPC__N] = {
-    [IPC_LOAD] = { true, true, 1, IPC_BODY_MAX_BYTES, op_load },
-    [IPC_SIGN] = { false, false, 1, TBS_MAX_BYTES, op_sign },
-    [IPC_DROP] = { true, false, 0, 0, op_drop },
-    [IPC_MAKE] = { true, true, 1, NAME_TEXT_BYTES - 1, op_make },
-    [IPC_CRL] = { true, true, 0, 0, op_crl },
+    [IPC_LOAD] = { true, true, KEY_FROM_FILE, 1, IPC_BODY_MAX_BYTES, op_load },
+    [IPC_SIGN] = { false, false, KEY_EITHER, 1, TBS_MAX_BYTES, op_sign },
+    [IPC_DROP] = { true, false, KEY_EITHER, 0, 0, op_drop },
+    [IPC_MAKE] = { true, true, KEY_FROM_FILE, 1, NAME_TEXT_BYTES - 1, op_make },
+    [IPC_CRL] = { true, true, KEY_EITHER, 0, 0, op_crl },
+    [IPC_LOAD_TOKEN] = { true, false, KEY_IN_TOKEN, 1, IPC_BODY_MAX_BYTES, op_load_token },
 };
 
 static int
-request_check(const struct ipc_frame *q, bool is_control, int fd, struct err *e)
+request_check(const struct ipc_table *t, const struct ipc_frame *q, bool is_control, int fd,
+              struct err *e)
 {
     if (q->code == IPC_NONE || q->code >= IPC__N || (ops[q->code].control_only && !is_control))
         return err_set(e, E_DENIED, "signer: no such request here");
+    if (ops[q->code].key == (t->token == NULL ? KEY_IN_TOKEN : KEY_FROM_FILE))
+        return err_set(e, E_DENIED,
+                       t->token == NULL ? "signer: there is no token here"
+                                        : "signer: the keys are in a token, none comes as a file");
     if (ops[q->code].with_file != (fd >= 0))
         return err_set(e, E_DENIED, "signer: a file where none belongs, or none");
     if (q->body.n < ops[q->code].min || q->body.n > ops[q->code].max)
@@ -320,7 +358,7 @@ ipc_serve(struct ipc_table *t, const struct ipc_frame *q, bool is_control, int f
     struct ipc_frame f = { .id = q->id, .tag = q->tag };
     struct err why = { .code = E_NONE };
 
-    int r = request_check(q, is_control, fd, &why);
+    int r = request_check(t, q, is_control, fd, &why);
     if (r == 0)
         r = ops[q->code].run(t, q, fd, &answer, &why);
     f.code = r < 0 ? (uint32_t)why.code : E_NONE;

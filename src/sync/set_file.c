@@ -147,42 +147,44 @@ set_write_moved(const char *dir, const struct bundle *b, const struct set_manife
 
 /* Which of the four are missing, as "ca-key.pem, cert-chain.pem". */
 static int
-missing(const bool *present, struct err *e)
+missing(const bool *present, bool is_key_in_token, struct err *e)
 {
     char names[128] = "";
 
     for (size_t i = 0; i < PART__N; i++) {
         size_t n = strlen(names);
 
-        if (!present[i])
+        if (!present[i] && !(i == PART_CA_KEY && is_key_in_token))
             (void)snprintf(names + n, sizeof(names) - n, "%s%s", n > 0 ? ", " : "",
                            set_file_names[i]);
     }
-    return err_set(
-        e, E_DENIED,
-        "%s missing; a bundle is all of root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem",
-        names);
+    return err_set(e, E_DENIED,
+                   "%s missing; a bundle is all of root-cert.pem, ca-cert.pem, %scert-chain.pem",
+                   names, is_key_in_token ? "" : "ca-key.pem, ");
 }
 
 typedef int bundle_make_fn(const struct span parts[PART__N], struct bundle **ret, struct err *e);
 
 static int
-parse_with(bundle_make_fn *make, const struct buf *bufs, const bool *present, struct bundle **ret,
-           struct set_manifest *ret_m, struct err *e)
+parse_with(bundle_make_fn *make, const struct buf *bufs, const bool *present, bool is_key_in_token,
+           struct bundle **ret, struct set_manifest *ret_m, struct err *e)
 {
     CLEANUP(bundle_unrefp) struct bundle *b = NULL;
     struct set_manifest m = { 0 };
     struct span parts[PART__N];
-    size_t n = 0;
+    size_t n = 0, want = 0;
 
     for (size_t i = 0; i < PART__N; i++) {
+        bool is_wanted = i != PART_CA_KEY || !is_key_in_token;
+
         parts[i] = buf_span(&bufs[i]);
-        n += present[i] ? 1 : 0;
+        want += is_wanted ? 1 : 0;
+        n += is_wanted && present[i] ? 1 : 0;
     }
     if (n == 0)
         return SET_ABSENT;
-    if (n < PART__N)
-        return missing(present, e);
+    if (n < want)
+        return missing(present, is_key_in_token, e);
     TRY(make(parts, &b, e));
     if (present[PART__N])
         TRY(manifest_parse(buf_span(&bufs[PART__N]), b, &m, e));
@@ -195,12 +197,12 @@ int
 set_parse(const struct buf *bufs, const bool *present, struct bundle **ret,
           struct set_manifest *ret_m, struct err *e)
 {
-    return parse_with(bundle_new, bufs, present, ret, ret_m, e);
+    return parse_with(bundle_new, bufs, present, false, ret, ret_m, e);
 }
 
 int
-set_parse_public(const struct buf *bufs, const bool *present, struct bundle **ret,
-                 struct set_manifest *ret_m, struct err *e)
+set_parse_public(const struct buf *bufs, const bool *present, bool is_key_in_token,
+                 struct bundle **ret, struct set_manifest *ret_m, struct err *e)
 {
-    return parse_with(bundle_new_public, bufs, present, ret, ret_m, e);
+    return parse_with(bundle_new_public, bufs, present, is_key_in_token, ret, ret_m, e);
 }

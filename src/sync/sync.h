@@ -90,9 +90,9 @@ enum { SET_ABSENT = 1 };
 MUST_USE int set_parse(const struct buf *bufs, const bool *present, struct bundle **ret,
                        struct set_manifest *ret_m, struct err *e);
 
-/* The same from what fileset_read_sealed gave with PART_CA_KEY sealed: the key must be there and is
- * not looked at (bundle_new_public). */
-MUST_USE int set_parse_public(const struct buf *bufs, const bool *present, struct bundle **ret,
-                              struct set_manifest *ret_m, struct err *e);
+/* The same from what fileset_read_sealed gave with PART_CA_KEY sealed: the key must be there,
+ * unless it is in a token, and is not looked at (bundle_new_public). */
+MUST_USE int set_parse_public(const struct buf *bufs, const bool *present, bool is_key_in_token,
+                              struct bundle **ret, struct set_manifest *ret_m, struct err *e);
 
 #endif

@@ -25,6 +25,12 @@ def signer(ca):
     return ca.status()["signer"]
 
 
+def kill_signer(ca, how=signal.SIGKILL):
+    pid = wait_for("a signer", lambda: signer(ca)["pid"])  # 0 would be everybody
+    os.kill(pid, how)
+    return pid
+
+
 def works(ca):
     try:
         return ca.call(make_csr()[1], ca.issuer.token())[0]
@@ -92,7 +98,7 @@ def test_the_serving_process_never_holds_the_key(tmp_path, daemon, pb, kind):  #
         in_signer_alone(ca, forms[a2], "A2")
         assert not memory_has(ca.daemon.process.pid, forms[a1])
         wait_for("the old key is wiped", lambda: not memory_has(signer(ca)["pid"], forms[a1]))
-        os.kill(signer(ca)["pid"], signal.SIGKILL)
+        kill_signer(ca)
         wait_for("another signer", lambda: signer(ca)["restarts"] == 1 and signer(ca)["up"])
         load.more(50)
         in_signer_alone(ca, forms[a2], "A2 after the signer's end")
@@ -106,7 +112,7 @@ def test_a_self_signed_key_is_made_by_the_signer(tmp_path, daemon, pb):  # noqa:
     assert os.stat(key).st_mode & 0o777 == 0o600
     forms = forms_of(key.read_bytes())
     assert not memory_has(ca.daemon.process.pid, forms) and memory_has(signer(ca)["pid"], forms)
-    os.kill(signer(ca)["pid"], signal.SIGKILL)
+    kill_signer(ca)
     wait_for("another signer", lambda: signer(ca)["restarts"] == 1 and signer(ca)["up"])
     wait_for("leaves again", lambda: works(ca))
 
@@ -155,13 +161,12 @@ def test_kill_9_of_the_signer_in_mid_batch(tmp_path, daemon, pb, plugged):  # no
     with Load(ca, CALLERS) as load:
         for i in range(8):
             load.more(CALLERS)
-            pid = signer(ca)["pid"]
             if i % 2 == 0:
-                os.kill(pid, signal.SIGSTOP)
+                kill_signer(ca, signal.SIGSTOP)
                 wait_for("all calls wait for the signer", lambda: under_way(ca) == CALLERS)
             else:
                 load.stopping.wait(rng.uniform(0, 0.05))
-            os.kill(pid, signal.SIGKILL)
+            kill_signer(ca)
             wait_for("another signer", lambda i=i: signer(ca)["restarts"] == i + 1 and signer(ca)["up"], 30)
         load.more(CALLERS)
     assert set(load.codes) == {"OK", "UNAVAILABLE"}, f"seed {seed}"
@@ -183,7 +188,7 @@ def test_a_lost_signer_over_a_bad_set_comes_back_with_the_good_one(tmp_path, dae
     copy_set(openssl_intermediate(tmp_path / "a2", plugged[0], "Intermediate A2", "p256"), ca.dir, ("ca-key.pem",))
     wait_for("refused", lambda: ca.status()["refused"])
     assert works(ca), "the last good key signs"
-    os.kill(signer(ca)["pid"], signal.SIGKILL)
+    kill_signer(ca)
     wait_for("another signer", lambda: signer(ca)["restarts"] == 1)
     assert not signer(ca)["up"] and ca.get("/readyz")[0] == 503 and ca.metric("meshroot_signer_up 0")
     with pytest.raises(grpc.RpcError) as e:

@@ -276,13 +276,115 @@ the_doors_are_shut(void **state)
         struct ipc_hello hello;
         struct err e;
 
-        if (sandbox_shut(64, &hello, &e) < 0 || sandbox_seal(&e) < 0)
+        if (sandbox_begin(&e) < 0 || sandbox_shut(64, NULL, &hello, &e) < 0 ||
+            sandbox_seal(false, &e) < 0)
             _exit(100);
         _exit(doors_tried());
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), ALL_SHUT);
+}
+
+/* r: 0 all as it should be; else which line is not. */
+static int
+module_doors_tried(const char *in, const char *out)
+{
+    char call[SANDBOX_CALL_BYTES];
+    int fd = open(in, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || close(fd) < 0)
+        return 1;
+    if (open(in, O_RDWR | O_CLOEXEC) >= 0 || errno != EPERM)
+        return 2;
+    sandbox_refused_call(call);
+    if (strcmp(call, "openat") != 0)
+        return 3;
+    if (open(out, O_RDONLY | O_CLOEXEC) >= 0 || errno != EACCES)
+        return 4;
+    if (socket(AF_INET, SOCK_STREAM, 0) >= 0 || errno != EPERM)
+        return 5;
+    sandbox_refused_call(call);
+    if (strcmp(call, "socket") != 0)
+        return 6;
+    if (unlink(in) == 0 || errno != EPERM)
+        return 7;
+    if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED)
+        return 8;
+    return 0;
+}
+
+static void
+a_module_may_read_one_folder_and_no_more(void **state)
+{
+    char dir[] = "/tmp/meshroot-reads-XXXXXX", in[64];
+    int status = 0;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(in, sizeof(in), "%s/object", dir);
+    int fd = open(in, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0 && close(fd) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct ipc_hello hello;
+        struct err e;
+
+        if (sandbox_begin(&e) < 0 || sandbox_shut(64, dir, &hello, &e) < 0 ||
+            sandbox_seal(true, &e) < 0)
+            _exit(100);
+        _exit(module_doors_tried(in, "/etc/passwd"));
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(unlink(in), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static void
+a_tokens_uri_is_judged_before_anything_starts(void **state)
+{
+    static const struct {
+        const char *uri, *says;
+    } rows[] = {
+        { "file:/etc/key", "not a PKCS#11 URI" },
+        { "pkcs11:token=a%zz", "not a PKCS#11 URI" },
+        { "pkcs11:token=a", "module-path" },
+        { "pkcs11:token=a?module-path=x.so", "module-path" },
+        { "pkcs11:token=a?module-name=softhsm2&pin-source=file:/pin", "module-path" },
+        { "pkcs11:token=a?module-path=/m.so", "pin-source" },
+        { "pkcs11:token=a?module-path=/m.so&pin-source=pin", "pin-source" },
+        { "pkcs11:token=a?module-path=/m.so&pin-value=1234", "pin-value shows the PIN" },
+        { "pkcs11:flavour=a?module-path=/m.so&pin-source=file:/pin", "not known" },
+    };
+    struct err e = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        assert_err(signer_uri_check(rows[i].uri, &e), E_INVAL, rows[i].says);
+        assert_null(strstr(e.msg, "1234"));
+    }
+    assert_ok(signer_uri_check("pkcs11:token=a;id=%01?module-path=/m.so&pin-source=/pin", &e));
+    assert_ok(signer_uri_check("pkcs11:serial=1?pin-source=file:///pin&module-path=/m.so", &e));
+}
+
+/* A child that cannot open its token does not start; why is said. */
+static void
+a_token_that_is_not_there_stops_the_start(void **state)
+{
+    struct signer_process_conf c = {
+        .lanes = 1,
+        .max_life_s = 1,
+        .token_uri = "pkcs11:token=a?module-path=/nowhere/m.so&pin-source=file:/nowhere/pin"
+    };
+    struct signer_process *p = NULL;
+    struct err e = { 0 };
+
+    (void)state;
+    assert_ok(loop_new(&c.loop, &e));
+    assert_err(signer_process_new(&c, &p, &e), E_NOTFOUND, "/nowhere/m.so cannot be loaded");
+    loop_free(c.loop);
 }
 
 int
@@ -297,6 +399,9 @@ main(int argc, char *argv[])
         T(a_wrong_key_is_refused_and_the_child_stays),
         T(a_root_is_made_without_its_key_coming_here),
         cmocka_unit_test(the_doors_are_shut),
+        cmocka_unit_test(a_module_may_read_one_folder_and_no_more),
+        cmocka_unit_test(a_tokens_uri_is_judged_before_anything_starts),
+        cmocka_unit_test(a_token_that_is_not_there_stops_the_start),
     };
 
     return cmocka_run_group_tests_name("signer/signer", tests, NULL, NULL);

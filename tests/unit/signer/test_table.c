@@ -222,6 +222,8 @@ requests_that_are_refused(void **state)
         { "far too high", { UINT32_MAX, 1, 1, a }, true, -1, E_DENIED, "no such request" },
         { "load on a lane", { IPC_LOAD, 3, 1, a }, false, s->a.key_fd, E_DENIED, "no such" },
         { "drop on a lane", { IPC_DROP, 1, 1, { NULL, 0 } }, false, -1, E_DENIED, "no such" },
+        { "by a token on a lane", { IPC_LOAD_TOKEN, 9, 1, a }, false, -1, E_DENIED, "no such" },
+        { "by a token that is not", { IPC_LOAD_TOKEN, 9, 1, a }, true, -1, E_DENIED, "no token" },
         { "make on a lane", { IPC_MAKE, 0, 1, a }, false, s->a.key_fd, E_DENIED, "no such" },
         { "a list on a lane", { IPC_CRL, 1, 1, { NULL, 0 } }, false, garbage, E_DENIED, "no such" },
         { "a list, no file", { IPC_CRL, 1, 1, { NULL, 0 } }, true, -1, E_DENIED, "a file" },

@@ -133,7 +133,7 @@ test_public(void **state)
     assert_ok(fileset_read_sealed(k->dir, set_file_names, PART__N + 1, PART_CA_KEY, bufs, present,
                                   &fd, &e));
     (void)close(fd);
-    assert_int_equal(set_parse_public(bufs, present, &b, &m, &e), 0);
+    assert_int_equal(set_parse_public(bufs, present, false, &b, &m, &e), 0);
     assert_memory_equal(&m, &manifest, sizeof(m));
     assert_memory_equal(cert_id(bundle_signer(b)), cert_id(bundle_signer(k->b1)), DIGEST_BYTES);
     assert_null(bundle_key(b));
@@ -143,7 +143,15 @@ test_public(void **state)
     bundle_unref(same);
     bundle_unref(b);
     present[PART_CA_KEY] = false;
-    assert_err(set_parse_public(bufs, present, &b, &m, &e), E_DENIED, "ca-key.pem missing");
+    assert_err(set_parse_public(bufs, present, false, &b, &m, &e), E_DENIED, "ca-key.pem missing");
+    assert_int_equal(set_parse_public(bufs, present, true, &b, &m, &e), 0); /* it is in a token */
+    bundle_unref(b);
+    present[PART_CERT_CHAIN] = false;
+    assert_err(set_parse_public(bufs, present, true, &b, &m, &e), E_DENIED,
+               "cert-chain.pem missing; a bundle is all of root-cert.pem, ca-cert.pem, cert-chain");
+    for (size_t i = 0; i <= PART__N; i++)
+        present[i] = i == PART_CA_KEY;
+    assert_int_equal(set_parse_public(bufs, present, true, &b, &m, &e), SET_ABSENT);
     for (size_t i = 0; i <= PART__N; i++)
         buf_wipe(&bufs[i]);
 }
