@@ -130,6 +130,14 @@ answers_are_read_by_protobuf_c(void **state)
     istio__v1__auth__istio_certificate_response__free_unpacked(m, NULL);
 }
 
+/* CVE-2022-48468: unsigned wrap in versions before 1.4.1, which Debian 12 has. */
+static void
+cve_44_protobuf_c_is_new_enough(void **state)
+{
+    (void)state;
+    assert_true(protobuf_c_version_number() >= 1004001);
+}
+
 int
 main(void)
 {
@@ -138,6 +146,7 @@ main(void)
         cmocka_unit_test(what_is_no_message_is_refused),
         cmocka_unit_test(deep_metadata_costs_nothing),
         cmocka_unit_test(answers_are_read_by_protobuf_c),
+        cmocka_unit_test(cve_44_protobuf_c_is_new_enough),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

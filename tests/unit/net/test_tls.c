@@ -191,6 +191,10 @@ servers_that_are_refused(void **state)
     } rows[] = {
         { "ca.local", "cb.local", "h2", "ostname mismatch", false, 3600, 0 },
         { "127.0.0.2", "127.0.0.1", "h2", "IP address mismatch", false, 3600, 0 },
+        /* specs/peers.md 5b 27: a wildcard is one whole label */
+        { "*.local", "a.b.local", "h2", "ostname mismatch", false, 3600, 0 },
+        { "c*.local", "ca.local", "h2", "ostname mismatch", false, 3600, 0 },
+        { "*", "ca.local", "h2", "ostname mismatch", false, 3600, 0 },
         { "ca.local", "ca.local", "http/1.1", "no application protocol", false, 3600, 0 },
         { "ca.local", "ca.local", "h2", "certificate", true, 3600, 0 },
         { "ca.local", "ca.local", "h2", "expired", false, 100, 200 },

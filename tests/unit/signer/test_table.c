@@ -330,6 +330,26 @@ lists_are_judged_too(void **state)
     crl_unref(c);
 }
 
+/* specs/peers.md 5a 2: every number that a request may have, on a lane and on control, over a sound
+ * TBSCertificate: only the ones that sign answer it with a signature. */
+static void
+cve_02_every_request_code(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+    struct kit_tbs tbs;
+
+    kit_tbs(&s->a, workload, -120, DAY_S, &tbs);
+    for (uint32_t code = 0; code <= 1024; code++)
+        for (int control = 0; control <= 1; control++) {
+            struct ipc_frame q = { code, 1, 1, span_of(tbs.p, tbs.n) };
+            struct ipc_frame f = ask(s, q, control == 1, -1, &out);
+
+            if ((f.code == E_NONE) != (code == IPC_SIGN))
+                fail_msg("request %u, control %d: code %u", code, control, f.code);
+        }
+}
+
 static void
 keys_are_bounded_and_forgotten(void **state)
 {
@@ -393,6 +413,7 @@ main(void)
         T(a_ca_s_certificate_is_refused),  T(no_changed_byte_makes_a_ca),
         T(lists_are_judged_too),           T(requests_that_are_refused),
         T(keys_are_bounded_and_forgotten), T(frames_are_whole_or_not_there),
+        T(cve_02_every_request_code),
     };
 
     return cmocka_run_group_tests_name("signer/table", tests, NULL, NULL);
