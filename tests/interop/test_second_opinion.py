@@ -95,6 +95,14 @@ def test_leaves_of_every_kind_name_and_date(go_tool):
     in_order(opinion(go_tool, "leaves", stdin=lines), 420)
 
 
+def test_revocation_lists_of_every_kind_length_and_date(go_tool, tmp_path):
+    file = tmp_path / "crls.pem"
+    with open(file, "wb") as out:
+        subprocess.run([BUILT / "crl_samples"], stdout=out, timeout=120, check=True)
+    r = opinion(go_tool, "crls", file)
+    assert not r["Mismatches"] and not r["Lints"] and r["Objects"] == 112 and r["Ran"] > 10, r
+
+
 def test_roots_and_intermediates_of_meshroot_pki(go_tool, tmp_path):
     files = []
     for kind in ("p256", "p384", "rsa2048", "rsa3072", "rsa4096"):
