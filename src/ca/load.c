@@ -195,6 +195,33 @@ warn_short_life(const struct ca *c)
 }
 
 static void
+warn_not_der(const struct cert *c)
+{
+    char name[NAME_TEXT_BYTES];
+
+    if (cert_is_der(c))
+        return;
+    cert_subject_text(c, name);
+    log_warn(
+        "",
+        "\"%s\" is not DER (CA:TRUE as 0x01, perhaps): OpenSSL reads it, clients in Go, Istio's "
+        "agents among them, refuse it; make it anew",
+        name);
+}
+
+static void
+warn_of_bundle(const struct ca *c)
+{
+    const struct bundle *b = c->loaded.bundle;
+
+    warn_short_life(c);
+    for (size_t i = 0; i < bundle_chain_count(b); i++)
+        warn_not_der(bundle_chain_at(b, i));
+    for (size_t i = 0; i < roots_count(bundle_roots(b)); i++)
+        warn_not_der(roots_at(bundle_roots(b), i));
+}
+
+static void
 signer_is_held(struct ca *c)
 {
     c->signer_is_lost = false;
@@ -228,7 +255,7 @@ load(struct ca *c, const struct ca_loaded *next, struct err *e)
     view_put(c, v, tls);
     trust_dir_write(c);
     log_loaded(c, is_reload);
-    warn_short_life(c);
+    warn_of_bundle(c);
     return 0;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "pki/der.h"
 #include "pki/internal.h"
 #include "pki/pem.h"
 
@@ -296,6 +297,33 @@ int
 cert_path_len(const struct cert *c)
 {
     return c->path_len;
+}
+
+bool
+cert_is_der(const struct cert *c)
+{
+    struct der all = der_of(cert_der(c)), whole = der_enter(&all, DER_SEQUENCE);
+    struct span tbs = der_take_whole(&whole, DER_SEQUENCE);
+    struct der in = der_of(tbs), parts = der_enter(&in, DER_SEQUENCE);
+    uint8_t tag = 0;
+    struct span last = { NULL, 0 };
+
+    while (!der_at_end(&parts))
+        last = der_any(&parts, &tag, NULL);
+    if (!der_done(&parts) || !der_is_sound(tbs))
+        return false;
+    if (tag != (DER_CONTEXT_CONSTRUCTED | 3))
+        return true; /* no extensions */
+    struct der wrap = der_of(last), list = der_enter(&wrap, DER_SEQUENCE);
+    while (!der_at_end(&list)) {
+        struct der x = der_enter(&list, DER_SEQUENCE);
+
+        (void)der_oid(&x);
+        (void)der_default_false(&x);
+        if (!der_is_sound(der_take(&x, DER_OCTET_STRING)) || !der_done(&x))
+            return false;
+    }
+    return der_done(&list) && der_done(&wrap);
 }
 
 bool

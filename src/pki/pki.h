@@ -89,6 +89,9 @@ int64_t cert_not_before(const struct cert *c);      /* unix seconds */
 int64_t cert_not_after(const struct cert *c);
 bool cert_is_ca(const struct cert *c);   /* cA TRUE, and keyCertSign when key usage is present */
 int cert_path_len(const struct cert *c); /* -1 without a constraint */
+/* DER throughout, values of extensions included: OpenSSL reads more than that, Go's crypto/x509
+ * does not, and what it does not read is no CA to a stock agent. Source: X.690 10, 11. */
+bool cert_is_der(const struct cert *c);
 bool cert_is_self_signed(const struct cert *c); /* signature verified with its own key */
 enum key_kind cert_key_kind(const struct cert *c);
 bool cert_key_matches(const struct cert *c, const struct key *k);

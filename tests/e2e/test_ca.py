@@ -415,6 +415,25 @@ def test_roots_are_widened_and_streamed(ca, plugged, tmp_path):
     assert ca.call(make_csr()[1], ca.issuer.token())[0][-1].count("BEGIN CERTIFICATE") == 2
 
 
+def test_a_root_that_go_clients_refuse_is_named(tmp_path, daemon, pb):
+    """CA:TRUE as 0x01 is no DER (X.690 11.1): OpenSSL reads it, an Istio agent does not. It is served, and said."""
+    root = openssl_root(tmp_path / "root", "Root Z", "p256")
+    key = serialization.load_pem_private_key((root / "root-key.pem").read_bytes(), None)
+    cert = x509.load_pem_x509_certificate((root / "root-cert.pem").read_bytes())
+    tbs = cert.tbs_certificate_bytes.replace(bytes.fromhex("30030101ff"), bytes.fromhex("3003010101"))
+    assert tbs != cert.tbs_certificate_bytes
+
+    def seq(tag, data):
+        return bytes([tag]) + (bytes([len(data)]) if len(data) < 128 else b"\x82" + len(data).to_bytes(2, "big")) + data
+
+    der = seq(0x30, tbs + bytes.fromhex("300a06082a8648ce3d040302") + seq(3, b"\0" + key.sign(tbs, ec.ECDSA(hashes.SHA256()))))
+    (root / "root-cert.pem").write_text(ssl.DER_cert_to_PEM_cert(der))
+    openssl_intermediate(tmp_path / "cacerts", root, "Intermediate Z1", "p256")
+    ca = Ca(tmp_path, daemon, pb).ready()
+    assert ca.call(make_csr()[1], ca.issuer.token())[0]
+    assert '"CN=Root Z,O=Istio" is not DER' in ca.daemon.text() and '"CN=Intermediate Z1' not in ca.daemon.text().split("is not DER")[1]
+
+
 def test_self_signed_then_plugged_in_is_refused(tmp_path, daemon, pb):
     (tmp_path / "cacerts").mkdir()
     ca = Ca(tmp_path, daemon, pb, "--self-signed").ready()

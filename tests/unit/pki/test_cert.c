@@ -338,11 +338,40 @@ rfc5280_6_1_leaves(void **state)
     roots_unref(roots);
 }
 
+/* X.690 11.1: what our own roots once said, and OpenSSL reads. */
+static void
+x690_der_throughout_or_not(void **state)
+{
+    static const uint8_t is_ca[] = { 0x30, 0x03, 0x01, 0x01, 0xff };
+    struct ca_request q = { .subject = "CN=R,L=x", .days = 1, .path_len = -1 };
+    struct cert *good = NULL, *bad = NULL;
+    struct key *k = NULL;
+    uint8_t der[2048];
+    struct err e;
+
+    (void)state;
+    assert_ok(key_make(KEY_P256, &k, &e));
+    assert_ok(root_make(&q, k, &good, &e));
+    assert_true(cert_is_der(good));
+    struct span s = cert_der(good);
+    assert_true(s.n < sizeof(der));
+    memcpy(der, s.p, s.n);
+    uint8_t *at = memmem(der, s.n, is_ca, sizeof(is_ca));
+    assert_non_null(at);
+    at[4] = 1;
+    assert_ok(cert_from_der(span_of(der, s.n), &bad, &e));
+    assert_false(cert_is_der(bad));
+    cert_unref(good);
+    cert_unref(bad);
+    key_unref(k);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_as_go_prints_them),
+        cmocka_unit_test(x690_der_throughout_or_not),
         cmocka_unit_test(long_names_are_cut_at_a_character),
         cmocka_unit_test(facts),
         cmocka_unit_test(rfc5280_4_2_1_9_what_is_a_ca),
