@@ -187,9 +187,9 @@ by_token(const struct ca_conf *conf, const struct ca_view *v, struct span token,
     char issuer[JWT_ISSUER_BYTES];
     struct jwt_claims claims;
 
-    if (conf->who.token_review && !jwt_claimed_issuer(token, issuer))
+    if (conf->who.token_review != 0 && !jwt_claimed_issuer(token, issuer))
         return no(ret_reason, "malformed", e, "the bearer token is no JWT with an issuer");
-    if (conf->who.token_review && !is_of_our_issuers(conf, issuer)) {
+    if (conf->who.token_review != 0 && !is_of_our_issuers(conf, issuer)) {
         *ret_token = token;
         return CA_ASK_REVIEW;
     }

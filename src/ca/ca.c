@@ -165,9 +165,9 @@ cluster_open(struct ca *c, struct err *e)
     if (c->conf.who.kube != NULL)
         TRY(kube_client_new(c->loop, c->conf.who.kube, c->conf.metrics, &c->kube, e));
     c->conf.who.kube = NULL; /* borrowed for this call only */
-    if (c->conf.who.token_review && c->kube == NULL)
+    if (c->conf.who.token_review != 0 && c->kube == NULL)
         return err_set(e, E_INVAL, "tokens are to be reviewed, and no API server is named");
-    if (c->conf.who.token_review)
+    if (c->conf.who.token_review != 0)
         TRY(ca_reviews_new(c, e));
     if (k.path == NULL)
         return 0;

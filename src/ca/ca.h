@@ -40,7 +40,10 @@ struct ca_callers {
     const char *pods_file;         /* the CA reads it (identity/pods_file.h) */
     const struct kube_conf *kube;  /* where the API server is, for keys and reviews; read by ca_new
                                       only; NULL: not known */
-    bool token_review; /* tokens of no issuer above are judged by the API server; needs `kube` */
+    /* Not 0: tokens of no issuer above are judged by the API server; needs `kube`. (No bool:
+     * gcc 12.2 with -ftrivial-auto-var-init=zero clears bytes of dns_names for the hole behind
+     * one.) */
+    uint64_t token_review;
     const char *node_accounts[CA_NODE_ACCOUNTS_MAX]; /* "NS/SA" of trusted node proxies */
     size_t node_accounts_n;
     /* What a request's CertSigner may be, besides empty; none: "meshroot". */
