@@ -29,7 +29,8 @@ tls_make(const struct load *l, struct tls_conf **ret, struct err *e)
 {
     const struct tls_conf_args a = { .roots = l->conf.scene->roots,
                                      .rule = TLS_PEER_NAME,
-                                     .alpn = "h2" };
+                                     .alpn = "h2",
+                                     .resumes = l->conf.connect == LOAD_RESUME };
 
     return tls_conf_new(&a, ret, e);
 }

@@ -91,7 +91,7 @@ void grpc_server_drain(struct grpc_server *s, uint64_t grace_ms, loop_fn *done, 
 void grpc_server_free(struct grpc_server *s);
 
 /* A request header or metadata value, lower-case name; the first of several; empty when absent.
- * Borrowed. */
+ * Borrowed. Of a method with `streams` and on_request only until that returns. */
 struct span grpc_header(const struct grpc_call *c, const char *name);
 /* How many values that header has (some are honoured only when there is exactly one). */
 size_t grpc_header_count(const struct grpc_call *c, const char *name);

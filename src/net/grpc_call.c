@@ -446,7 +446,12 @@ on_end(struct h2_stream *st, void *self)
         grpc_finish(call, GRPC_INTERNAL, "grpc: the request ended before its message");
         return;
     }
-    call->method->on_request(call, buf_span(&call->reader.msg), c->s->conf.self);
+    const struct grpc_method *method = call->method;
+    method->on_request(call, buf_span(&call->reader.msg), c->s->conf.self);
+    if (method->streams && h2_user(st) == call) { /* it may stay for days: what came goes */
+        h2_forget_fields(st);
+        grpc_reader_done(&call->reader);
+    }
 }
 
 static void

@@ -1,6 +1,7 @@
 /* grpc_server.c - connections, their time, and the listener. */
 #include <errno.h>
 #include <event2/event.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@ enum {
     ACCEPTS_PER_TURN = 64,
     ACCEPT_RETRY_MS = 100, /* after the system ran out of descriptors */
     KEEPALIVE_MS = 30 * 1000,
+    TRIM_AFTER = 128, /* new connections, then a pause: what handshakes took is given back */
+    TRIM_PAUSE_MS = 1000,
 };
 
 /* -- connections --------------------------------------------------------------------------------
@@ -189,6 +192,8 @@ grpc_server_adopt(struct grpc_server *s, int take_fd, struct err *e)
         c->next->prev = c;
     s->conns = c;
     s->conns_n++;
+    if (++s->untrimmed_n >= TRIM_AFTER)
+        timer_set(s->trim, TRIM_PAUSE_MS);
     return 0;
 }
 
@@ -258,12 +263,23 @@ on_grace(void *arg)
         fn(s->drained_arg);
 }
 
+/* Handshakes leave holes of many pages between what stays: after a burst they are most of it. */
+static void
+on_trim(void *arg)
+{
+    struct grpc_server *s = arg;
+
+    s->untrimmed_n = 0;
+    (void)malloc_trim(0);
+}
+
 static int
 server_start(struct grpc_server *s, struct err *e)
 {
     TRY(h2_pool_new(&s->streams, e));
     TRY(timer_new(s->loop, on_accept_retry, s, &s->accept_retry, e));
     TRY(timer_new(s->loop, on_grace, s, &s->grace, e));
+    TRY(timer_new(s->loop, on_trim, s, &s->trim, e));
     s->accept_ev =
         event_new(loop_base(s->loop), s->conf.listen_fd, EV_READ | EV_PERSIST, on_accept, s);
     if (s->accept_ev == NULL || event_add(s->accept_ev, NULL) < 0)
@@ -378,6 +394,7 @@ grpc_server_free(struct grpc_server *s)
         event_free(s->accept_ev);
     timer_free(s->accept_retry);
     timer_free(s->grace);
+    timer_free(s->trim);
     if (s->conf.listen_fd >= 0)
         (void)close(s->conf.listen_fd);
     tls_conf_unref(s->conf.tls);

@@ -40,12 +40,12 @@ struct grpc_server {
     struct grpc_server_conf conf;
     struct loop *loop;
     struct event *accept_ev;
-    struct timer *accept_retry, *grace;
+    struct timer *accept_retry, *grace, *trim;
     struct h2_pool *streams;
     struct grpc_call *free_calls;
     size_t free_calls_n;
     struct server_conn *conns;
-    size_t conns_n;
+    size_t conns_n, untrimmed_n; /* untrimmed: connections made since memory was given back */
     bool is_draining, is_freed;
     loop_fn *drained;
     void *drained_arg;

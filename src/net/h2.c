@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "net/h2_pool.h"
 
 enum {
     WINDOW_BYTES = 1024 * 1024, /* per stream and connection: what Istio's clients use too */
@@ -16,16 +17,17 @@ enum {
     TRAILERS_MAX = 12,
     HEAD_KEEP_BYTES = 4 * 1024, /* memory that a pooled stream may keep */
     OUT_KEEP_BYTES = 16 * 1024,
+    FIELDS_MAX_BYTES = UINT16_MAX, /* what struct field can point to */
 };
 
 struct field {
-    uint32_t name_at, name_n, value_at, value_n; /* in `head` */
+    uint16_t name_at, name_n, value_at, value_n; /* in `bytes` */
 };
 
 struct fields {
     struct buf bytes;
-    struct field v[H2_FIELDS_MAX];
-    size_t n;
+    size_t n, max;
+    struct field *v; /* `max` of them, in the stream */
 };
 
 struct h2_stream {
@@ -34,6 +36,7 @@ struct h2_stream {
     int32_t id;
     void *user;
     struct fields in, tail; /* what came; trailers that wait for the body */
+    struct field in_v[H2_FIELDS_MAX], tail_v[TRAILERS_MAX];
     bool too_big;
     struct buf out;
     size_t out_at;
@@ -41,11 +44,6 @@ struct h2_stream {
     bool is_deferred; /* nghttp2 waits for us to resume */
     bool has_body;    /* a data provider was given */
     bool is_counted;  /* its reset was charged to the budget */
-};
-
-struct h2_pool {
-    struct h2_stream *free;
-    size_t n;
 };
 
 struct budget {
@@ -56,6 +54,7 @@ struct budget {
 struct h2 {
     struct h2_conf conf;
     nghttp2_session *session;
+    struct h2_memory memory; /* of the session */
     struct h2_stream *streams;
     struct budget resets, idle_frames;
     bool is_flooded;
@@ -93,17 +92,6 @@ charge(struct h2 *h, struct budget *b)
 /* -- streams ------------------------------------------------------------------------------------
  */
 
-int
-h2_pool_new(struct h2_pool **ret, struct err *e)
-{
-    struct h2_pool *p = calloc(1, sizeof(*p));
-
-    if (p == NULL)
-        return err_nomem(e);
-    *ret = p;
-    return 0;
-}
-
 static void
 stream_destroy(struct h2_stream *st)
 {
@@ -116,31 +104,34 @@ stream_destroy(struct h2_stream *st)
 void
 h2_pool_free(struct h2_pool *p)
 {
-    while (p != NULL && p->free != NULL) {
-        struct h2_stream *st = p->free;
+    while (p != NULL && p->streams != NULL) {
+        struct h2_stream *st = p->streams;
 
-        p->free = st->next;
+        p->streams = st->next;
         stream_destroy(st);
     }
-    free(p);
+    h2_pool_done(p);
 }
 
 static struct h2_stream *
 stream_get(struct h2 *h)
 {
     struct h2_pool *p = h->conf.pool;
-    struct h2_stream *st = p->free;
+    struct h2_stream *st = p->streams;
 
     if (st != NULL) {
-        p->free = st->next;
-        p->n--;
+        p->streams = st->next;
+        p->streams_n--;
     } else {
         st = calloc(1, sizeof(*st));
         if (st == NULL)
             return NULL;
+        st->in = (struct fields){ .v = st->in_v, .max = ARRAY_LEN(st->in_v) };
+        st->tail = (struct fields){ .v = st->tail_v, .max = ARRAY_LEN(st->tail_v) };
     }
     st->h = h;
-    st->in.bytes.max = h->conf.max_header_bytes;
+    st->in.bytes.max =
+        h->conf.max_header_bytes < FIELDS_MAX_BYTES ? h->conf.max_header_bytes : FIELDS_MAX_BYTES;
     st->tail.bytes.max = TAIL_MAX_BYTES;
     st->out.max = H2_OUT_MAX_BYTES;
     st->prev = NULL;
@@ -174,7 +165,7 @@ stream_put(struct h2_stream *st)
         h->streams = st->next;
     if (st->next != NULL)
         st->next->prev = st->prev;
-    if (p->n >= H2_POOL_MAX) {
+    if (p->streams_n >= H2_POOL_MAX) {
         stream_destroy(st);
         return;
     }
@@ -186,18 +177,18 @@ stream_put(struct h2_stream *st)
     st->user = NULL;
     st->h = NULL;
     st->too_big = st->out_end = st->is_deferred = st->has_body = st->is_counted = false;
-    st->next = p->free;
-    p->free = st;
-    p->n++;
+    st->next = p->streams;
+    p->streams = st;
+    p->streams_n++;
 }
 
 static int
 fields_add(struct fields *f, struct span name, struct span value, struct err *e)
 {
-    if (f->n == H2_FIELDS_MAX)
-        return err_set(e, E_LIMIT, "more than %d header fields", (int)H2_FIELDS_MAX);
-    struct field v = { (uint32_t)f->bytes.n, (uint32_t)name.n, (uint32_t)(f->bytes.n + name.n),
-                       (uint32_t)value.n };
+    if (f->n == f->max)
+        return err_set(e, E_LIMIT, "more than %zu header fields", f->max);
+    struct field v = { (uint16_t)f->bytes.n, (uint16_t)name.n, (uint16_t)(f->bytes.n + name.n),
+                       (uint16_t)value.n };
     size_t n = f->bytes.n;
 
     TRY(buf_add(&f->bytes, name, e));
@@ -219,6 +210,13 @@ h2_field(const struct h2_stream *st, const char *name, size_t i)
         if (f->v[k].name_n == n && memcmp(f->bytes.p + f->v[k].name_at, name, n) == 0 && i-- == 0)
             return span_of(f->bytes.p + f->v[k].value_at, f->v[k].value_n);
     return span_of(NULL, 0);
+}
+
+void
+h2_forget_fields(struct h2_stream *st)
+{
+    buf_wipe(&st->in.bytes);
+    st->in.n = 0;
 }
 
 bool
@@ -407,6 +405,8 @@ on_body(nghttp2_session *session, int32_t id, uint8_t *p, size_t cap, uint32_t *
         if (st->h->conf.sends_secrets && st->out.p != NULL)
             explicit_bzero(st->out.p, st->out.cap);
         st->out_at = st->out.n = 0;
+        if (!st->out_end)
+            buf_done(&st->out); /* more may come in an hour */
         if (st->out_end)
             *flags |= NGHTTP2_DATA_FLAG_EOF;
         if (st->out_end && st->tail.n > 0) {
@@ -431,6 +431,9 @@ h2_err(int code, struct err *e)
 static int
 session_new(struct h2 *h, nghttp2_session_callbacks *cb, nghttp2_option *opt)
 {
+    nghttp2_mem mem = { &h->memory, h2_memory_malloc, h2_memory_free, h2_memory_calloc,
+                        h2_memory_realloc };
+
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_chunk);
@@ -443,8 +446,8 @@ session_new(struct h2 *h, nghttp2_session_callbacks *cb, nghttp2_option *opt)
     nghttp2_option_set_stream_reset_rate_limit(opt, H2_RESETS_BURST, H2_RESETS_PER_S);
     nghttp2_option_set_no_closed_streams(opt, 1);
     nghttp2_option_set_peer_max_concurrent_streams(opt, 100);
-    return h->conf.is_server ? nghttp2_session_server_new2(&h->session, cb, h, opt)
-                             : nghttp2_session_client_new2(&h->session, cb, h, opt);
+    return h->conf.is_server ? nghttp2_session_server_new3(&h->session, cb, h, opt, &mem)
+                             : nghttp2_session_client_new3(&h->session, cb, h, opt, &mem);
 }
 
 static int
@@ -484,6 +487,7 @@ h2_new(const struct h2_conf *conf, struct h2 **ret, struct err *e)
     if (h == NULL)
         return err_nomem(e);
     h->conf = *conf;
+    h->memory.pool = conf->pool;
     h->resets = (struct budget){ H2_RESETS_BURST, H2_RESETS_BURST, now, H2_RESETS_PER_S };
     h->idle_frames =
         (struct budget){ H2_IDLE_FRAMES_BURST, H2_IDLE_FRAMES_BURST, now, H2_IDLE_FRAMES_PER_S };

@@ -27,7 +27,9 @@ enum {
 
 struct h2;
 struct h2_stream;
-struct h2_pool; /* finished streams, kept for their memory; shared by the connections of one loop */
+/* What connections of one loop share: finished streams, kept for their memory, and a buffer that
+ * goes to whoever sends, so that idle connections hold none. */
+struct h2_pool;
 
 struct h2_nv {
     struct span name, value; /* name in lower case */
@@ -68,6 +70,11 @@ MUST_USE int h2_input(struct h2 *h, struct span s, struct err *e);
 /* Appends what is to be sent to `b`, until it holds `enough` or nothing is left. Errors: PEER,
  * NOMEM, LIMIT. */
 MUST_USE int h2_output(struct h2 *h, struct buf *b, size_t enough, struct err *e);
+/* An empty buffer of at most `max` bytes for what h2_output appends. Given back, its memory is kept
+ * for the next one; the caller has wiped what must not stay. */
+struct buf h2_pool_take_buf(struct h2_pool *p, size_t max);
+void h2_pool_give_buf(struct h2_pool *p, struct buf *b);
+
 /* Nothing more to send or receive: close. */
 bool h2_is_done(const struct h2 *h);
 /* The peer used up its budget; the connection is ending. */
@@ -95,6 +102,8 @@ void *h2_user(const struct h2_stream *st);
 void h2_set_user(struct h2_stream *st, void *user);
 /* The i-th value of a field; empty with p == NULL when there are not that many. Borrowed. */
 struct span h2_field(const struct h2_stream *st, const char *name, size_t i);
+/* What came is not needed any more: its memory is wiped and freed. */
+void h2_forget_fields(struct h2_stream *st);
 bool h2_fields_too_big(const struct h2_stream *st);
 
 #endif

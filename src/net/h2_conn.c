@@ -18,12 +18,11 @@ struct h2_conn {
     struct loop *loop;
     struct stream *io;
     struct h2 *h2;
-    struct buf out;
+    struct buf out; /* the pool's; ours only while something in it waits */
     size_t out_at;
     uint64_t last_read_ms, last_write_ms, pinged_ms;
     bool is_open, is_reading, flush_is_due, is_dead, is_told;
-    bool ends_after_output; /* the session failed; what it still says goes out first */
-    struct err why;
+    struct err *why; /* owned; the session failed: what it still says goes out first */
 };
 
 /* Once. The owner may free the connection in it. */
@@ -65,6 +64,20 @@ write_out(struct h2_conn *c, struct err *e)
     return 0;
 }
 
+static void
+out_take(struct h2_conn *c)
+{
+    if (c->out.p == NULL)
+        c->out = h2_pool_take_buf(c->conf.h2.pool, OUT_MAX_BYTES);
+}
+
+static void
+out_give(struct h2_conn *c)
+{
+    if (c->out.n == 0)
+        h2_pool_give_buf(c->conf.h2.pool, &c->out);
+}
+
 /* r: 0 all sent; STREAM_AGAIN. */
 static int
 pump_out(struct h2_conn *c, struct err *e)
@@ -88,13 +101,15 @@ send_now(struct h2_conn *c)
     if (c->is_dead || c->is_told || !c->is_open)
         return;
     bool was_blocked = c->out_at < c->out.n;
+    out_take(c);
     int r = pump_out(c, &e);
+    out_give(c);
     if (r < 0) {
         tell_closed(c, &e);
         return;
     }
-    if (r == 0 && c->ends_after_output) {
-        tell_closed(c, &c->why);
+    if (r == 0 && c->why != NULL) {
+        tell_closed(c, c->why);
         return;
     }
     if (r == 0 && h2_is_done(c->h2)) {
@@ -107,8 +122,6 @@ send_now(struct h2_conn *c)
     stream_want(c->io, r == 0, r == STREAM_AGAIN);
     if (r == 0 && was_blocked)
         stream_again(c->io);
-    if (r == 0 && c->out.cap > H2_OUTPUT_BYTES / 4)
-        buf_done(&c->out); /* idle connections hold no big buffer */
 }
 
 static void
@@ -140,8 +153,12 @@ read_some(struct h2_conn *c, struct err *e)
     if (r != 0)
         return r;
     c->last_read_ms = mono_ms();
-    if (h2_input(c->h2, span_of(bytes, n), &c->why) < 0)
-        c->ends_after_output = true;
+    if (h2_input(c->h2, span_of(bytes, n), e) == 0)
+        return 0;
+    c->why = malloc(sizeof(*c->why));
+    if (c->why == NULL)
+        return err_result(e);
+    *c->why = *e;
     return 0;
 }
 
@@ -154,7 +171,7 @@ on_io(bool readable, bool writable, void *arg)
 
     (void)writable;
     c->is_reading = true;
-    while (readable && r == 0 && i++ < READS_PER_TURN && !c->is_dead && !c->ends_after_output)
+    while (readable && r == 0 && i++ < READS_PER_TURN && !c->is_dead && c->why == NULL)
         r = read_some(c, &e);
     c->is_reading = false;
     if (c->is_dead)
@@ -234,6 +251,7 @@ conn_destroy(void *arg)
 
     h2_free(c->h2);
     buf_wipe(&c->out); /* what did not go out may be a key */
+    free(c->why);
     free(c);
 }
 
