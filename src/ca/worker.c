@@ -63,7 +63,9 @@ serve(struct ca_worker *w, struct tls_conf *tls, struct err *e)
                                      .tls = tls,
                                      .methods = methods,
                                      .methods_n = ARRAY_LEN(methods),
-                                     .self = w };
+                                     .self = w,
+                                     .metrics = w->ca->conf.metrics,
+                                     .name = "ca" };
 
     if (w->server != NULL) {
         grpc_server_set_tls(w->server, tls);

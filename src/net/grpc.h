@@ -13,6 +13,7 @@
 #include "net/addr.h"
 #include "net/loop.h"
 #include "net/tls.h"
+#include "obs/metrics.h"
 
 enum grpc_code {
     GRPC_OK = 0,
@@ -76,6 +77,10 @@ struct grpc_server_conf {
     size_t max_connections;   /* 0: GRPC_MAX_CONNECTIONS */
     size_t max_per_uid; /* Unix socket: connections of one uid, beyond it closed at once; 0: all */
     bool sends_secrets; /* keys: what is sent is wiped from our buffers as soon as it is out */
+    /* Counts the connections that were cut, by why (meshroot_grpc_connections_cut_total, reasons of
+     * net/h2_conn.h); `name` is the listener's there, static. NULL: not counted. */
+    struct metrics *metrics;
+    const char *name;
 };
 
 MUST_USE int grpc_server_new(struct loop *l, const struct grpc_server_conf *conf,

@@ -293,20 +293,25 @@ refuse_unknown(struct grpc_call *call, struct span path)
     grpc_finish(call, GRPC_UNIMPLEMENTED, text);
 }
 
+/* The request is there in time, also that of a stream; the answer by grpc-timeout. */
 static int
 set_deadline(struct grpc_call *call, struct err *e)
 {
     struct span asked = grpc_header(call, "grpc-timeout");
-    uint64_t now = h2_conn_last_read_ms(call->conn->io), ms = GRPC_MAX_CALL_MS;
+    uint64_t now = h2_conn_last_read_ms(call->conn->io), ms = 0;
 
     if (asked.p != NULL) {
         TRY(grpc_timeout_parse(asked, &ms, e));
-        if (!call->method->streams && ms > GRPC_MAX_CALL_MS)
-            ms = GRPC_MAX_CALL_MS;
-    } else if (call->method->streams)
-        return 0;
-    call->deadline_ms = now + (ms == 0 ? 1 : ms);
-    server_conn_tick_by(call->conn, call->deadline_ms, now);
+        ms = ms == 0 ? 1 : ms;
+    }
+    if (call->method->streams)
+        call->answer_by_ms = ms == 0 ? 0 : now + ms;
+    if (call->method->on_message != NULL) { /* what comes in the stream is the handler's */
+        call->deadline_ms = call->answer_by_ms;
+    } else
+        call->deadline_ms = now + (ms == 0 || ms > GRPC_MAX_CALL_MS ? GRPC_MAX_CALL_MS : ms);
+    if (call->deadline_ms != 0)
+        server_conn_tick_by(call->conn, call->deadline_ms, now);
     return 0;
 }
 
@@ -447,6 +452,11 @@ on_end(struct h2_stream *st, void *self)
         return;
     }
     const struct grpc_method *method = call->method;
+    if (method->streams) {
+        call->deadline_ms = call->answer_by_ms;
+        if (call->deadline_ms != 0)
+            server_conn_tick_by(c, call->deadline_ms, h2_conn_last_read_ms(c->io));
+    }
     method->on_request(call, buf_span(&call->reader.msg), c->s->conf.self);
     if (method->streams && h2_user(st) == call) { /* it may stay for days: what came goes */
         h2_forget_fields(st);

@@ -68,9 +68,26 @@ conn_end(struct server_conn *c)
 }
 
 static void
+count_cut(const struct server_conn *c)
+{
+    static const struct metric_desc cut = { "meshroot_grpc_connections_cut_total",
+                                            "Connections that were cut, by listener and reason.",
+                                            METRIC_COUNTER };
+    enum h2_end end = h2_conn_end(c->io);
+    char labels[METRIC_LABELS_BYTES];
+
+    if (end == H2_END_PEER || c->s->conf.metrics == NULL)
+        return; /* a client that goes away is nothing to report */
+    (void)snprintf(labels, sizeof(labels), "listener=\"%s\",reason=\"%s\"", c->s->conf.name,
+                   h2_end_name(end));
+    metric_add(c->s->conf.metrics, &cut, labels, 1);
+}
+
+static void
 on_closed(const struct err *why, void *self)
 {
-    (void)why; /* a client that goes away is nothing to report */
+    (void)why;
+    count_cut(self);
     conn_end(self);
 }
 
@@ -81,7 +98,7 @@ on_open(void *self)
 
     c->last_call_ms = mono_ms();
     c->tick_at_ms = UINT64_MAX;
-    server_conn_tick_by(c, c->last_call_ms + KEEPALIVE_MS, c->last_call_ms);
+    server_conn_tick_by(c, c->last_call_ms + H2_FRAME_MS, c->last_call_ms);
 }
 
 /* Ends what is over; r: when the next deadline is. A handler's on_gone may end other calls. */

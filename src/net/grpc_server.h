@@ -17,7 +17,8 @@ struct grpc_call {
     struct h2_stream *st;
     const struct grpc_method *method;
     struct grpc_reader reader;
-    uint64_t deadline_ms; /* mono; 0: none */
+    uint64_t deadline_ms;  /* mono; 0: none */
+    uint64_t answer_by_ms; /* of a stream, once its request is there */
     loop_fn *on_gone;
     void *gone_arg;
     struct buf trailers; /* name NUL value NUL, in the order given */

@@ -57,6 +57,7 @@ struct h2 {
     struct h2_memory memory; /* of the session */
     struct h2_stream *streams;
     struct budget resets, idle_frames;
+    uint64_t frames_in, body_out;
     bool is_flooded;
 };
 
@@ -305,6 +306,7 @@ on_frame(nghttp2_session *session, const nghttp2_frame *f, void *self)
     struct h2_stream *st = stream_of(session, f->hd.stream_id);
     bool end = (f->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
 
+    h->frames_in++;
     if (moves_nothing(f))
         charge(h, &h->idle_frames);
     if (f->hd.type == NGHTTP2_GOAWAY && h->conf.ops->on_goaway != NULL)
@@ -318,6 +320,20 @@ on_frame(nghttp2_session *session, const nghttp2_frame *f, void *self)
     if (end)
         h->conf.ops->on_end(st, h->conf.self);
     return 0;
+}
+
+/* Frames of a type that nobody knows are skipped (RFC 9113 5.5), and counted. */
+static int
+on_unknown_frame(nghttp2_session *session, void **payload, const nghttp2_frame_hd *hd, void *self)
+{
+    struct h2 *h = self;
+
+    (void)session;
+    (void)payload;
+    (void)hd;
+    h->frames_in++;
+    charge(h, &h->idle_frames);
+    return NGHTTP2_ERR_CANCEL; /* skip it */
 }
 
 static void
@@ -401,6 +417,7 @@ on_body(nghttp2_session *session, int32_t id, uint8_t *p, size_t cap, uint32_t *
     if (n > 0)
         memcpy(p, st->out.p + st->out_at, n);
     st->out_at += n;
+    st->h->body_out += n;
     if (st->out_at == st->out.n) {
         if (st->h->conf.sends_secrets && st->out.p != NULL)
             explicit_bzero(st->out.p, st->out.cap);
@@ -437,6 +454,7 @@ session_new(struct h2 *h, nghttp2_session_callbacks *cb, nghttp2_option *opt)
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_chunk);
+    nghttp2_session_callbacks_set_unpack_extension_callback(cb, on_unknown_frame);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_sent);
@@ -445,6 +463,8 @@ session_new(struct h2 *h, nghttp2_session_callbacks *cb, nghttp2_option *opt)
     nghttp2_option_set_max_continuations(opt, CONTINUATIONS_MAX);
     nghttp2_option_set_stream_reset_rate_limit(opt, H2_RESETS_BURST, H2_RESETS_PER_S);
     nghttp2_option_set_no_closed_streams(opt, 1);
+    for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++)
+        nghttp2_option_set_user_recv_extension_type(opt, (uint8_t)type);
     nghttp2_option_set_peer_max_concurrent_streams(opt, 100);
     return h->conf.is_server ? nghttp2_session_server_new3(&h->session, cb, h, opt, &mem)
                              : nghttp2_session_client_new3(&h->session, cb, h, opt, &mem);
@@ -548,6 +568,27 @@ bool
 h2_is_flooded(const struct h2 *h)
 {
     return h->is_flooded;
+}
+
+uint64_t
+h2_frames_in(const struct h2 *h)
+{
+    return h->frames_in;
+}
+
+uint64_t
+h2_body_out(const struct h2 *h)
+{
+    return h->body_out;
+}
+
+bool
+h2_body_waits(const struct h2 *h)
+{
+    for (const struct h2_stream *st = h->streams; st != NULL; st = st->next)
+        if (st->out_at < st->out.n)
+            return true;
+    return false;
 }
 
 /* -- what the owner asks for --------------------------------------------------------------------

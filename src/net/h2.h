@@ -79,6 +79,11 @@ void h2_pool_give_buf(struct h2_pool *p, struct buf *b);
 bool h2_is_done(const struct h2 *h);
 /* The peer used up its budget; the connection is ending. */
 bool h2_is_flooded(const struct h2 *h);
+/* Whole frames (a header block is one) that came, and bytes of bodies that went: a peer that only
+ * drips, or never opens its window, moves neither. */
+uint64_t h2_frames_in(const struct h2 *h);
+uint64_t h2_body_out(const struct h2 *h);
+bool h2_body_waits(const struct h2 *h); /* for the peer's window, or for us to write */
 
 /* Client: a new stream; `end`: no body follows. Errors: LIMIT (the peer allows no more streams, or
  * numbers are used up), NOMEM. */

@@ -1,5 +1,6 @@
 #include "net/h2_conn.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,28 +22,42 @@ struct h2_conn {
     struct buf out; /* the pool's; ours only while something in it waits */
     size_t out_at;
     uint64_t last_read_ms, last_write_ms, pinged_ms;
+    uint64_t partial_ms;        /* since when bytes have come that complete no frame; 0: none */
+    uint64_t body_out, body_ms; /* as h2_conn_check saw it: bytes that went, since when no more */
+    enum h2_end end;
     bool is_open, is_reading, flush_is_due, is_dead, is_told;
     struct err *why; /* owned; the session failed: what it still says goes out first */
 };
 
+const char *
+h2_end_name(enum h2_end end)
+{
+    static const char *const names[] = { "peer", "opening", "protocol", "flood",
+                                         "drip", "stall",   "ping" };
+
+    static_assert(ARRAY_LEN(names) == H2_END__N, "a name for each");
+    return names[end];
+}
+
 /* Once. The owner may free the connection in it. */
 static void
-tell_closed(struct h2_conn *c, const struct err *why)
+tell_closed(struct h2_conn *c, enum h2_end end, const struct err *why)
 {
     if (c->is_dead || c->is_told)
         return;
     c->is_told = true;
+    c->end = h2_is_flooded(c->h2) ? H2_END_FLOOD : end; /* however it ended then */
     stream_want(c->io, false, false);
     c->conf.on_closed(why, c->conf.h2.self);
 }
 
 static void
-closed_because(struct h2_conn *c, enum err_code code, const char *text)
+closed_because(struct h2_conn *c, enum h2_end end, enum err_code code, const char *text)
 {
     struct err e;
 
     (void)err_set(&e, code, "%s", text);
-    tell_closed(c, &e);
+    tell_closed(c, end, &e);
 }
 
 /* r: 0 all written; STREAM_AGAIN the peer must read first. */
@@ -105,18 +120,18 @@ send_now(struct h2_conn *c)
     int r = pump_out(c, &e);
     out_give(c);
     if (r < 0) {
-        tell_closed(c, &e);
+        tell_closed(c, H2_END_PEER, &e);
         return;
     }
     if (r == 0 && c->why != NULL) {
-        tell_closed(c, c->why);
+        tell_closed(c, H2_END_PROTOCOL, c->why);
         return;
     }
     if (r == 0 && h2_is_done(c->h2)) {
         if (h2_is_flooded(c->h2))
-            closed_because(c, E_LIMIT, "http/2: the peer resets or idles too much");
+            closed_because(c, H2_END_FLOOD, E_LIMIT, "http/2: the peer resets or idles too much");
         else
-            closed_because(c, E_PEER, "http/2: the connection ended");
+            closed_because(c, H2_END_PEER, E_PEER, "http/2: the connection ended");
         return;
     }
     stream_want(c->io, r == 0, r == STREAM_AGAIN);
@@ -152,9 +167,15 @@ read_some(struct h2_conn *c, struct err *e)
 
     if (r != 0)
         return r;
+    uint64_t frames = h2_frames_in(c->h2);
     c->last_read_ms = mono_ms();
-    if (h2_input(c->h2, span_of(bytes, n), e) == 0)
+    if (h2_input(c->h2, span_of(bytes, n), e) == 0) {
+        if (h2_frames_in(c->h2) != frames)
+            c->partial_ms = 0;
+        else if (c->partial_ms == 0)
+            c->partial_ms = c->last_read_ms;
         return 0;
+    }
     c->why = malloc(sizeof(*c->why));
     if (c->why == NULL)
         return err_result(e);
@@ -177,11 +198,11 @@ on_io(bool readable, bool writable, void *arg)
     if (c->is_dead)
         return;
     if (r < 0) {
-        tell_closed(c, &e);
+        tell_closed(c, H2_END_PEER, &e);
         return;
     }
     if (r == STREAM_END) {
-        closed_because(c, E_PEER, "the peer closed the connection");
+        closed_because(c, H2_END_PEER, E_PEER, "the peer closed the connection");
         return;
     }
     if (readable && r == 0)
@@ -196,6 +217,7 @@ on_open(void *arg)
 
     c->is_open = true;
     c->last_read_ms = c->last_write_ms = mono_ms();
+    c->partial_ms = c->last_read_ms; /* the preface is to come */
     c->is_reading = true;
     c->conf.on_open(c->conf.h2.self);
     c->is_reading = false;
@@ -205,7 +227,7 @@ on_open(void *arg)
 static void
 on_fail(const struct err *why, void *arg)
 {
-    tell_closed(arg, why);
+    tell_closed(arg, H2_END_OPENING, why);
 }
 
 static int
@@ -294,6 +316,12 @@ h2_conn_is_open(const struct h2_conn *c)
     return c->is_open && !c->is_told;
 }
 
+enum h2_end
+h2_conn_end(const struct h2_conn *c)
+{
+    return c->end;
+}
+
 uint64_t
 h2_conn_last_read_ms(const struct h2_conn *c)
 {
@@ -306,28 +334,55 @@ min_ms(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* In how many ms `since` will be `limit` ago; 0: it is. */
+static uint64_t
+left_ms(uint64_t since, uint64_t limit, uint64_t now)
+{
+    return now - since >= limit ? 0 : limit - (now - since);
+}
+
+/* What waits in our buffer, or in streams for the peer's window. */
+static uint64_t
+check_stall(struct h2_conn *c, uint64_t now)
+{
+    uint64_t n = h2_body_out(c->h2), next = H2_STALL_MS;
+
+    if (c->out_at < c->out.n)
+        next = left_ms(c->last_write_ms, H2_STALL_MS, now);
+    if (!h2_body_waits(c->h2))
+        c->body_ms = 0;
+    else if (c->body_ms == 0 || n != c->body_out)
+        c->body_ms = now;
+    c->body_out = n;
+    return c->body_ms == 0 ? next : min_ms(next, left_ms(c->body_ms, H2_STALL_MS, now));
+}
+
 uint64_t
 h2_conn_check(struct h2_conn *c, uint64_t now_ms, uint64_t ping_ms)
 {
-    uint64_t next = H2_STALL_MS;
-
     if (!h2_conn_is_open(c))
-        return next;
-    if (c->out_at < c->out.n) {
-        if (now_ms - c->last_write_ms >= H2_STALL_MS) {
-            closed_because(c, E_TIMEOUT, "the peer does not read");
-            return next;
+        return H2_STALL_MS;
+    uint64_t next = check_stall(c, now_ms);
+    if (next == 0) {
+        closed_because(c, H2_END_STALL, E_TIMEOUT, "the peer does not read");
+        return H2_STALL_MS;
+    }
+    if (c->partial_ms != 0) {
+        next = min_ms(next, left_ms(c->partial_ms, H2_FRAME_MS, now_ms));
+        if (next == 0) {
+            closed_because(c, H2_END_DRIP, E_TIMEOUT,
+                           "http/2: the peer takes too long for a frame");
+            return H2_STALL_MS;
         }
-        next = H2_STALL_MS - (now_ms - c->last_write_ms);
     }
     if (ping_ms == 0)
         return next;
     if (c->pinged_ms > c->last_read_ms) { /* no sign of life since our PING */
-        if (now_ms - c->pinged_ms >= H2_PING_WAIT_MS) {
-            closed_because(c, E_TIMEOUT, "no answer to an HTTP/2 PING");
-            return next;
-        }
-        return min_ms(next, H2_PING_WAIT_MS - (now_ms - c->pinged_ms));
+        uint64_t left = left_ms(c->pinged_ms, H2_PING_WAIT_MS, now_ms);
+
+        if (left == 0)
+            closed_because(c, H2_END_PING, E_TIMEOUT, "no answer to an HTTP/2 PING");
+        return left == 0 ? next : min_ms(next, left);
     }
     if (now_ms - c->last_read_ms < ping_ms)
         return min_ms(next, ping_ms - (now_ms - c->last_read_ms));
