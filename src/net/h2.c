@@ -58,6 +58,7 @@ struct h2 {
     struct h2_stream *streams;
     struct budget resets, idle_frames;
     uint64_t frames_in, body_out;
+    uint32_t error_said;
     bool is_flooded;
 };
 
@@ -366,8 +367,10 @@ on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *self)
 static int
 on_frame_sent(nghttp2_session *session, const nghttp2_frame *f, void *self)
 {
-    const struct h2 *h = self;
+    struct h2 *h = self;
 
+    if (f->hd.type == NGHTTP2_GOAWAY)
+        h->error_said = f->goaway.error_code;
     if (!h->conf.is_server || (f->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0 ||
         (f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA))
         return 0;
@@ -568,6 +571,12 @@ bool
 h2_is_flooded(const struct h2 *h)
 {
     return h->is_flooded;
+}
+
+uint32_t
+h2_error_said(const struct h2 *h)
+{
+    return h->error_said;
 }
 
 uint64_t

@@ -79,6 +79,8 @@ void h2_pool_give_buf(struct h2_pool *p, struct buf *b);
 bool h2_is_done(const struct h2 *h);
 /* The peer used up its budget; the connection is ending. */
 bool h2_is_flooded(const struct h2 *h);
+/* The error that our GOAWAY named; 0: none was sent, or it named none. */
+uint32_t h2_error_said(const struct h2 *h);
 /* Whole frames (a header block is one) that came, and bytes of bodies that went: a peer that only
  * drips, or never opens its window, moves neither. */
 uint64_t h2_frames_in(const struct h2 *h);

@@ -46,7 +46,11 @@ tell_closed(struct h2_conn *c, enum h2_end end, const struct err *why)
     if (c->is_dead || c->is_told)
         return;
     c->is_told = true;
-    c->end = h2_is_flooded(c->h2) ? H2_END_FLOOD : end; /* however it ended then */
+    c->end = end;
+    if (h2_is_flooded(c->h2)) /* however it ended then */
+        c->end = H2_END_FLOOD;
+    else if (h2_error_said(c->h2) != 0)
+        c->end = h2_error_said(c->h2) == H2_CALM ? H2_END_FLOOD : H2_END_PROTOCOL;
     stream_want(c->io, false, false);
     c->conf.on_closed(why, c->conf.h2.self);
 }

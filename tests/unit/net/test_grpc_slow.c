@@ -145,8 +145,10 @@ say(struct world *w, const void *p, size_t n)
 static void
 frame(struct world *w, uint8_t type, uint8_t flags, uint32_t id, struct span s)
 {
-    const uint8_t head[9] = { (uint8_t)(s.n >> 16), (uint8_t)(s.n >> 8), (uint8_t)s.n, type, flags,
-                              0, 0, (uint8_t)(id >> 8), (uint8_t)id };
+    const uint8_t head[9] = {
+        (uint8_t)(s.n >> 16), (uint8_t)(s.n >> 8), (uint8_t)s.n, type, flags, 0, 0,
+        (uint8_t)(id >> 8),   (uint8_t)id
+    };
 
     say(w, head, sizeof(head));
     if (s.n > 0)
@@ -157,9 +159,9 @@ frame(struct world *w, uint8_t type, uint8_t flags, uint32_t id, struct span s)
 static struct span
 head_of(const char *path, uint8_t ret[512])
 {
-    const char *const words[] = { ":method", "POST",       ":scheme",      "http",
-                                  ":path",   path,         ":authority",   "a",
-                                  "te",      "trailers",   "content-type", "application/grpc" };
+    const char *const words[] = { ":method", "POST",     ":scheme",      "http",
+                                  ":path",   path,       ":authority",   "a",
+                                  "te",      "trailers", "content-type", "application/grpc" };
     size_t n = 0;
 
     for (size_t i = 0; i < ARRAY_LEN(words); i++) {
@@ -357,8 +359,9 @@ frames_of_no_known_type_are_counted(void **state)
 static void
 what_is_not_http2_is_counted(void **state)
 {
-    static const char upgrade[] = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
-                                  "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n";
+    static const char upgrade[] =
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n";
     struct world *w = *state;
 
     say(w, upgrade, sizeof(upgrade) - 1);
