@@ -35,6 +35,7 @@ libseccomp-dev:sandbox of the signer process
 libp11-kit-dev:PKCS#11 headers, URIs and modules, for keys in a token
 softhsm2:a PKCS#11 token for the tests of the signer
 opensc:pkcs11-tool, which makes keys in that token
+libyaml-dev:kubeconfig (any members, so no schema)
 libcmocka-dev:unit tests
 openssl:tests with plain openssl commands
 python3-venv:end-to-end tests

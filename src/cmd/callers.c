@@ -66,7 +66,7 @@ text_keep(const char *from, char **to, struct err *e)
 static bool
 wants_kube(const struct caller_flags *f, const struct ca_callers *who)
 {
-    bool wanted = f->token_review || f->kube_server != NULL;
+    bool wanted = f->token_review || f->kube_server != NULL || f->kubeconfig != NULL;
 
     for (size_t i = 0; i < who->issuers_n; i++)
         wanted = wanted ||
@@ -83,6 +83,10 @@ kube_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
         return 0;
     ret->who.token_review = f->token_review;
     ret->who.kube = k;
+    if (f->kube_server != NULL && f->kubeconfig != NULL)
+        return err_set(e, E_INVAL, "either --kube-server or --kubeconfig");
+    if (f->kubeconfig != NULL)
+        return kube_conf_from_file(f->kubeconfig, f->kube_context, k, e);
     if (f->kube_server == NULL)
         return kube_conf_in_cluster(k, e);
     TRY(text_keep(f->kube_server, &k->server, e));

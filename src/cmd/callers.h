@@ -10,7 +10,7 @@ struct caller_flags {
     struct opt_list issuers, audiences, dns_names, node_accounts, cert_signers;
     struct opt_list issuer_ca_files;
     const char *pods_file, *kube_server, *kube_ca_file, *kube_token_file, *kube_cert_file,
-        *kube_key_file;
+        *kube_key_file, *kubeconfig, *kube_context;
     bool token_review;
 };
 
@@ -22,8 +22,12 @@ struct caller_flags {
       "roots that vouch for an issuer's https server [the system's]; repeatable" },                                        \
     { "token-review", OPT_FLAG, offsetof(type, member.token_review), NULL, NULL, NULL, 0, NULL,                            \
       "tokens of no --issuer are judged by the Kubernetes API (TokenReview), a yes kept for 10 s" },                       \
+    { "kubeconfig", OPT_STRING, offsetof(type, member.kubeconfig), NULL, NULL, NULL, 0, "FILE",                            \
+      "where the Kubernetes API is and who we are there [the cluster that it runs in]" },                                  \
+    { "kube-context", OPT_STRING, offsetof(type, member.kube_context), NULL, NULL, NULL, 0, "NAME",                        \
+      "context of the kubeconfig [its current one]" },                                                                     \
     { "kube-server", OPT_STRING, offsetof(type, member.kube_server), NULL, NULL, NULL, 0, "URL",                           \
-      "https URL of the Kubernetes API, with the four below [the cluster that it runs in]" },                              \
+      "https URL of the Kubernetes API, with the four below, instead of a kubeconfig" },                              \
     { "kube-ca-file", OPT_STRING, offsetof(type, member.kube_ca_file), NULL, NULL, NULL, 0, "FILE",                        \
       "roots that vouch for it [the system's]" },                                                                          \
     { "kube-token-file", OPT_STRING, offsetof(type, member.kube_token_file), NULL, NULL, NULL, 0, "FILE",                  \

@@ -29,12 +29,15 @@ void kube_conf_done(struct kube_conf *c); /* twice is harmless */
  * (not in a cluster: names the variable), INVAL, NOMEM. */
 #define KUBE_IN_CLUSTER_DIR "/var/run/secrets/kubernetes.io/serviceaccount"
 MUST_USE int kube_conf_in_cluster(struct kube_conf *ret, struct err *e);
-/* A kubeconfig (JSON, which is YAML too, or YAML): the context of that name, or the current one.
- * Relative paths are the file's; data members are not taken (files are re-read, copies are not),
- * neither are exec plug-ins and passwords. Errors: NOTFOUND, PARSE (the member, the reason, the
- * remedy), SYS. Blocks: disk. */
+/* A kubeconfig (YAML, or JSON, which is YAML): the context of that name; NULL: the current one.
+ * Relative paths are beside the file. Certificates, keys and tokens are taken as files, which are
+ * read again when they are rotated; copies in the kubeconfig ("...-data", "token"), passwords, exec
+ * plug-ins and an unverified server are refused by name, never passed over. Errors: NOTFOUND,
+ * PARSE, LIMIT, SYS. Blocks: disk. */
 MUST_USE int kube_conf_from_file(const char *path, const char *context, struct kube_conf *ret,
                                  struct err *e);
+MUST_USE int kube_conf_read(struct span text, const char *path, const char *context,
+                            struct kube_conf *ret, struct err *e);
 
 /* -- the client -------------------------------------------------------------------------------- */
 

@@ -240,6 +240,31 @@ def test_client_certificate_and_keys_from_the_api_server(tmp_path, daemon, pb, p
         _, csr = make_csr()
         wait_for("keys", lambda: code(lambda: ca.call(csr, ca.issuer.token(iss="https://kubernetes.default.svc"))) is None, 20, 0.3)
         ca.daemon.stop()
+        # the same from a kubeconfig, paths beside it
+        (tmp_path / "kubeconfig").write_text(f"""
+current-context: here
+contexts: [{{name: here, context: {{cluster: c, user: u}}}}, {{name: there, context: {{cluster: c, user: nobody}}}}]
+clusters:
+- name: c
+  cluster:
+    server: {kube.url}
+    certificate-authority: {kube.root.name}
+users:
+- name: u
+  user:
+    client-certificate: {pem.name}
+    client-key: {key}
+- {{name: nobody, user: {{}}}}
+""")
+        config = ("--kubeconfig", tmp_path / "kubeconfig", *flags[4:])
+        ca = Ca(tmp_path, daemon, pb, *config)
+        kube.keys = ca.issuer.jwks()
+        ca.ready()
+        wait_for("keys", lambda: code(lambda: ca.call(csr, ca.issuer.token(iss="https://kubernetes.default.svc"))) is None, 20, 0.3)
+        ca.daemon.stop()
+        ca = Ca(tmp_path, daemon, pb, *config, "--kube-context", "there").ready()
+        wait_for("no certificate, no keys", lambda: "https://kubernetes.default.svc not loaded" in ca.daemon.text())
+        ca.daemon.stop()
         without = Ca(tmp_path, daemon, pb, *flags).ready()
         wait_for("no certificate, no keys", lambda: "https://kubernetes.default.svc not loaded" in without.daemon.text())
         refused(U, "keys are not known yet", lambda: without.call(csr, without.issuer.token(iss="https://kubernetes.default.svc")))

@@ -1,0 +1,163 @@
+/* kubeconfig.c - the context of a kubeconfig as a server and who we are there.
+ * Source: Kubernetes client-go, tools/clientcmd/api/v1 (members and their meaning). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/str.h"
+#include "kube/kube.h"
+#include "kube/yaml.h"
+
+enum { KUBECONFIG_MAX_BYTES = 1024 * 1024 };
+
+/* A member that is a text; NULL: absent or null. */
+static int
+text_of(const json_t *o, const char *name, const char **ret, struct err *e)
+{
+    const json_t *v = json_object_get(o, name);
+
+    if (v != NULL && !json_is_string(v) && !json_is_null(v))
+        return err_set(e, E_PARSE, "\"%s\" is not a text", name);
+    *ret = json_string_value(v);
+    return 0;
+}
+
+/* The `inner` object of the entry of that name in the list `list`. */
+static int
+entry_of(const json_t *doc, const char *list, const char *inner, const char *name,
+         const json_t **ret, struct err *e)
+{
+    const json_t *all = json_object_get(doc, list), *one;
+    size_t i;
+
+    json_array_foreach(all, i, one)
+    {
+        const char *n = json_string_value(json_object_get(one, "name"));
+
+        if (n != NULL && strcmp(n, name) == 0 && json_is_object(json_object_get(one, inner))) {
+            *ret = json_object_get(one, inner);
+            return 0;
+        }
+    }
+    return err_set(e, E_NOTFOUND, "no \"%.100s\" in \"%s\"", name, list);
+}
+
+/* A path as it stands, or beside the kubeconfig. */
+static int
+path_take(const json_t *o, const char *name, const char *kubeconfig, char **ret, struct err *e)
+{
+    const char *path, *slash = strrchr(kubeconfig, '/');
+
+    TRY(text_of(o, name, &path, e));
+    if (path == NULL || path[0] == '\0')
+        return 0;
+    if (path[0] == '/' || slash == NULL)
+        return str_dup(span_str(path), ret, e);
+    return str_format(ret, e, "%.*s/%s", (int)(slash - kubeconfig), kubeconfig, path);
+}
+
+/* Members that change what a connection means, and that are not taken here: never passed over. */
+static int
+refuse_members(const json_t *o, const char *const *names, const char *remedy, struct err *e)
+{
+    for (; *names != NULL; names++) {
+        const json_t *v = json_object_get(o, *names);
+
+        if (v != NULL && !json_is_null(v) && !json_is_false(v) &&
+            !(json_is_string(v) && json_string_length(v) == 0))
+            return err_set(e, E_PARSE, "\"%s\" is not taken here; %s", *names, remedy);
+    }
+    return 0;
+}
+
+static int
+cluster_take(const json_t *doc, const char *name, const char *path, struct kube_conf *c,
+             struct err *e)
+{
+    static const char *const not_ours[] = { "certificate-authority-data", "proxy-url",
+                                            "tls-server-name", NULL };
+    static const char *const never[] = { "insecure-skip-tls-verify", NULL };
+    const json_t *o = NULL;
+    const char *server;
+
+    TRY(entry_of(doc, "clusters", "cluster", name, &o, e));
+    TRY(refuse_members(o, never, "the server is always verified; name certificate-authority", e));
+    TRY(refuse_members(o, not_ours, "name a file in certificate-authority", e));
+    TRY(text_of(o, "server", &server, e));
+    if (server == NULL)
+        return err_set(e, E_PARSE, "cluster \"%.100s\" has no \"server\"", name);
+    TRY(str_dup(span_str(server), &c->server, e));
+    return path_take(o, "certificate-authority", path, &c->ca_file, e);
+}
+
+static int
+user_take(const json_t *doc, const char *name, const char *path, struct kube_conf *c, struct err *e)
+{
+    static const char *const not_ours[] = { "client-certificate-data",
+                                            "client-key-data",
+                                            "token",
+                                            "username",
+                                            "password",
+                                            "exec",
+                                            "auth-provider",
+                                            "as",
+                                            NULL };
+    const json_t *o = NULL;
+
+    TRY(entry_of(doc, "users", "user", name, &o, e));
+    TRY(path_take(o, "tokenFile", path, &c->token_file, e));
+    TRY(path_take(o, "client-certificate", path, &c->cert_file, e));
+    TRY(path_take(o, "client-key", path, &c->key_file, e));
+    return refuse_members(o, not_ours,
+                          "name files, which are read again when they are rotated: tokenFile, or "
+                          "client-certificate and client-key",
+                          e);
+}
+
+static int
+context_take(const json_t *doc, const char *context, const char *path, struct kube_conf *c,
+             struct err *e)
+{
+    const char *cluster, *user;
+    const json_t *o = NULL;
+
+    if (context == NULL)
+        TRY(text_of(doc, "current-context", &context, e));
+    if (context == NULL || context[0] == '\0')
+        return err_set(e, E_NOTFOUND, "no \"current-context\", and none is named");
+    TRY(entry_of(doc, "contexts", "context", context, &o, e));
+    TRY(text_of(o, "cluster", &cluster, e));
+    TRY(text_of(o, "user", &user, e));
+    if (cluster == NULL || user == NULL)
+        return err_set(e, E_PARSE, "context \"%.100s\" names no cluster, or no user", context);
+    TRY(cluster_take(doc, cluster, path, c, e));
+    return user_take(doc, user, path, c, e);
+}
+
+int
+kube_conf_read(struct span text, const char *path, const char *context, struct kube_conf *ret,
+               struct err *e)
+{
+    CLEANUP(kube_conf_done) struct kube_conf c = { .server = NULL };
+    CLEANUP(json_decrefp) json_t *doc = NULL;
+
+    TRY(yaml_to_json(text, &doc, e));
+    if (!json_is_object(doc))
+        return err_set(e, E_PARSE, "not a kubeconfig: want an object");
+    TRY(context_take(doc, context, path, &c, e));
+    *ret = c;
+    c = (struct kube_conf){ .server = NULL };
+    return 0;
+}
+
+int
+kube_conf_from_file(const char *path, const char *context, struct kube_conf *ret, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf text = BUF_INIT(KUBECONFIG_MAX_BYTES);
+
+    if (TRY(file_read(path, &text, e)) == FILE_ABSENT)
+        return err_set(e, E_NOTFOUND, "kubeconfig %s: no such file", path);
+    if (kube_conf_read(buf_span(&text), path, context, ret, e) < 0)
+        return err_wrap(e, "kubeconfig %s", path);
+    return 0;
+}

@@ -1,0 +1,219 @@
+/* test_kubeconfig.c - what a kubeconfig says, and what is refused by its name. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kube/kube.h"
+#include "kube/yaml.h"
+
+static struct err e;
+
+#define HEAD                                                                                       \
+    "apiVersion: v1\nkind: Config\ncurrent-context: one\npreferences: {}\n"                        \
+    "contexts:\n- name: one\n  context: {cluster: c, user: u, namespace: x}\n"                     \
+    "- name: two\n  context:\n    cluster: d\n    user: u\n"
+#define CLUSTERS(more)                                                                             \
+    "clusters:\n- name: c\n  cluster:\n    server: https://10.0.0.1:6443\n"                        \
+    "    certificate-authority: ca.crt\n" more                                                     \
+    "- name: d\n  cluster: {server: \"https://d:6443\", extensions: [{name: e, extension: {}}]}\n"
+#define USERS(more) "users:\n- name: u\n  user:\n" more
+#define FILES       "    client-certificate: /etc/u.crt\n    client-key: u.key\n"
+
+static void
+the_context_and_its_files(void **state)
+{
+    static const char text[] = HEAD CLUSTERS("") USERS(FILES "    tokenFile: /run/token\n");
+    struct kube_conf c = { .server = NULL };
+
+    (void)state;
+    assert_ok(kube_conf_read(span_str(text), "/home/a/.kube/config", NULL, &c, &e));
+    assert_string_equal(c.server, "https://10.0.0.1:6443");
+    assert_string_equal(c.ca_file, "/home/a/.kube/ca.crt");
+    assert_string_equal(c.cert_file, "/etc/u.crt");
+    assert_string_equal(c.key_file, "/home/a/.kube/u.key");
+    assert_string_equal(c.token_file, "/run/token");
+    kube_conf_done(&c);
+    kube_conf_done(&c); /* twice is harmless */
+    assert_ok(kube_conf_read(span_str(text), "config", "two", &c, &e));
+    assert_string_equal(c.server, "https://d:6443");
+    assert_null(c.ca_file);
+    assert_string_equal(c.key_file, "u.key");
+    kube_conf_done(&c);
+}
+
+static void
+json_is_yaml(void **state)
+{
+    static const char text[] =
+        "{\"current-context\":\"x\",\"contexts\":[{\"name\":\"x\",\"context\":{\"cluster\":\"c\","
+        "\"user\":\"u\"}}],\"clusters\":[{\"name\":\"c\",\"cluster\":{\"server\":\"https://a\"}}],"
+        "\"users\":[{\"name\":\"u\",\"user\":{\"tokenFile\":\"t\"}}]}";
+    struct kube_conf c = { .server = NULL };
+
+    (void)state;
+    assert_ok(kube_conf_read(span_str(text), "/etc/k", NULL, &c, &e));
+    assert_string_equal(c.token_file, "/etc/t");
+    kube_conf_done(&c);
+}
+
+static void
+what_is_refused_says_so(void **state)
+{
+#define DATA(name) HEAD CLUSTERS("") USERS("    " name ": eA==\n")
+    static const struct {
+        const char *text, *context;
+        enum err_code code;
+        const char *words;
+    } rows[] = {
+        { "", NULL, E_PARSE, "nothing is in it" },
+        { "just words", NULL, E_PARSE, "not a kubeconfig" },
+        { "a: [1, 2", NULL, E_PARSE, "line" },
+        { "kind: Config\n", NULL, E_NOTFOUND, "no \"current-context\"" },
+        { HEAD CLUSTERS("") USERS(FILES), "three", E_NOTFOUND, "no \"three\" in \"contexts\"" },
+        { HEAD USERS(FILES), NULL, E_NOTFOUND, "no \"c\" in \"clusters\"" },
+        { HEAD CLUSTERS(""), NULL, E_NOTFOUND, "no \"u\" in \"users\"" },
+        { HEAD CLUSTERS("    insecure-skip-tls-verify: true\n") USERS(FILES), NULL, E_PARSE,
+          "\"insecure-skip-tls-verify\" is not taken here" },
+        { HEAD CLUSTERS("    proxy-url: http://p\n") USERS(FILES), NULL, E_PARSE, "\"proxy-url\"" },
+        { HEAD CLUSTERS("    tls-server-name: x\n") USERS(FILES), NULL, E_PARSE,
+          "\"tls-server-name\"" },
+        { HEAD CLUSTERS("    certificate-authority-data: eA==\n") USERS(FILES), NULL, E_PARSE,
+          "name a file in certificate-authority" },
+        { DATA("client-certificate-data"), NULL, E_PARSE, "name files" },
+        { DATA("client-key-data"), NULL, E_PARSE, "name files" },
+        { DATA("token"), NULL, E_PARSE, "\"token\" is not taken here; name files" },
+        { DATA("password"), NULL, E_PARSE, "\"password\"" },
+        { HEAD CLUSTERS("") USERS("    exec: {command: x}\n"), NULL, E_PARSE, "\"exec\"" },
+        { HEAD CLUSTERS("") USERS("    as: admin\n"), NULL, E_PARSE, "\"as\"" },
+        { HEAD CLUSTERS("") USERS("    tokenFile: [a]\n"), NULL, E_PARSE, "is not a text" },
+        { HEAD "clusters:\n- name: c\n  cluster: {}\n" USERS(FILES), NULL, E_PARSE,
+          "has no \"server\"" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct kube_conf c = { .server = NULL };
+
+        assert_err(kube_conf_read(span_str(rows[i].text), "/k", rows[i].context, &c, &e),
+                   rows[i].code, rows[i].words);
+        assert_null(c.server);
+    }
+    /* what switches nothing on is no reason */
+    struct kube_conf c = { .server = NULL };
+    assert_ok(kube_conf_read(
+        span_str(HEAD CLUSTERS("    insecure-skip-tls-verify: false\n    proxy-url: \"\"\n")
+                     USERS(FILES)),
+        "/k", NULL, &c, &e));
+    kube_conf_done(&c);
+}
+
+static void
+yaml_values(void **state)
+{
+    static const struct {
+        const char *yaml, *json; /* NULL: refused */
+    } rows[] = {
+        { "a: 1", "{\"a\":\"1\"}" },
+        { "a: true\nb: \"true\"\nc: false", "{\"a\":true,\"b\":\"true\",\"c\":false}" },
+        { "a:\nb: ~\nc: null\nd: 'null'", "{\"a\":null,\"b\":null,\"c\":null,\"d\":\"null\"}" },
+        { "- a\n- [b, {c: d}]", "[\"a\",[\"b\",{\"c\":\"d\"}]]" },
+        { "a: |\n  x\n  y\n", "{\"a\":\"x\\ny\\n\"}" },
+        { "{\"a\":[\"\\u00e9\"]}", "{\"a\":[\"\xc3\xa9\"]}" },
+        { "a: &x 1\nb: *x", NULL },
+        { "a: &x [1]", NULL },
+        { "a: &x {b: c}", NULL },
+        { "a: *x", NULL },
+        { "a: !!binary eA==", NULL },
+        { "a: !x {b: c}", NULL },
+        { "a: 1\na: 2", NULL },
+        { "? [a]\n: b", NULL },
+        { "a: 1\n---\nb: 2", NULL },
+        { "a: \"\\0\"", NULL },
+        { "\"\\0\": a", NULL },
+        { "a: \"x", NULL },
+        { "\t- a", NULL },
+        { "a: \xff", NULL },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        json_t *o = NULL;
+        int r = yaml_to_json(span_str(rows[i].yaml), &o, &e);
+
+        if (rows[i].json == NULL) {
+            if (r != -E_PARSE || strstr(e.msg, "YAML") == NULL)
+                fail_msg("%s: %d %s", rows[i].yaml, r, e.msg);
+            continue;
+        }
+        assert_ok(r);
+        char *text = json_dumps(o, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+        assert_string_equal(text, rows[i].json);
+        free(text);
+        json_decref(o);
+    }
+}
+
+static void
+yaml_is_bounded(void **state)
+{
+    char deep[2 * YAML_MAX_DEPTH + 8];
+    size_t n = 2 * (size_t)YAML_MAX_NODES + 16;
+    char *wide = malloc(n);
+    json_t *o = NULL;
+
+    (void)state;
+    memset(deep, '[', sizeof(deep));
+    assert_err(yaml_to_json(span_of(deep, sizeof(deep)), &o, &e), E_LIMIT, "levels");
+    assert_non_null(wide);
+    memset(wide, ',', n);
+    wide[0] = '[';
+    for (size_t i = 1; i + 1 < n; i += 2)
+        wide[i] = 'a';
+    assert_err(yaml_to_json(span_of(wide, n), &o, &e), E_LIMIT, "values");
+    free(wide);
+    assert_null(o);
+}
+
+static void
+in_a_cluster(void **state)
+{
+    static const struct {
+        const char *host, *port, *server; /* NULL: refused */
+    } rows[] = {
+        { "10.96.0.1", "443", "https://10.96.0.1:443" },
+        { "fd00::1", "443", "https://[fd00::1]:443" },
+        { "", "443", NULL },
+        { "10.96.0.1", "0", NULL },
+        { "10.96.0.1", "443/x", NULL },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct kube_conf c = { .server = NULL };
+
+        (void)setenv("KUBERNETES_SERVICE_HOST", rows[i].host, 1);
+        (void)setenv("KUBERNETES_SERVICE_PORT", rows[i].port, 1);
+        int r = kube_conf_in_cluster(&c, &e);
+        if (rows[i].server == NULL) {
+            assert_true(r < 0);
+            continue;
+        }
+        assert_ok(r);
+        assert_string_equal(c.server, rows[i].server);
+        assert_string_equal(c.token_file, KUBE_IN_CLUSTER_DIR "/token");
+        kube_conf_done(&c);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_context_and_its_files), cmocka_unit_test(json_is_yaml),
+        cmocka_unit_test(what_is_refused_says_so),   cmocka_unit_test(yaml_values),
+        cmocka_unit_test(yaml_is_bounded),           cmocka_unit_test(in_a_cluster),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
