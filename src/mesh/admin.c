@@ -173,7 +173,9 @@ refresh(void *self)
 int
 admin_open(struct mesh *m, struct err *e)
 {
-    struct http_server_conf admin = { .listen_fd = -1, .on_request = on_admin, .self = m };
+    struct http_server_conf admin = {
+        .listen_fd = -1, .on_request = on_admin, .self = m, .metrics = m->metrics, .name = "admin"
+    };
     struct monitor_conf pages = { .metrics = m->metrics,
                                   .is_ready = is_ready,
                                   .why_not_ready = why_not_ready,

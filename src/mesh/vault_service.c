@@ -225,12 +225,14 @@ rooms_open(struct vault_service *s, const struct vault_service_conf *conf, struc
 }
 
 static int
-listen_open(struct vault_service *s, struct err *e)
+listen_open(struct vault_service *s, struct metrics *metrics, struct err *e)
 {
     struct http_server_conf http = { .tls = s->tls,
                                      .on_request = on_request,
                                      .self = s,
-                                     .max_body_bytes = VAULT_SERVICE_BODY_BYTES };
+                                     .max_body_bytes = VAULT_SERVICE_BODY_BYTES,
+                                     .metrics = metrics,
+                                     .name = "vault" };
     bool is_v6 = strchr(s->listen.host, ':') != NULL;
     bool is_any = strcmp(s->listen.host, "0.0.0.0") == 0 || strcmp(s->listen.host, "::") == 0;
     uint16_t port;
@@ -278,7 +280,7 @@ service_fill(struct vault_service *s, const struct vault_service_conf *conf, str
     TRY(addr_parse(conf->listen, &s->listen, e));
     TRY(keys_open(s, conf, e));
     TRY(rooms_open(s, conf, e));
-    TRY(listen_open(s, e));
+    TRY(listen_open(s, conf->metrics, e));
     return files_write(s, e);
 }
 

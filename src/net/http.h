@@ -7,6 +7,7 @@
 #include "base/span.h"
 #include "net/loop.h"
 #include "net/tls.h"
+#include "obs/metrics.h"
 
 /* -- server -------------------------------------------------------------------------------------
  */
@@ -19,7 +20,10 @@ enum {
     HTTP_MAX_HEADER_BYTES = 32 * 1024,
     HTTP_MAX_CONNECTIONS = 1024,
     HTTP_IDLE_S = 60,
-    HTTP_MAX_REQUESTS = 1024, /* under way in one client; beyond: LIMIT */
+    HTTP_REQUEST_MS = 90 * 1000, /* from the connection or the last answer to the next whole request
+                                    (and the TLS handshake, and the answer's way out): HTTP_IDLE_S,
+                                    and 30 s for who only drips */
+    HTTP_MAX_REQUESTS = 1024,    /* under way in one client; beyond: LIMIT */
 };
 
 struct http_server_conf {
@@ -30,6 +34,11 @@ struct http_server_conf {
     void *self;
     size_t max_body_bytes;  /* 0: HTTP_MAX_BODY_BYTES; beyond: 413 */
     size_t max_connections; /* 0: HTTP_MAX_CONNECTIONS; beyond: closed at once */
+    uint64_t request_ms;    /* 0: HTTP_REQUEST_MS; beyond: cut off */
+    /* Counts what was cut or closed at once (meshroot_http_connections_cut_total); `name` is the
+     * listener's there, static. NULL: not counted. */
+    struct metrics *metrics;
+    const char *name;
 };
 
 MUST_USE int http_server_new(struct loop *l, const struct http_server_conf *conf,

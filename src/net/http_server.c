@@ -18,13 +18,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "net/addr.h"
 #include "net/http_head.h"
 #include "net/http_target.h"
 #include "net/loop_event.h"
 #include "net/tls_openssl.h"
 
-enum { HTTP_METHODS_N = 6, HTTP_REPLY_HEADERS = 24, LISTEN_BACKLOG = 256, GATE_LOOK_MS = 200 };
+enum {
+    HTTP_METHODS_N = 6,
+    HTTP_REPLY_HEADERS = 24,
+    LISTEN_BACKLOG = 256,
+    FULL_LOOK_MS = 200,
+    LOOK_MS = 1000
+};
 
 static const struct {
     enum evhttp_cmd_type type;
@@ -35,23 +42,27 @@ static const struct {
 };
 
 /* One open connection. libevent does not say when evhttp lets go of one that never made a request,
- * so connections are known by descriptor and inode, and looked over when the gate is full. */
+ * so connections are known by descriptor and inode, and looked over while there are any. */
 struct conn {
     struct conn *next;
     struct gate *gate;
     struct bufferevent *bev; /* a reference, until its descriptor is known */
     int fd;
     ino_t ino;
+    uint64_t since_ms; /* we wait for a whole request; 0: one is being answered */
 };
 
-/* Keeps the number of connections under the limit. */
+/* Keeps the number of connections under the limit, and each moving. */
 struct gate {
     size_t open, max;
+    uint64_t request_ms;
     struct conn *conns;
     struct loop *loop;
+    struct metrics *metrics;
+    const char *name;
     struct evconnlistener *listener; /* evhttp's own; off while the gate is full */
     struct event *refuse;            /* on while the gate is full: accepts and closes */
-    struct timer *look;              /* on while the gate is full */
+    struct timer *look;              /* on while there are connections */
 };
 
 struct http_server {
@@ -88,33 +99,74 @@ conn_is_open(const struct conn *c)
 }
 
 static void
+count_cut(const struct gate *g, const char *reason)
+{
+    static const struct metric_desc cut = { "meshroot_http_connections_cut_total",
+                                            "Connections that were cut, by listener and reason.",
+                                            METRIC_COUNTER };
+    char labels[METRIC_LABELS_BYTES];
+
+    (void)snprintf(labels, sizeof(labels), "listener=\"%s\",reason=\"%s\"",
+                   g->name == NULL ? "" : g->name, reason);
+    metric_add(g->metrics, &cut, labels, 1);
+}
+
+/* Forgets those that are closed; cuts off those that have dripped for too long: evhttp, whose
+ * timeouts begin anew with each byte, reads the end and closes them. */
+static void
 gate_look(struct gate *g)
 {
+    uint64_t now = mono_ms();
+
     for (struct conn **at = &g->conns; *at != NULL;) {
         struct conn *c = *at;
 
-        if (conn_is_open(c)) {
-            at = &c->next;
+        if (!conn_is_open(c)) {
+            *at = c->next;
+            free(c);
+            g->open--;
             continue;
         }
-        *at = c->next;
-        free(c);
-        g->open--;
+        at = &c->next;
+        if (c->bev == NULL && c->since_ms != 0 && now - c->since_ms >= g->request_ms) {
+            c->since_ms = 0; /* once */
+            (void)shutdown(c->fd, SHUT_RDWR);
+            count_cut(g, "drip");
+        }
     }
+}
+
+static void
+look_later(struct gate *g)
+{
+    uint64_t ms = g->open >= g->max ? FULL_LOOK_MS : LOOK_MS;
+
+    timer_set(g->look, ms < g->request_ms ? ms : g->request_ms);
 }
 
 static void
 on_gate_look(void *arg)
 {
     struct gate *g = arg;
+    bool was_full = g->open >= g->max;
 
     gate_look(g);
-    if (g->open >= g->max) {
-        timer_set(g->look, GATE_LOOK_MS);
+    if (g->conns != NULL)
+        look_later(g);
+    if (!was_full || g->open >= g->max)
         return;
-    }
     (void)event_del(g->refuse);
     (void)evconnlistener_enable(g->listener);
+}
+
+/* The connection that evhttp has at `fd`; NULL: it is not known any more. */
+static struct conn *
+conn_of(const struct gate *g, int fd)
+{
+    for (struct conn *c = g->conns; c != NULL; c = c->next)
+        if (c->bev == NULL && c->fd == fd && conn_is_open(c))
+            return c;
+    return NULL;
 }
 
 /* evhttp has given the connection its descriptor by now. */
@@ -147,7 +199,9 @@ gate_enter(struct gate *g, struct bufferevent *bev)
         return NULL;
     }
     bufferevent_incref(bev);
-    *c = (struct conn){ .next = g->conns, .gate = g, .bev = bev, .fd = -1 };
+    *c = (struct conn){ .next = g->conns, .gate = g, .bev = bev, .fd = -1, .since_ms = mono_ms() };
+    if (g->conns == NULL)
+        look_later(g);
     g->conns = c;
     loop_defer(g->loop, on_conn_known, c);
     if (++g->open >= g->max)
@@ -155,7 +209,7 @@ gate_enter(struct gate *g, struct bufferevent *bev)
     if (g->open >= g->max) {
         (void)evconnlistener_disable(g->listener);
         (void)event_add(g->refuse, NULL);
-        timer_set(g->look, GATE_LOOK_MS);
+        look_later(g);
     }
     return bev;
 }
@@ -181,13 +235,13 @@ static void
 on_refuse(evutil_socket_t fd, short what, void *arg)
 {
     (void)what;
-    (void)arg;
     for (int i = 0; i < LISTEN_BACKLOG; i++) {
         int c = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (c < 0)
             return;
         (void)close(c);
+        count_cut(arg, "full");
     }
 }
 
@@ -320,6 +374,16 @@ exchange_fill(struct http_exchange *x, struct err *e)
     return 0;
 }
 
+/* From here on we wait for a request of that connection (since_ms), or it for us (0). */
+static void
+mark(const struct http_server *s, int fd, uint64_t since_ms)
+{
+    struct conn *c = conn_of(&s->gate, fd);
+
+    if (c != NULL)
+        c->since_ms = since_ms;
+}
+
 static void
 on_evhttp(struct evhttp_request *req, void *arg)
 {
@@ -347,6 +411,7 @@ on_evhttp(struct evhttp_request *req, void *arg)
         x->next->prev = &x->next;
     s->exchanges = x;
     evhttp_connection_set_closecb(c, on_connection_gone, x);
+    mark(s, bufferevent_getfd(bev), 0);
     s->on_request(x, s->self);
 }
 
@@ -426,7 +491,9 @@ http_reply(struct http_exchange *x, int status, const char *type, struct span bo
     } else if (body.n > 0 && evbuffer_add(out, body.p, body.n) < 0) {
         status = 503;
     }
-    evhttp_connection_set_closecb(evhttp_request_get_connection(req), NULL, NULL);
+    struct evhttp_connection *c = evhttp_request_get_connection(req);
+    evhttp_connection_set_closecb(c, NULL, NULL);
+    mark(x->server, bufferevent_getfd(evhttp_connection_get_bufferevent(c)), mono_ms());
     exchange_free(x);
     evhttp_send_reply(req, status, NULL, NULL);
 }
@@ -449,7 +516,7 @@ server_listen(struct http_server *s, struct event_base *base, int *take_fd, stru
         return err_nomem(e);
     }
     s->gate.listener = lev;
-    s->gate.refuse = event_new(base, fd, EV_READ | EV_PERSIST, on_refuse, NULL);
+    s->gate.refuse = event_new(base, fd, EV_READ | EV_PERSIST, on_refuse, &s->gate);
     return s->gate.refuse == NULL ? err_nomem(e) : 0;
 }
 
@@ -467,6 +534,9 @@ server_open(struct http_server *s, struct loop *l, const struct http_server_conf
         return err_nomem(e);
     TRY(timer_new(l, on_gate_look, &s->gate, &s->gate.look, e));
     s->gate.loop = l;
+    s->gate.metrics = conf->metrics;
+    s->gate.name = conf->name;
+    s->gate.request_ms = conf->request_ms == 0 ? HTTP_REQUEST_MS : conf->request_ms;
     s->gate.max = conf->max_connections == 0 ? HTTP_MAX_CONNECTIONS : conf->max_connections;
     for (size_t i = 0; i < HTTP_METHODS_N; i++)
         allowed = (ev_uint16_t)(allowed | methods[i].type);

@@ -92,7 +92,9 @@ on_request(struct http_exchange *x, void *self)
 static int
 listen_open(struct monitor *m, struct loop *l, const char *listen, struct err *e)
 {
-    struct http_server_conf h = { .on_request = on_request, .self = m };
+    struct http_server_conf h = {
+        .on_request = on_request, .self = m, .metrics = m->conf.metrics, .name = "monitoring"
+    };
     struct addr a;
 
     if (listen == NULL || strcmp(listen, "off") == 0)
