@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -22,12 +23,12 @@
 #include "report.h"
 #include "rig.h"
 
-enum { LOOK_MS = 20, DOWN_MS = 1000, PACE = 64 };
+enum { LOOK_MS = 20, SAY_MS = 1000, DOWN_MS = 1000, PACE = 64 };
 
 struct bench_conf {
-    uint64_t agents, identities, renew_window_ms, settle_ms, patience_ms;
+    uint64_t agents, identities, dial, renew_window_ms, settle_ms, patience_ms;
     const char *meshroot, *report, *ca_key, *show;
-    bool storm;
+    bool storm, verbose;
 };
 
 #define AT(member) offsetof(struct bench_conf, member)
@@ -35,12 +36,14 @@ struct bench_conf {
 static const struct opt opts[] = {
     { "agents", OPT_COUNT, AT(agents), "10000", "1", "50000", 0, "N", "how many agents" },
     { "identities", OPT_COUNT, AT(identities), "1000", "1", "50000", 0, "N", "service accounts that they share" },
+    { "dial", OPT_COUNT, AT(dial), "1000", "1", "50000", 0, "N", "so many connect at one time, one thread being all we have" },
     { "ca-key", OPT_CHOICE, AT(ca_key), "p256", "p256|rsa2048|rsa4096", NULL, 0, "KIND", "of roots and intermediates" },
     { "show", OPT_CHOICE, AT(show), "leaf", "leaf|token", NULL, 0, "WHAT", "in later handshakes: the leaf, as our agents, or nothing; a token goes with every call" },
     { "renew-window", OPT_DURATION, AT(renew_window_ms), "5s", "100ms", "24h", 0, "DURATION", "meshroot up's own flag" },
     { "settle", OPT_DURATION, AT(settle_ms), "3s", "1ms", "1h", 0, "DURATION", "rest before memory is looked at" },
     { "patience", OPT_DURATION, AT(patience_ms), "120s", "1s", "1h", 0, "DURATION", "for each step, then it has failed" },
     { "storm", OPT_FLAG, AT(storm), "true", NULL, NULL, 0, NULL, "kill the CA and restart all agents at the end" },
+    { "verbose", OPT_FLAG, AT(verbose), NULL, NULL, NULL, 0, NULL, "say each second what has come so far" },
     { "meshroot", OPT_STRING, AT(meshroot), "build/meshroot", NULL, NULL, 0, "FILE", "the binary to look at" },
     { "report", OPT_STRING, AT(report), NULL, NULL, NULL, 0, "FILE", "add the rows to this JSON file" },
     { .name = NULL },
@@ -54,7 +57,7 @@ struct bench {
     struct timer *look;
     struct fleet *fleet;
     const struct fleet_question *question;
-    uint64_t by_ms;
+    uint64_t by_ms, say_ms;
     bool gave_up;
     double since_us;
 };
@@ -63,9 +66,29 @@ struct bench {
  */
 
 static void
+say(struct bench *b)
+{
+    const struct fleet_stats *st = fleet_stats(b->fleet);
+
+    if (!b->conf->verbose || mono_ms() < b->say_ms)
+        return;
+    b->say_ms = mono_ms() + SAY_MS;
+    fprintf(stderr,
+            "%6.1f s: %zu; leaves %llu, words %llu, refused %llu, cut off %llu, late %llu; CPU "
+            "seconds: CA %.1f, agents %.1f\n",
+            (clock_us(CLOCK_MONOTONIC) - b->since_us) / 1e6, fleet_count(b->fleet, b->question),
+            (unsigned long long)st->leaves, (unsigned long long)st->words,
+            (unsigned long long)st->refused, (unsigned long long)st->cut_off,
+            (unsigned long long)st->late, rig_cpu_us(&b->rig) / 1e6,
+            clock_us(CLOCK_PROCESS_CPUTIME_ID) / 1e6);
+}
+
+static void
 on_look(void *arg)
 {
     struct bench *b = arg;
+
+    say(b);
 
     b->gave_up = mono_ms() > b->by_ms;
     if (b->gave_up || fleet_count(b->fleet, b->question) == b->conf->agents)
@@ -311,6 +334,7 @@ bench_open(struct bench *b, struct err *e)
     const struct fleet_conf f = { .loop = b->loop,
                                   .agents = c->agents,
                                   .identities = c->identities,
+                                  .dial = c->dial,
                                   .port = b->rig.port,
                                   .roots = b->rig.roots,
                                   .token_key = b->rig.token_key,

@@ -20,12 +20,15 @@
 #define WORD_PATH   "/meshroot.v1.Trust/Acknowledge"
 
 enum {
-    CALL_MS = 15 * 1000, /* as the agent's */
+    CALL_MS = 15 * 1000, /* these two as the agent's */
+    CONNECT_MS = 20 * 1000,
     TOKEN_BYTES = 4096,
     MESSAGE_BYTES = 32 * 1024,
     INSTANCE_BYTES = 33,
     PEMS_MAX = CHAIN_MAX + 2,
 };
+
+enum call { CALL_CREATE, CALL_WATCH, CALL_WORD, CALL__N };
 
 struct player {
     struct fleet *fleet;
@@ -40,6 +43,10 @@ struct player {
     struct cert *leaf, *signer;
     uint64_t generation;                 /* held */
     uint8_t pushed_signer[DIGEST_BYTES]; /* for which a renewal was drawn already */
+    enum door { DOOR_SHUT, DOOR_QUEUED, DOOR_DIALS, DOOR_OPEN } door; /* its connection */
+    struct player *behind;                                            /* in the queue */
+    bool wants[CALL__N];                                              /* when its turn comes */
+    struct buf request;                                               /* for asking_key */
     bool is_streaming, is_new_leaf, word_is_due,
         shows_old; /* shows_old: TLS settings lack `leaf` */
 
@@ -66,6 +73,9 @@ struct fleet {
     struct trust *trusts;      /* all that were seen; few */
     const struct trust **held; /* by agent */
     size_t begun;
+    size_t dialling;
+    struct player *queue, **queue_end; /* who waits for its turn to connect */
+    bool is_calling;                   /* door_next is at work */
     uint64_t since_ms;
     uint64_t generation;
     struct fleet_stats stats;
@@ -83,6 +93,76 @@ identity_of(const struct player *p, char ret[128])
 {
     (void)snprintf(ret, 128, "spiffe://cluster.local/ns/bench/sa/fleet%zu",
                    p->index % p->fleet->conf.identities);
+}
+
+/* -- few connect at one time ---------------------------------------------------------------------
+ */
+
+static loop_fn *const call_now[CALL__N] = { ask_now, watch_now, word_now };
+
+static void
+door_next(struct fleet *f)
+{
+    if (f->is_calling)
+        return;
+    f->is_calling = true;
+    while (f->dialling < f->conf.dial && f->queue != NULL) {
+        struct player *p = f->queue;
+
+        f->queue = p->behind;
+        if (f->queue == NULL)
+            f->queue_end = &f->queue;
+        p->door = DOOR_DIALS;
+        f->dialling++;
+        for (size_t i = 0; i < CALL__N; i++)
+            if (p->wants[i]) {
+                p->wants[i] = false;
+                call_now[i](p);
+            }
+    }
+    f->is_calling = false;
+}
+
+/* r: false when the call is made later, in its turn. */
+static bool
+door_may_call(struct player *p, enum call call)
+{
+    struct fleet *f = p->fleet;
+
+    if (p->door == DOOR_DIALS || p->door == DOOR_OPEN)
+        return true;
+    p->wants[call] = true;
+    if (p->door == DOOR_SHUT) {
+        p->door = DOOR_QUEUED;
+        p->behind = NULL;
+        *f->queue_end = p;
+        f->queue_end = &p->behind;
+    }
+    door_next(f);
+    return false; /* its turn may have come already */
+}
+
+static void
+door_set(struct player *p, enum door to)
+{
+    struct fleet *f = p->fleet;
+    bool was_dialling = p->door == DOOR_DIALS;
+
+    if (p->door == DOOR_QUEUED)
+        return; /* a call of the connection before */
+    p->door = to;
+    if (!was_dialling)
+        return;
+    f->dialling--;
+    door_next(f);
+}
+
+static void
+door_answered(struct player *p, int code)
+{
+    bool is_shut = code == GRPC_UNAVAILABLE || code == GRPC_DEADLINE_EXCEEDED;
+
+    door_set(p, is_shut ? DOOR_SHUT : DOOR_OPEN);
 }
 
 /* -- failures, and when to try again -------------------------------------------------------------
@@ -109,12 +189,14 @@ try_later(struct player *p, struct timer *t, unsigned *failures, int code, const
     struct fleet *f = p->fleet;
     uint32_t random = (uint32_t)random_below((uint64_t)1 << 32);
 
-    (void)q;
+    struct span pushback = grpc_answer_trailer(q, PUSHBACK_TRAILER);
+
     ++*failures;
+    f->stats.told_when += pushback.n > 0;
     count_failure(f, code, msg);
     if (code == GRPC_UNAVAILABLE)
         p->shows_old = p->leaf != NULL && f->conf.shows_leaf;
-    timer_set(t, plan_backoff_ms(*failures, !plan_is_transient(code), random));
+    timer_set(t, plan_retry_ms(pushback, *failures, !plan_is_transient(code), random));
 }
 
 static void
@@ -148,16 +230,19 @@ show_leaf(struct player *p, struct err *e)
 }
 
 static int
-call(struct player *p, const char *path, struct span msg, uint64_t timeout_ms,
+call(struct player *p, const char *path, unsigned failures, struct span msg, uint64_t timeout_ms,
      const struct grpc_answer *answer, struct grpc_request **ret, struct err *e)
 {
     const struct fleet *f = p->fleet;
+    char attempts[12];
     const struct grpc_header_kv headers[] = {
         { "meshroot-instance", p->instance },
         { "authorization", buf_text(&f->tokens[p->index % f->conf.identities]) },
+        { failures > 0 ? "grpc-previous-rpc-attempts" : NULL, attempts },
         { NULL, NULL }
     };
 
+    (void)snprintf(attempts, sizeof(attempts), "%u", failures);
     if (p->shows_old)
         TRY(show_leaf(p, e));
     return grpc_client_call(p->client, path, headers, msg, timeout_ms, answer, ret, e);
@@ -258,9 +343,9 @@ on_leaf(int code, const char *msg, const struct grpc_request *q, void *arg)
     struct err e;
 
     p->asking = NULL;
-    key_unref(STEAL(p->asking_key));
     if (p->client == NULL)
         return; /* player_stop */
+    door_answered(p, code);
     if (code != GRPC_OK || !p->is_new_leaf) {
         try_later(p, p->renew, &p->ask_failures, code == GRPC_OK ? GRPC_INTERNAL : code, msg, q);
         return;
@@ -282,24 +367,37 @@ on_leaf(int code, const char *msg, const struct grpc_request *q, void *arg)
         word_due(p);
 }
 
+/* A new key for every leaf; the same request again until it is answered: ten thousand agents have
+ * ten thousand processors for their retries, and we have one. */
 static int
-ask(struct player *p, struct err *e)
+request_make(struct player *p, struct err *e)
 {
-    CLEANUP(buf_done)
-    struct buf csr = BUF_INIT(CSR_MAX_BYTES), msg = BUF_INIT(MESSAGE_BYTES);
-    const struct grpc_answer answer = { on_leaf_message, on_leaf, p };
+    CLEANUP(buf_done) struct buf csr = BUF_INIT(CSR_MAX_BYTES);
     Istio__V1__Auth__IstioCertificateRequest m = ISTIO__V1__AUTH__ISTIO_CERTIFICATE_REQUEST__INIT;
     char identity[128];
     uint8_t *at;
 
+    if (p->asking_key != NULL)
+        return 0;
     identity_of(p, identity);
-    key_unref(STEAL(p->asking_key));
+    p->request.n = 0;
     TRY(key_make(KEY_P256, &p->asking_key, e));
     TRY(csr_make(p->asking_key, identity, &csr, e));
     m.csr = (char *)csr.p;
-    TRY(buf_reserve(&msg, istio__v1__auth__istio_certificate_request__get_packed_size(&m), &at, e));
-    msg.n += istio__v1__auth__istio_certificate_request__pack(&m, at);
-    return call(p, CREATE_PATH, buf_span(&msg), CALL_MS, &answer, &p->asking, e);
+    TRY(buf_reserve(&p->request, istio__v1__auth__istio_certificate_request__get_packed_size(&m),
+                    &at, e));
+    p->request.n += istio__v1__auth__istio_certificate_request__pack(&m, at);
+    return 0;
+}
+
+static int
+ask(struct player *p, struct err *e)
+{
+    const struct grpc_answer answer = { on_leaf_message, on_leaf, p };
+
+    TRY(request_make(p, e));
+    return call(p, CREATE_PATH, p->ask_failures, buf_span(&p->request), CALL_MS, &answer,
+                &p->asking, e);
 }
 
 static void
@@ -308,7 +406,7 @@ ask_now(void *arg)
     struct player *p = arg;
     struct err e;
 
-    if (p->asking != NULL)
+    if (p->asking != NULL || !door_may_call(p, CALL_CREATE))
         return;
     p->is_new_leaf = false;
     if (ask(p, &e) < 0)
@@ -377,6 +475,7 @@ on_trust(struct span msg, void *arg)
     const struct trust *t;
     struct err e;
 
+    door_answered(p, GRPC_OK);
     if (trust_get(f, msg, &t, &e) < 0) {
         fail_here(f, "trust set", &e);
         return;
@@ -404,8 +503,10 @@ on_watch_done(int code, const char *msg, const struct grpc_request *q, void *arg
         return;
     p->watching = NULL;
     p->is_streaming = false;
-    if (p->client != NULL)
-        try_later(p, p->watch, &p->watch_failures, code, msg, q);
+    if (p->client == NULL)
+        return; /* player_stop */
+    door_answered(p, code);
+    try_later(p, p->watch, &p->watch_failures, code, msg, q);
 }
 
 static void
@@ -417,12 +518,12 @@ watch_now(void *arg)
     uint8_t bytes[64];
     struct err e;
 
-    if (p->watching != NULL)
+    if (p->watching != NULL || !door_may_call(p, CALL_WATCH))
         return;
     m.instance = p->instance;
     m.generation = p->generation;
     size_t n = meshroot__v1__watch_request__pack(&m, bytes); /* 2 + 32 + 11 at most */
-    if (call(p, WATCH_PATH, span_of(bytes, n), 0, &answer, &p->watching, &e) < 0)
+    if (call(p, WATCH_PATH, p->watch_failures, span_of(bytes, n), 0, &answer, &p->watching, &e) < 0)
         fail_here(p->fleet, "watch", &e);
 }
 
@@ -444,6 +545,7 @@ on_word_done(int code, const char *msg, const struct grpc_request *q, void *arg)
     p->saying = NULL;
     if (p->client == NULL)
         return; /* player_stop */
+    door_answered(p, code);
     if (code != GRPC_OK) {
         p->word_is_due = true;
         try_later(p, p->word, &p->word_failures, code, msg, q);
@@ -482,7 +584,7 @@ say(struct player *p, struct err *e)
     msg.n += meshroot__v1__word__pack(&m, at);
     p->saying_trust = t;
     memcpy(p->saying_signer, cert_id(p->signer), DIGEST_BYTES);
-    return call(p, WORD_PATH, buf_span(&msg), CALL_MS, &answer, &p->saying, e);
+    return call(p, WORD_PATH, p->word_failures, buf_span(&msg), CALL_MS, &answer, &p->saying, e);
 }
 
 static void
@@ -493,6 +595,8 @@ word_now(void *arg)
 
     if (p->saying != NULL || p->leaf == NULL || p->fleet->held[p->index] == NULL)
         return; /* it is said when that has ended */
+    if (!door_may_call(p, CALL_WORD))
+        return;
     p->word_is_due = false;
     timer_stop(p->word);
     if (say(p, &e) < 0)
@@ -515,7 +619,8 @@ client_make(struct player *p, struct err *e)
     const struct grpc_client_conf c = { .host = "127.0.0.1",
                                         .port = p->fleet->conf.port,
                                         .verify_name = "localhost",
-                                        .tls = p->fleet->tls };
+                                        .tls = p->fleet->tls,
+                                        .connect_ms = CONNECT_MS };
 
     return grpc_client_new(p->fleet->conf.loop, &c, &p->client, e);
 }
@@ -538,6 +643,8 @@ player_stop(struct player *p)
     cert_unref(STEAL(p->leaf));
     cert_unref(STEAL(p->signer));
     p->is_streaming = p->word_is_due = p->shows_old = false;
+    p->door = DOOR_SHUT;
+    memset(p->wants, 0, sizeof(p->wants));
     p->ask_failures = p->watch_failures = p->word_failures = 0;
     p->leaf_at_ms = p->back_at_ms = 0;
 }
@@ -547,6 +654,9 @@ fleet_begin(struct fleet *f, size_t at_once)
 {
     struct err e;
 
+    f->queue = NULL;
+    f->queue_end = &f->queue;
+    f->dialling = 0;
     for (size_t i = 0; i < f->conf.agents; i++) {
         player_stop(&f->players[i]);
         f->held[i] = NULL;
@@ -676,6 +786,7 @@ player_make(struct fleet *f, size_t i, struct err *e)
 
     p->fleet = f;
     p->index = i;
+    p->request = BUF_INIT(MESSAGE_BYTES);
     TRY(random_bytes(id, sizeof(id), e));
     hex_text(span_of(id, sizeof(id)), p->instance);
     TRY(timer_new(f->conf.loop, ask_now, p, &p->renew, e));
@@ -709,6 +820,7 @@ fleet_new(const struct fleet_conf *conf, struct fleet **ret, struct err *e)
         return err_nomem(e);
     f->conf = *conf;
     f->seen_pem = BUF_INIT(PEM_MAX_BYTES);
+    f->queue_end = &f->queue;
     f->players = calloc(conf->agents, sizeof(*f->players));
     f->tokens = calloc(conf->identities, sizeof(*f->tokens));
     f->held = calloc(conf->agents, sizeof(const struct trust *));
@@ -730,6 +842,7 @@ fleet_free(struct fleet *f)
         timer_free(f->players[i].renew);
         timer_free(f->players[i].watch);
         timer_free(f->players[i].word);
+        buf_done(&f->players[i].request);
     }
     for (struct trust *t = f->trusts, *next; t != NULL; t = next) {
         next = t->next;

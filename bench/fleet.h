@@ -24,6 +24,8 @@ struct fleet_conf {
     struct roots *roots;       /* that the CA may prove itself under; borrowed */
     struct key *token_key;     /* the issuer's, "k1"; borrowed */
     const char *issuer;
+    size_t dial;     /* so many connect at one time; the others wait for their turn, as those do
+                        whom the kernel's full queue has turned away */
     bool shows_leaf; /* in later handshakes, beside the token of each call, as our agent does */
 };
 

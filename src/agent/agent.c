@@ -255,6 +255,7 @@ agent_open(struct agent *a, struct err *e)
         .host = a->ca.host,
         .port = a->ca.port,
         .verify_name = a->conf.ca_name,
+        .connect_ms = CONNECT_MS,
     };
     TRY(grpc_client_new(a->loop, &cc, &a->client, e));
     TRY(timer_new(a->loop, on_write_retry, a, &a->write_retry, e));

@@ -101,7 +101,7 @@ token_read(const struct agent *a, struct buf *bearer, struct err *e)
 
 /* Without a usable token the leaf must do. */
 int
-agent_headers(const struct agent *a, struct call_headers *ret, struct err *e)
+agent_headers(const struct agent *a, unsigned failures, struct call_headers *ret, struct err *e)
 {
     size_t n = 0;
     int r = 0;
@@ -112,6 +112,9 @@ agent_headers(const struct agent *a, struct call_headers *ret, struct err *e)
         r = token_read(a, &ret->bearer, e);
     if (r == 0 && ret->bearer.n > 0)
         ret->kv[n++] = (struct grpc_header_kv){ "authorization", buf_text(&ret->bearer) };
+    (void)snprintf(ret->attempts, sizeof(ret->attempts), "%u", failures);
+    if (failures > 0) /* who was told to come back finds a place (gRPC proposal A6) */
+        ret->kv[n++] = (struct grpc_header_kv){ "grpc-previous-rpc-attempts", ret->attempts };
     ret->kv[n] = (struct grpc_header_kv){ NULL, NULL };
     if (r == 0 && ret->bearer.n == 0 && !leaf_is_valid(a))
         r = err_set(e, E_AUTH, "no token file is given, and there is no valid certificate yet");

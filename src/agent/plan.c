@@ -6,6 +6,8 @@
 #include "identity/identity.h"
 #include "net/grpc.h"
 
+enum { PUSHBACK_JITTER_PART = 4 };
+
 uint64_t
 plan_renew_ms(int64_t from_s, int64_t not_after_s, int64_t now_s, uint32_t random)
 {
@@ -30,6 +32,21 @@ plan_backoff_ms(unsigned failures, bool is_slow, uint32_t random)
     if (max > BACKOFF_MAX_MS)
         max = BACKOFF_MAX_MS;
     return 1 + (max * random >> 32);
+}
+
+uint64_t
+plan_retry_ms(struct span pushback, unsigned failures, bool is_slow, uint32_t random)
+{
+    uint64_t ms = 0;
+    struct err e;
+
+    if (pushback.n == 0)
+        return plan_backoff_ms(failures, is_slow, random);
+    if (u64_parse(pushback, 0, INT64_MAX, &ms, &e) < 0)
+        return plan_backoff_ms(failures, true, random);
+    if (ms > BACKOFF_MAX_MS)
+        ms = BACKOFF_MAX_MS;
+    return ms + 1 + (ms / PUSHBACK_JITTER_PART * random >> 32);
 }
 
 bool

@@ -5,6 +5,7 @@
 #define AGENT_PLAN_H
 
 #include "base/err.h"
+#include "base/span.h"
 #include "net/addr.h"
 
 enum {
@@ -21,6 +22,13 @@ uint64_t plan_renew_ms(int64_t from_s, int64_t not_after_s, int64_t now_s, uint3
 
 /* Full jitter: uniform in (0, min(max, base * 2^failures)]. failures  1 for the first */
 uint64_t plan_backoff_ms(unsigned failures, bool is_slow, uint32_t random);
+/* When to try again after a refusal: what the CA asked for (the trailer grpc-retry-pushback-ms,
+ * empty when there was none) up to BACKOFF_MAX_MS, and up to a quarter more; else plan_backoff_ms.
+ * One that is no number, or negative ("do not retry"), counts as none, and as slow: an agent never
+ * gives up. Source: gRPC proposal A6. */
+#define PUSHBACK_TRAILER "grpc-retry-pushback-ms"
+#define NO_PUSHBACK      ((struct span){ NULL, 0 })
+uint64_t plan_retry_ms(struct span pushback, unsigned failures, bool is_slow, uint32_t random);
 /* The call may succeed later without anyone changing anything. */
 bool plan_is_transient(int grpc_code);
 

@@ -43,7 +43,7 @@ renew_within(struct agent *a, uint64_t ms)
 }
 
 static void
-failed(struct agent *a, const struct err *why, bool is_slow)
+failed(struct agent *a, const struct err *why, struct span pushback, bool is_slow)
 {
     key_unref(a->asking_key);
     a->asking_key = NULL;
@@ -52,7 +52,7 @@ failed(struct agent *a, const struct err *why, bool is_slow)
     a->renew_failures++;
     count_csr_end(a, false, (double)(mono_ms() - a->renew_started_ms));
     agent_note_error(a, "failed to sign CSR", why);
-    set_timer(a, plan_backoff_ms(a->renew_failures, is_slow, agent_random()));
+    set_timer(a, plan_retry_ms(pushback, a->renew_failures, is_slow, agent_random()));
 }
 
 /* -- the answer ---------------------------------------------------------------------------------
@@ -122,7 +122,8 @@ on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
     } else
         r = answer_generation(a, q, &generation, &e);
     if (r < 0) {
-        failed(a, &e, code != GRPC_OK && !plan_is_transient(code));
+        failed(a, &e, grpc_answer_trailer(q, PUSHBACK_TRAILER),
+               code != GRPC_OK && !plan_is_transient(code));
         return;
     }
     struct creds *c = STEAL(a->answer);
@@ -164,7 +165,7 @@ ask(struct agent *a, struct err *e)
 
     TRY(pack_request(a, &msg, e));
     TRY(agent_connect(a, e));
-    TRY(agent_headers(a, &h, e));
+    TRY(agent_headers(a, a->renew_failures, &h, e));
     a->got_answer = false;
     int r = grpc_client_call(a->client, CREATE_PATH, h.kv, buf_span(&msg), CALL_MS, &answer,
                              &a->renew_call, e);
@@ -180,13 +181,13 @@ on_key(struct key *take_key, const struct err *why, void *arg)
 
     keymaker_free(STEAL(a->keymaker));
     if (take_key == NULL) {
-        failed(a, why, true);
+        failed(a, why, NO_PUSHBACK, true);
         return;
     }
     a->asking_key = take_key;
     count_csr(a, a->renew_failures > 0);
     if (ask(a, &e) < 0)
-        failed(a, &e, true);
+        failed(a, &e, NO_PUSHBACK, true);
 }
 
 /* A new key for every leaf. */
@@ -200,7 +201,7 @@ on_timer(void *arg)
         return;
     a->renew_started_ms = mono_ms();
     if (keymaker_start(a->loop, a->conf.key_kind, on_key, a, &a->keymaker, &e) < 0)
-        failed(a, &e, true);
+        failed(a, &e, NO_PUSHBACK, true);
 }
 
 int

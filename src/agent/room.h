@@ -12,6 +12,7 @@
 enum {
     INSTANCE_BYTES = 33,       /* 32 hex digits and NUL */
     CALL_MS = 15 * 1000,       /* deadline of one call to the CA */
+    CONNECT_MS = 20 * 1000,    /* as gRPC has it: who hangs up early loses its place in the queue */
     RELOAD_MS = 10 * 1000,     /* of a reload command, when none is given */
     WRITE_RETRY_MS = 5 * 1000, /* after the set could not be written, or the reload failed */
     STOP_MS = 2 * 1000,        /* for the goodbye */
@@ -100,8 +101,11 @@ MUST_USE int agent_connect(struct agent *a, struct err *e);
 struct call_headers {
     struct grpc_header_kv kv[4];
     struct buf bearer; /* "Bearer ..." */
+    char attempts[12];
 };
-MUST_USE int agent_headers(const struct agent *a, struct call_headers *ret, struct err *e);
+/* `failures`: how often this call has been tried already. */
+MUST_USE int agent_headers(const struct agent *a, unsigned failures, struct call_headers *ret,
+                           struct err *e);
 void agent_headers_done(struct call_headers *h);
 
 /* renew.c */

@@ -102,10 +102,10 @@ on_message(struct span msg, void *arg)
 }
 
 static void
-watch_later(struct agent *a, bool is_slow)
+watch_later(struct agent *a, struct span pushback, bool is_slow)
 {
     a->watch_failures++;
-    timer_set(a->watch_timer, plan_backoff_ms(a->watch_failures, is_slow, agent_random()));
+    timer_set(a->watch_timer, plan_retry_ms(pushback, a->watch_failures, is_slow, agent_random()));
 }
 
 static void
@@ -127,7 +127,8 @@ on_watch_done(int code, const char *msg, const struct grpc_request *q, void *arg
         (void)err_set(&e, E_PEER, "code = %s desc = %.350s", grpc_code_name(code), msg);
         agent_note_error(a, "trust stream ended", &e);
     }
-    watch_later(a, !plan_is_transient(code) && code != GRPC_OK);
+    watch_later(a, grpc_answer_trailer(q, PUSHBACK_TRAILER),
+                !plan_is_transient(code) && code != GRPC_OK);
 }
 
 static int
@@ -144,13 +145,13 @@ pack_watch(const struct agent *a, struct buf *out, struct err *e)
 }
 
 static int
-call(struct agent *a, const char *path, struct span msg, uint64_t timeout_ms,
+call(struct agent *a, const char *path, unsigned failures, struct span msg, uint64_t timeout_ms,
      const struct grpc_answer *answer, struct grpc_request **ret, struct err *e)
 {
     struct call_headers h;
 
     TRY(agent_connect(a, e));
-    TRY(agent_headers(a, &h, e));
+    TRY(agent_headers(a, failures, &h, e));
     int r = grpc_client_call(a->client, path, h.kv, msg, timeout_ms, answer, ret, e);
     agent_headers_done(&h);
     return r;
@@ -170,12 +171,12 @@ trust_watch(struct agent *a)
     timer_stop(a->watch_timer);
     int r = pack_watch(a, &msg, &e);
     if (r == 0)
-        r = call(a, WATCH_PATH, buf_span(&msg), 0, &answer, &a->watch_call, &e);
+        r = call(a, WATCH_PATH, a->watch_failures, buf_span(&msg), 0, &answer, &a->watch_call, &e);
     if (before != NULL)
         grpc_cancel(before);
     if (r < 0) {
         agent_note_error(a, "trust stream", &e);
-        watch_later(a, true);
+        watch_later(a, NO_PUSHBACK, true);
     }
 }
 
@@ -211,11 +212,11 @@ pack_word(const struct agent *a, bool ended, struct buf *out, struct err *e)
 }
 
 static void
-word_later(struct agent *a, bool is_slow)
+word_later(struct agent *a, struct span pushback, bool is_slow)
 {
     a->ack_due = true;
     a->ack_failures++;
-    timer_set(a->ack_timer, plan_backoff_ms(a->ack_failures, is_slow, agent_random()));
+    timer_set(a->ack_timer, plan_retry_ms(pushback, a->ack_failures, is_slow, agent_random()));
 }
 
 static void say_word(struct agent *a);
@@ -225,7 +226,6 @@ on_word_done(int code, const char *msg, const struct grpc_request *q, void *arg)
 {
     struct agent *a = arg;
 
-    (void)q;
     a->ack_call = NULL;
     if (a->is_stopping)
         return;
@@ -234,7 +234,7 @@ on_word_done(int code, const char *msg, const struct grpc_request *q, void *arg)
 
         (void)err_set(&e, E_PEER, "code = %s desc = %.350s", grpc_code_name(code), msg);
         agent_note_error(a, "acknowledge", &e);
-        word_later(a, !plan_is_transient(code));
+        word_later(a, grpc_answer_trailer(q, PUSHBACK_TRAILER), !plan_is_transient(code));
         return;
     }
     a->ack_failures = 0;
@@ -259,10 +259,10 @@ say_word(struct agent *a)
     a->asked_generation = a->now->generation;
     int r = pack_word(a, false, &msg, &e);
     if (r == 0)
-        r = call(a, WORD_PATH, buf_span(&msg), CALL_MS, &answer, &a->ack_call, &e);
+        r = call(a, WORD_PATH, a->ack_failures, buf_span(&msg), CALL_MS, &answer, &a->ack_call, &e);
     if (r < 0) {
         agent_note_error(a, "acknowledge", &e);
-        word_later(a, true);
+        word_later(a, NO_PUSHBACK, true);
     }
 }
 
@@ -293,7 +293,7 @@ trust_goodbye(struct agent *a, const struct grpc_answer *answer, struct err *e)
     CLEANUP(buf_done) struct buf msg = BUF_INIT(MESSAGE_MAX_BYTES);
 
     TRY(pack_word(a, true, &msg, e));
-    return call(a, WORD_PATH, buf_span(&msg), STOP_MS, answer, NULL, e);
+    return call(a, WORD_PATH, 0, buf_span(&msg), STOP_MS, answer, NULL, e);
 }
 
 int

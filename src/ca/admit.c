@@ -1,4 +1,5 @@
 /* admit.c - a call's caller, found before its handler runs; what a refusal is to the caller. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -125,6 +126,28 @@ review(struct ca_worker *w, const struct ca_call *c, struct span token, const st
     return 0;
 }
 
+/* -- any call -- */
+
+/* Before anything is spent on the call. r: true when it has been ended. Source: gRPC proposal A6.
+ */
+static bool
+tell_to_come_back(struct ca_worker *w, const struct ca_call *c, const struct ca_method *m)
+{
+    bool has_waited = grpc_header(c->grpc, "grpc-previous-rpc-attempts").n > 0;
+    uint64_t ms = turnstile_ask(&w->turnstile, has_waited, mono_ms());
+    char text[24];
+    struct err e;
+
+    if (ms == 0)
+        return false;
+    (void)snprintf(text, sizeof(text), "%" PRIu64, ms);
+    (void)!grpc_trailer(c->grpc, "grpc-retry-pushback-ms", text, &e); /* a hint */
+    metric_add(w->ca->conf.metrics, &ca_m_told_later, "", 1);
+    ca_metrics_handled(w->ca, m->name, GRPC_RESOURCE_EXHAUSTED, c->start_us);
+    grpc_finish(c->grpc, GRPC_RESOURCE_EXHAUSTED, "too many calls wait; come back later");
+    return true;
+}
+
 void
 ca_admit(struct ca_worker *w, struct grpc_call *g, struct span msg, const struct ca_method *m)
 {
@@ -134,6 +157,8 @@ ca_admit(struct ca_worker *w, struct grpc_call *g, struct span msg, const struct
     struct span token = { NULL, 0 };
     struct err why = { .code = E_NONE };
 
+    if (tell_to_come_back(w, &c, m))
+        return;
     int r = ca_authenticate(&w->ca->conf, w->view, &given, &c.caller, &token, &reason, &why);
     if (r == 0) {
         m->handle(w, &c);

@@ -32,6 +32,7 @@ issue_free(struct issue *q)
 {
     if (q == NULL)
         return;
+    turnstile_out(&q->worker->turnstile, mono_ms());
     buf_done(&q->csr);
     ca_view_unref(q->view);
     free(q);
@@ -344,6 +345,7 @@ ca_create_certificate(struct ca_worker *w, struct ca_call *c)
     q->call = c->grpc;
     q->start_us = c->start_us;
     q->caller = c->caller;
+    turnstile_in(&w->turnstile, mono_ms());
     (void)snprintf(q->row.instance, sizeof(q->row.instance), "%.*s", SPAN_ARG(instance));
     grpc_on_gone(c->grpc, on_gone, q);
     issue_start(q, &wire);

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "ca/ca.h"
+#include "ca/turnstile.h"
 #include "identity/cluster.h"
 #include "identity/jwks_source.h"
 #include "identity/pods_file.h"
@@ -103,9 +104,11 @@ struct ca_method {
     const char *name; /* for metrics */
     ca_handler *handle;
 };
-/* Runs the handler, at once or after a review, or ends the call: UNAUTHENTICATED, which agents do
- * not try again, or UNAVAILABLE and RESOURCE_EXHAUSTED, which they do. Counts and logs a refusal.
- * Source: specs/istio-ca.md 1.5, 1.7. */
+/* Turns the call away when too many wait (RESOURCE_EXHAUSTED, with the time to come back in the
+ * trailer grpc-retry-pushback-ms: gRPC proposal A6), before anything is spent on it. Else finds the
+ * caller and runs the handler, at once or after a review, or ends the call: UNAUTHENTICATED, which
+ * agents do not try again, or UNAVAILABLE and RESOURCE_EXHAUSTED, which they do. Counts and logs a
+ * refusal. Source: specs/istio-ca.md 1.5, 1.7. */
 void ca_admit(struct ca_worker *w, struct grpc_call *c, struct span msg, const struct ca_method *m);
 /* Counts a caller turned away, and logs it unless strangers fill the log. */
 void ca_count_refusal(struct ca_worker *w, const char *reason);
@@ -171,6 +174,7 @@ struct ca_worker {
     struct grpc_server *server;
     struct ca_view *view;
     struct ca_watcher *watchers;
+    struct turnstile turnstile;
     size_t watchers_n, pending; /* pending: calls that wait for the signer or the ledger */
     bool is_stopping, is_drained;
 };
@@ -262,7 +266,7 @@ void ca_unknown_kid(struct ca *c); /* any thread: fetch the key sets soon */
 /* ca_metrics.c */
 extern const struct metric_desc ca_m_csr, ca_m_auth_failure, ca_m_sign_error, ca_m_issued,
     ca_m_auth_reason, ca_m_handled, ca_m_seconds, ca_m_generation, ca_m_refused, ca_m_is_present,
-    ca_m_watchers, ca_m_reloads, ca_m_signer_up, ca_m_signer_starts;
+    ca_m_watchers, ca_m_told_later, ca_m_reloads, ca_m_signer_up, ca_m_signer_starts;
 void ca_metrics_expiry(struct ca *c);
 void ca_metrics_signer(struct ca *c);
 void ca_metrics_handled(struct ca *c, const char *method, int code, uint64_t start_us);

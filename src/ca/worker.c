@@ -122,7 +122,9 @@ worker_main(void *arg)
 int
 ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e)
 {
-    *w = (struct ca_worker){ .ca = c, .listen_fd = listen_fd };
+    *w = (struct ca_worker){ .ca = c,
+                             .listen_fd = listen_fd,
+                             .turnstile.places = c->conf.max_waiting };
     TRY(loop_new(&w->loop, e));
     TRY(signer_lane_new(c->signer, w->loop, &w->lane, e));
     int no = pthread_create(&w->thread, NULL, worker_main, w);

@@ -43,6 +43,12 @@ enum {
     GRPC_MAX_STREAMS = 128,       /* under way per connection */
     GRPC_MAX_CONNECTIONS = 20000, /* per server object; beyond it accept pauses */
     GRPC_HANDSHAKE_MS = 10 * 1000,
+    /* Connections that are being opened, per server object; beyond it accept pauses, and who comes
+     * waits in the kernel's queue, where waiting costs nothing: of thousands that come at once the
+     * first are served soon, rather than all too late. One that takes longer than
+     * GRPC_OPENING_MS goes on but no longer counts, so that silent peers keep nobody out. */
+    GRPC_MAX_OPENING = 32,
+    GRPC_OPENING_MS = 250,
     GRPC_IDLE_MS = 30 * 60 * 1000, /* a connection without streams and pings */
     GRPC_MAX_CALL_MS = 10 * 1000,  /* unary: no call is left hanging */
 };
@@ -75,6 +81,7 @@ struct grpc_server_conf {
     void *self;               /* given to the handlers */
     size_t max_message_bytes; /* 0: GRPC_MAX_MESSAGE_BYTES; beyond: RESOURCE_EXHAUSTED */
     size_t max_connections;   /* 0: GRPC_MAX_CONNECTIONS */
+    size_t max_opening;       /* 0: GRPC_MAX_OPENING */
     size_t max_per_uid; /* Unix socket: connections of one uid, beyond it closed at once; 0: all */
     bool sends_secrets; /* keys: what is sent is wiped from our buffers as soon as it is out */
     /* Counts the connections that were cut, by why (meshroot_grpc_connections_cut_total, reasons of
@@ -88,6 +95,7 @@ MUST_USE int grpc_server_new(struct loop *l, const struct grpc_server_conf *conf
 /* New connections use it from now on; open ones keep theirs. */
 void grpc_server_set_tls(struct grpc_server *s, struct tls_conf *tls);
 size_t grpc_server_connections(const struct grpc_server *s);
+size_t grpc_server_opening(const struct grpc_server *s); /* of those: counted by max_opening */
 /* Stops listening, sends GOAWAY, lets unary calls under way finish up to `grace_ms`, ends streams
  * with UNAVAILABLE at once (they have no end of their own; on_gone comes), closes; then calls
  * done(arg). */

@@ -34,6 +34,17 @@ server_conn_tick_by(struct server_conn *c, uint64_t at_ms, uint64_t now_ms)
     timer_set(c->tick, at_ms > now_ms ? at_ms - now_ms : 0);
 }
 
+/* Open, gone, or too slow to be waited for. */
+static void
+opening_over(struct server_conn *c)
+{
+    if (!c->is_opening)
+        return;
+    c->is_opening = false;
+    c->s->opening_n--;
+    accept_resume(c->s);
+}
+
 static void
 conn_destroy(void *arg)
 {
@@ -62,6 +73,7 @@ conn_end(struct server_conn *c)
     loop_defer(s->loop, conn_destroy, c);
     if (s->is_freed)
         return;
+    opening_over(c);
     accept_resume(s);
     if (s->is_draining && s->conns_n == 0)
         timer_set(s->grace, 0);
@@ -96,6 +108,7 @@ on_open(void *self)
 {
     struct server_conn *c = self;
 
+    opening_over(c);
     c->last_call_ms = mono_ms();
     c->tick_at_ms = UINT64_MAX;
     server_conn_tick_by(c, c->last_call_ms + H2_FRAME_MS, c->last_call_ms);
@@ -128,6 +141,10 @@ on_tick(void *arg)
     struct server_conn *c = arg;
     uint64_t now = mono_ms(), last = h2_conn_last_read_ms(c->io);
 
+    if (c->is_opening) {
+        opening_over(c); /* GRPC_HANDSHAKE_MS ends it */
+        return;
+    }
     c->tick_at_ms = UINT64_MAX;
     if (c->calls == NULL && now - c->last_call_ms >= GRPC_IDLE_MS && now - last >= KEEPALIVE_MS) {
         h2_goaway(h2_conn_h2(c->io));
@@ -211,11 +228,32 @@ grpc_server_adopt(struct grpc_server *s, int take_fd, struct err *e)
     s->conns_n++;
     if (++s->untrimmed_n >= TRIM_AFTER)
         timer_set(s->trim, TRIM_PAUSE_MS);
+    c->is_opening = true;
+    s->opening_n++;
+    timer_set(c->tick, GRPC_OPENING_MS);
     return 0;
 }
 
 /* -- listening ----------------------------------------------------------------------------------
  */
+
+static bool
+may_accept(const struct grpc_server *s)
+{
+    return s->conns_n < s->conf.max_connections && s->opening_n < s->conf.max_opening;
+}
+
+/* Who has hung up while it waited in the kernel's queue has left a ClientHello there: answering it
+ * would cost a signature. */
+static bool
+has_hung_up(int fd)
+{
+    struct tcp_info info;
+    socklen_t n = sizeof(info);
+
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) == 0 &&
+           info.tcpi_state != TCP_ESTABLISHED;
+}
 
 /* r: true when there may be more to accept. */
 static bool
@@ -231,6 +269,10 @@ accept_one(struct grpc_server *s)
         }
         return errno == EINTR || errno == ECONNABORTED;
     }
+    if (has_hung_up(fd)) {
+        (void)close(fd);
+        return true;
+    }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     (void)!grpc_server_adopt(s, fd, &e); /* the client sees a closed connection */
     return true;
@@ -244,7 +286,7 @@ on_accept(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-        if (s->conns_n >= s->conf.max_connections) {
+        if (!may_accept(s)) {
             (void)event_del(s->accept_ev); /* the next ones wait in the kernel's queue */
             return;
         }
@@ -256,7 +298,7 @@ on_accept(evutil_socket_t fd, short what, void *arg)
 static void
 accept_resume(struct grpc_server *s)
 {
-    if (!s->is_draining && s->conns_n < s->conf.max_connections)
+    if (!s->is_draining && may_accept(s))
         (void)event_add(s->accept_ev, NULL);
 }
 
@@ -322,6 +364,8 @@ grpc_server_new(struct loop *l, const struct grpc_server_conf *conf, struct grpc
         s->conf.max_message_bytes = GRPC_MAX_MESSAGE_BYTES;
     if (s->conf.max_connections == 0)
         s->conf.max_connections = GRPC_MAX_CONNECTIONS;
+    if (s->conf.max_opening == 0)
+        s->conf.max_opening = GRPC_MAX_OPENING;
     if (server_start(s, e) < 0) {
         grpc_server_free(s);
         return err_wrap(e, "grpc server");
@@ -343,6 +387,12 @@ size_t
 grpc_server_connections(const struct grpc_server *s)
 {
     return s->conns_n;
+}
+
+size_t
+grpc_server_opening(const struct grpc_server *s)
+{
+    return s->opening_n;
 }
 
 bool

@@ -33,6 +33,7 @@ struct server_conn {
     struct grpc_call *calls;
     struct timer *tick;
     uint64_t tick_at_ms, last_call_ms;
+    bool is_opening; /* counted by opening_n */
     char addr[ADDR_TEXT_BYTES];
     uint32_t uid; /* when max_per_uid is set */
 };
@@ -46,7 +47,8 @@ struct grpc_server {
     struct grpc_call *free_calls;
     size_t free_calls_n;
     struct server_conn *conns;
-    size_t conns_n, untrimmed_n; /* untrimmed: connections made since memory was given back */
+    size_t conns_n, opening_n;
+    size_t untrimmed_n; /* connections made since memory was given back */
     bool is_draining, is_freed;
     loop_fn *drained;
     void *drained_arg;

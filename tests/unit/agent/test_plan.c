@@ -63,6 +63,33 @@ backoff_is_full_jitter_with_a_cap(void **state)
                         rows[i].ms == 1 ? 1 : rows[i].ms - 1, rows[i].ms);
 }
 
+/* gRPC proposal A6: the server's word about when, in a trailer. */
+static void
+a_time_to_come_back_is_kept(void **state)
+{
+    static const struct {
+        const char *pushback;
+        uint64_t least, most; /* of what any random number gives */
+    } rows[] = {
+        { "0", 1, 1 },
+        { "1000", 1001, 1250 },
+        { "40000", 40001, 50000 },
+        { "999999999", BACKOFF_MAX_MS + 1, BACKOFF_MAX_MS * 5 / 4 },
+        { "", 1, 200 }, /* none: as after any second failure */
+        { "-1", 1, 2000 },
+        { "soon", 1, 2000 },
+        { "99999999999999999999", 1, 2000 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct span s = span_str(rows[i].pushback);
+
+        assert_in_range(plan_retry_ms(s, 2, false, 0), rows[i].least, rows[i].least);
+        assert_in_range(plan_retry_ms(s, 2, false, UINT32_MAX), rows[i].most - 1, rows[i].most);
+    }
+}
+
 static void
 codes_that_pass_by_themselves(void **state)
 {
@@ -159,6 +186,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(renewal_times),
         cmocka_unit_test(backoff_is_full_jitter_with_a_cap),
+        cmocka_unit_test(a_time_to_come_back_is_kept),
         cmocka_unit_test(codes_that_pass_by_themselves),
         cmocka_unit_test(generations_only_grow),
         cmocka_unit_test(inbound_rules),

@@ -9,6 +9,8 @@
 #include "../tmpdir.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/str.h"
+#include "ca/turnstile.h"
 #include "ca/wire.h"
 #include "istio_ca.pb-c.h"
 #include "meshroot.pb-c.h"
@@ -113,6 +115,7 @@ struct scene {
     /* the last call */
     int code;
     char msg[256], generation[24];
+    char pushback[24]; /* of the last answer */
     struct buf answer;
     size_t messages_n;
 };
@@ -171,6 +174,8 @@ turn(struct scene *s)
     assert_ok(loop_run(s->loop, &e));
 }
 
+static size_t narrow_places; /* of the CA that setup makes; 0: as usual */
+
 static void
 ca_open(struct scene *s)
 {
@@ -184,6 +189,7 @@ ca_open(struct scene *s)
     conf.dir = s->ca_dir;
     conf.listen = "127.0.0.1:0";
     conf.workers = 1;
+    conf.max_waiting = narrow_places;
     conf.who.issuers[0].jwks = s->jwks;
     conf.metrics = s->metrics;
     conf.on_loaded = on_loaded;
@@ -242,6 +248,15 @@ setup(void **state)
 }
 
 static int
+setup_narrow(void **state)
+{
+    narrow_places = 1;
+    int r = setup(state);
+    narrow_places = 0;
+    return r;
+}
+
+static int
 teardown(void **state)
 {
     struct scene *s = *state;
@@ -280,6 +295,8 @@ on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
     (void)snprintf(s->msg, sizeof(s->msg), "%s", msg == NULL ? "" : msg);
     (void)snprintf(s->generation, sizeof(s->generation), "%.*s",
                    SPAN_ARG(grpc_answer_trailer(q, "meshroot-generation")));
+    (void)snprintf(s->pushback, sizeof(s->pushback), "%.*s",
+                   SPAN_ARG(grpc_answer_trailer(q, "grpc-retry-pushback-ms")));
     loop_stop(s->loop);
 }
 
@@ -400,6 +417,39 @@ a_client_that_leaves_early(void **state)
     fake.hold = false;
     call(s, create, buf_span(&q)); /* and the next one is served */
     assert_int_equal(s->code, GRPC_OK);
+}
+
+/* One call waits for the ledger, and there is one place: the others are told when to come back, at
+ * once, each later than the one before; and they find a place when that one has ended. */
+static void
+calls_beyond_the_places_are_told_when_to_come_back(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf q = BUF_INIT(CSR_MAX_BYTES);
+    const char *paths[] = { create, acknowledge, watch };
+    uint64_t ms = 0;
+    struct err e = { 0 };
+
+    request(s, &q);
+    fake.hold = true;
+    start(s, create, buf_span(&q), NULL);
+    for (int i = 0; i < 20000 && atomic_load(&fake.calls) == 0; i++)
+        turn(s);
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+        call(s, paths[i], buf_span(&q));
+        assert_int_equal(s->code, GRPC_RESOURCE_EXHAUSTED);
+        assert_int_equal(s->messages_n, 0);
+        assert_ok(u64_parse(span_str(s->pushback), TURNSTILE_BACK_MIN_MS, TURNSTILE_BACK_MAX_MS,
+                            &ms, &e));
+    }
+    assert_int_equal((int)metric_value(s->metrics, "meshroot_ca_told_to_come_back_total", ""), 3);
+    assert_ok(loop_post(fake.held->loop, answer_now, fake.held, &e));
+    run(s);
+    assert_int_equal(s->code, GRPC_OK); /* the one that waited */
+    fake.hold = false;
+    call(s, create, buf_span(&q));
+    assert_int_equal(s->code, GRPC_OK);
+    assert_string_equal(s->pushback, "");
 }
 
 static void
@@ -571,6 +621,8 @@ main(int argc, char *argv[])
         SCENE(row_and_answer_are_of_one_leaf),
         SCENE(invariant_3_no_leaf_without_a_row),
         SCENE(a_client_that_leaves_early),
+        cmocka_unit_test_setup_teardown(calls_beyond_the_places_are_told_when_to_come_back,
+                                        setup_narrow, teardown),
         SCENE(words_are_recorded_as_said),
         SCENE(words_about_the_future_are_not_recorded),
         SCENE(a_stop_ends_streams_and_waits_for_rows),
