@@ -104,7 +104,9 @@ struct jwt_rule {
  * the only key of the set that fits, if there is only one. exp is required. Any other alg, "none"
  * above all, is refused; so is every token when the rule names no audience. Errors: NOMEM; AUTH,
  * each with its reason word in *ret_reason (static: "expired", "audience", "issuer", "alg", "kid",
- * "signature", "malformed", "not_yet_valid"), for metrics and logs. Thread: any. */
+ * "signature", "malformed", "not_yet_valid"), for metrics and logs. The key set remembers whose
+ * signature was good (SHA-256 of the token, bounded); issuer, audience and time are judged at every
+ * call, and another key set starts with no memory. Thread: any. */
 MUST_USE int jwt_verify(const struct jwks *keys, struct span token, const struct jwt_rule *rule,
                         struct jwt_claims *ret, const char **ret_reason, struct err *e);
 

@@ -13,6 +13,7 @@ struct entry {
 
 struct jwks {
     atomic_uint refs;
+    struct memo *memo; /* owned */
     size_t n;
     struct entry v[JWKS_MAX_KEYS];
 };
@@ -156,6 +157,7 @@ jwks_from_json(struct span json, struct jwks **ret, struct err *e)
     if (j == NULL)
         return err_nomem(e);
     atomic_init(&j->refs, 1);
+    TRY(memo_new(&j->memo, e));
     if (entries_read(keys, j, e) < 0)
         return err_wrap(e, "key set");
     *ret = STEAL(j);
@@ -176,7 +178,14 @@ jwks_unref(struct jwks *j)
         return;
     for (size_t i = 0; i < j->n; i++)
         jws_key_free(j->v[i].key);
+    memo_free(j->memo);
     free(j);
+}
+
+struct memo *
+keyset_memo(const struct jwks *j)
+{
+    return j->memo;
 }
 
 size_t

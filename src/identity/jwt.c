@@ -282,42 +282,43 @@ claims_read(const json_t *o, struct jwt_claims *ret, struct err *e)
     return 0;
 }
 
-static bool
-audience_wanted(const struct jwt_rule *rule, const json_t *aud)
-{
-    for (size_t i = 0; i < JWT_AUDIENCES && rule->audiences[i] != NULL; i++)
-        if (span_eq_str(span_of(json_string_value(aud), json_string_length(aud)),
-                        rule->audiences[i]))
-            return true;
-    return false;
-}
-
-/* RFC 7519 4.1.3: a text, or a list of texts. */
+/* RFC 7519 4.1.3: a text, or a list of texts. Each goes into `out` with its NUL. */
 static int
-audience_check(const struct jwt_rule *rule, const json_t *o, const char **reason, struct err *e)
+audiences_read(const json_t *o, struct buf *out, struct err *e)
 {
     const json_t *aud = json_object_get(o, "aud"), *one;
-    bool ok = json_is_string(aud) && audience_wanted(rule, aud);
     size_t i;
 
     if (aud != NULL && !json_is_string(aud) && !json_is_array(aud))
-        return refuse(reason, "malformed", e, "token: \"aud\" is neither text nor list");
+        return err_set(e, E_PARSE, "\"aud\" is neither text nor list");
     if (json_array_size(aud) > AUD_MAX)
-        return refuse(reason, "malformed", e, "token: more than %d audiences", AUD_MAX);
+        return err_set(e, E_PARSE, "more than %d audiences", AUD_MAX);
+    if (json_is_string(aud))
+        return buf_add(out, span_of(json_string_value(aud), json_string_length(aud) + 1), e);
     json_array_foreach(aud, i, one)
     {
         if (!json_is_string(one))
-            return refuse(reason, "malformed", e, "token: \"aud\" has a member that is no text");
-        ok = ok || audience_wanted(rule, one);
+            return err_set(e, E_PARSE, "\"aud\" has a member that is no text");
+        TRY(buf_add(out, span_of(json_string_value(one), json_string_length(one) + 1), e));
     }
-    if (!ok)
-        return refuse(reason, "audience", e, "token: is not for the audience \"%s\"",
-                      rule->audiences[0] == NULL ? "" : rule->audiences[0]);
     return 0;
 }
 
+/* -- the rule: at every call, remembered or not --------------------------------------------------
+ */
+
+static bool
+audience_is_wanted(const struct jwt_rule *rule, struct span audiences)
+{
+    for (struct span rest = audiences, one; span_cut(&rest, '\0', &one);)
+        for (size_t i = 0; i < JWT_AUDIENCES && rule->audiences[i] != NULL; i++)
+            if (rest.p != NULL && span_eq_str(one, rule->audiences[i]))
+                return true;
+    return false;
+}
+
 static int
-rule_check(const struct jwt_rule *rule, const json_t *o, const struct jwt_claims *c,
+rule_check(const struct jwt_rule *rule, const struct jwt_claims *c, struct span audiences,
            const char **reason, struct err *e)
 {
     int64_t now = unix_s(), leeway = (int64_t)rule->leeway_s;
@@ -326,7 +327,9 @@ rule_check(const struct jwt_rule *rule, const json_t *o, const struct jwt_claims
     if (rule->issuer != NULL && strcmp(rule->issuer, c->issuer) != 0)
         return refuse(reason, "issuer", e, "token: issuer \"%s\", want \"%s\"", c->issuer,
                       rule->issuer);
-    TRY(audience_check(rule, o, reason, e));
+    if (!audience_is_wanted(rule, audiences))
+        return refuse(reason, "audience", e, "token: is not for the audience \"%s\"",
+                      rule->audiences[0] == NULL ? "" : rule->audiences[0]);
     if (now >= c->expires + leeway) {
         rfc3339_s(c->expires, when);
         return refuse(reason, "expired", e, "token: expired at %s", when);
@@ -338,27 +341,107 @@ rule_check(const struct jwt_rule *rule, const json_t *o, const struct jwt_claims
     return 0;
 }
 
-int
-jwt_verify(const struct jwks *keys, struct span token, const struct jwt_rule *rule,
-           struct jwt_claims *ret, const char **ret_reason, struct err *e)
+/* -- memory: what was read of a token whose signature is good ------------------------------------
+ */
+
+struct vouched {
+    struct jwt_claims claims;
+    struct buf audiences; /* each with its NUL */
+};
+
+struct times {
+    int64_t expires, not_before, issued;
+};
+
+static void
+vouched_remember(struct memo *m, const uint8_t id[DIGEST_BYTES], const struct vouched *v)
+{
+    struct buf b = BUF_INIT(MEMO_CONTENT_BYTES);
+    struct times t = { v->claims.expires, v->claims.not_before, v->claims.issued };
+    struct err e;
+    int r = buf_add(&b, span_of(&t, sizeof(t)), &e);
+
+    for (size_t i = 0; i < ARRAY_LEN(claims) && r == 0; i++) {
+        const char *text = (const char *)&v->claims + claims[i].at;
+
+        r = buf_add(&b, span_of(text, strlen(text) + 1), &e);
+    }
+    if (r == 0)
+        r = buf_add(&b, buf_span(&v->audiences), &e);
+    if (r == 0)
+        memo_add(m, id, buf_span(&b));
+    buf_done(&b);
+}
+
+static bool
+vouched_recall(struct memo *m, const uint8_t id[DIGEST_BYTES], struct vouched *ret)
+{
+    struct buf b = BUF_INIT(MEMO_CONTENT_BYTES);
+    struct times t = { 0 };
+    struct err e;
+    bool good = memo_find(m, id, &b) && b.n > sizeof(t);
+    struct span rest = span_skip(buf_span(&b), sizeof(t)), text;
+
+    for (size_t i = 0; i < ARRAY_LEN(claims) && good; i++) {
+        good = span_cut(&rest, '\0', &text) && rest.p != NULL && text.n < claims[i].cap;
+        if (good)
+            memcpy((char *)&ret->claims + claims[i].at, text.p, text.n + 1);
+    }
+    if (good) {
+        memcpy(&t, b.p, sizeof(t));
+        ret->claims.expires = t.expires;
+        ret->claims.not_before = t.not_before;
+        ret->claims.issued = t.issued;
+        good = buf_add(&ret->audiences, rest, &e) == 0;
+    }
+    buf_done(&b);
+    return good;
+}
+
+static int
+token_read(const struct jwks *keys, struct span token, struct vouched *ret, const char **ret_reason,
+           struct err *e)
 {
     CLEANUP(json_decrefp) json_t *head = NULL;
     CLEANUP(json_decrefp) json_t *body = NULL;
-    struct jwt_claims c = { 0 };
     struct parts p;
     struct header h;
 
-    *ret_reason = "malformed";
     TRY(parts_cut(token, &p, ret_reason, e));
     TRY(part_json(p.header, "header", &head, ret_reason, e));
     TRY(header_read(head, &h, ret_reason, e));
     TRY(signature_check(keys, &h, &p, ret_reason, e));
     TRY(part_json(p.claims, "claims", &body, ret_reason, e));
-    if (claims_read(body, &c, e) < 0)
+    if (claims_read(body, &ret->claims, e) < 0 || audiences_read(body, &ret->audiences, e) < 0)
         return malformed(ret_reason, e, "claims");
-    TRY(rule_check(rule, body, &c, ret_reason, e));
-    *ret = c;
     return 0;
+}
+
+int
+jwt_verify(const struct jwks *keys, struct span token, const struct jwt_rule *rule,
+           struct jwt_claims *ret, const char **ret_reason, struct err *e)
+{
+    struct vouched v = { .audiences = BUF_INIT(JWT_MAX_BYTES) };
+    struct memo *m = keys == NULL || token.n > JWT_MAX_BYTES ? NULL : keyset_memo(keys);
+    uint8_t id[DIGEST_BYTES];
+    int r = 0;
+
+    *ret_reason = "malformed";
+    if (m != NULL)
+        digest(token, id);
+    if (m == NULL || !vouched_recall(m, id, &v)) {
+        v.claims = (struct jwt_claims){ .expires = 0 };
+        v.audiences.n = 0;
+        r = token_read(keys, token, &v, ret_reason, e);
+        if (r == 0 && m != NULL)
+            vouched_remember(m, id, &v);
+    }
+    if (r == 0)
+        r = rule_check(rule, &v.claims, buf_span(&v.audiences), ret_reason, e);
+    if (r == 0)
+        *ret = v.claims;
+    buf_done(&v.audiences);
+    return r;
 }
 
 bool

@@ -4,6 +4,7 @@
 
 #include "identity/identity.h"
 #include "identity/jws.h"
+#include "identity/memo.h"
 
 /* The key for a token's header. `kid` NULL: the header has none. r: 0 done, *ret borrowed;
  * KEYSET_NO_KEY no such kid, or without a kid not exactly one that fits; KEYSET_OTHER_ALG the key
@@ -11,5 +12,7 @@
 enum { KEYSET_NO_KEY = 1, KEYSET_OTHER_ALG = 2 };
 MUST_USE int keyset_find(const struct jwks *j, const struct span *kid, const struct jws_alg *alg,
                          const struct jws_key **ret);
+/* Tokens that this set has vouched for; borrowed. */
+struct memo *keyset_memo(const struct jwks *j);
 
 #endif

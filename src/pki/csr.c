@@ -1,12 +1,8 @@
-/* csr.c - PKCS#10 by our own strict reader: form, key policy, signature; and one of our own. */
-#include <assert.h>
-#include <openssl/core_names.h>
-#include <openssl/ec.h>
+/* csr.c - PKCS#10 by our own strict reader: form, key policy; and one of our own. */
 #include <openssl/evp.h>
-#include <openssl/params.h>
-#include <pthread.h>
 
 #include "base/str.h"
+#include "pki/csr_forms.h"
 #include "pki/der.h"
 #include "pki/leaf.h"
 #include "pki/openssl.h"
@@ -32,42 +28,29 @@ static const uint8_t oid_rsa_sha512[] = { 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x
 #define OID(o) { (o), sizeof(o) }
 /* clang-format on */
 
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "OSSL_PARAM numbers are native");
-
 #define PARSE_TEXT "failed to parse X.509 certificate signing request"
 
-enum { RDNS_MAX = 32, EXTENSIONS_MAX = 32, RSA_MIN_BITS = 2048, RSA_MAX_BITS = 8192 };
+enum { RDNS_MAX = 32, EXTENSIONS_MAX = 32 };
 
-static const struct curve {
-    struct span oid;
-    enum key_kind kind;
-    size_t point_bytes;
-    const char *name;
-} curves[] = {
+const struct csr_curve csr_curves[CSR_CURVES] = {
     { OID(oid_p256), KEY_P256, 65, "P-256" },
     { OID(oid_p384), KEY_P384, 97, "P-384" },
     { OID(oid_p521), KEY_P521, 133, "P-521" },
 };
 
-/* How a CSR may be signed, by the family of its key. SHA-1 and RSA-PSS are not among them: no agent
- * sends them. */
-enum family { FAMILY_EC, FAMILY_RSA, FAMILY_ED };
-static const struct signature_algorithm {
-    struct span oid;
-    enum family family;
-    const char *hash; /* NULL: the scheme hashes by itself */
-} algorithms[] = {
+/* SHA-1 and RSA-PSS are not among them: no agent sends them. */
+const struct csr_algorithm csr_algorithms[CSR_ALGORITHMS] = {
     { OID(oid_ecdsa_sha256), FAMILY_EC, "SHA256" }, { OID(oid_ecdsa_sha384), FAMILY_EC, "SHA384" },
     { OID(oid_ecdsa_sha512), FAMILY_EC, "SHA512" }, { OID(oid_rsa_sha256), FAMILY_RSA, "SHA256" },
     { OID(oid_rsa_sha384), FAMILY_RSA, "SHA384" },  { OID(oid_rsa_sha512), FAMILY_RSA, "SHA512" },
     { OID(oid_ed25519), FAMILY_ED, NULL },
 };
 
-static const char *const family_failures[] = {
-    [FAMILY_EC] = "x509: ECDSA verification failure",
-    [FAMILY_RSA] = "crypto/rsa: verification error",
-    [FAMILY_ED] = "x509: Ed25519 verification failure",
-};
+enum csr_family
+csr_family_of(enum key_kind kind)
+{
+    return kind == KEY_ED25519 ? FAMILY_ED : kind <= KEY_P521 ? FAMILY_EC : FAMILY_RSA;
+}
 
 static int
 not_encoded(struct err *e, const char *why)
@@ -222,13 +205,13 @@ ec_kind(struct der *alg, struct span point, struct csr *ret, struct err *e)
 
     if (!der_done(alg))
         return err_set(e, E_PARSE, PARSE_TEXT ": EC parameters are not a named curve");
-    for (size_t i = 0; i < ARRAY_LEN(curves); i++) {
-        if (!span_eq(oid, curves[i].oid))
+    for (size_t i = 0; i < CSR_CURVES; i++) {
+        if (!span_eq(oid, csr_curves[i].oid))
             continue;
-        if (point.n != curves[i].point_bytes || point.p[0] != 4)
+        if (point.n != csr_curves[i].point_bytes || point.p[0] != 4)
             return err_set(e, E_PARSE, PARSE_TEXT ": EC point is not an uncompressed one of %s",
-                           curves[i].name);
-        ret->kind = curves[i].kind;
+                           csr_curves[i].name);
+        ret->kind = csr_curves[i].kind;
         return 0;
     }
     return err_set(e, E_DENIED, "the CSR's key is on a curve other than P-256, P-384, P-521");
@@ -388,9 +371,9 @@ attributes_check(struct der c, struct err *e)
 }
 
 /* The three parts of the outer SEQUENCE; the algorithm looked up. */
-static int
-outer_parse(struct span der, struct span *ret_tbs, const struct signature_algorithm **ret_alg,
-            struct span *ret_signature, struct err *e)
+int
+csr_outer(struct span der, struct span *ret_tbs, const struct csr_algorithm **ret_alg,
+          struct span *ret_signature, struct err *e)
 {
     struct der all = der_of(der), c = der_enter(&all, DER_SEQUENCE);
     struct span tbs = der_take_whole(&c, DER_SEQUENCE);
@@ -405,8 +388,8 @@ outer_parse(struct span der, struct span *ret_tbs, const struct signature_algori
                        c.bad || all.bad   ? ""
                        : all.p != all.end ? ": trailing bytes"
                                           : "");
-    for (size_t i = 0; i < ARRAY_LEN(algorithms); i++) {
-        const struct signature_algorithm *a = &algorithms[i];
+    for (size_t i = 0; i < CSR_ALGORITHMS; i++) {
+        const struct csr_algorithm *a = &csr_algorithms[i];
 
         if (!span_eq(oid, a->oid))
             continue;
@@ -426,13 +409,13 @@ outer_parse(struct span der, struct span *ret_tbs, const struct signature_algori
 int
 csr_parse(struct span der, struct csr *ret, struct err *e)
 {
-    const struct signature_algorithm *alg;
+    const struct csr_algorithm *alg;
     struct csr csr = { 0 };
     struct span signature;
 
     if (der.n > CSR_MAX_BYTES)
         return err_set(e, E_PARSE, PARSE_TEXT ": more than %d bytes", CSR_MAX_BYTES);
-    TRY(outer_parse(der, &csr.tbs, &alg, &signature, e));
+    TRY(csr_outer(der, &csr.tbs, &alg, &signature, e));
     struct der all = der_of(csr.tbs), c = der_enter(&all, DER_SEQUENCE);
     struct span version = der_uint(&c);
     csr.subject = der_take_whole(&c, DER_SEQUENCE);
@@ -449,134 +432,17 @@ csr_parse(struct span der, struct csr *ret, struct err *e)
     return 0;
 }
 
-static enum family
-kind_family(enum key_kind kind)
-{
-    return kind == KEY_ED25519 ? FAMILY_ED : kind <= KEY_P521 ? FAMILY_EC : FAMILY_RSA;
-}
-
-/* Domain parameters of the three curves, and the hashes: fetched once per process, then copied
- * from. Immutable after that, so they may be shared. */
-static struct {
-    EVP_PKEY *params[ARRAY_LEN(curves)];
-    EVP_MD *hashes[ARRAY_LEN(algorithms)];
-} shared;
-static pthread_once_t shared_once = PTHREAD_ONCE_INIT;
-
-static void
-shared_fill(void)
-{
-    for (size_t i = 0; i < ARRAY_LEN(curves); i++) {
-        EVP_PKEY_CTX *x = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
-
-        if (x != NULL && EVP_PKEY_paramgen_init(x) == 1 &&
-            EVP_PKEY_CTX_set_group_name(x, curves[i].name) == 1)
-            (void)EVP_PKEY_paramgen(x, &shared.params[i]); /* NULL stays NULL: seen by its user */
-        EVP_PKEY_CTX_free(x);
-    }
-    for (size_t i = 0; i < ARRAY_LEN(algorithms); i++)
-        if (algorithms[i].hash != NULL)
-            shared.hashes[i] = EVP_MD_fetch(NULL, algorithms[i].hash, NULL);
-}
-
-/* Modulus and exponent as EVP_PKEY_fromdata wants them: native byte order. */
-static EVP_PKEY *
-rsa_public_key(struct span spki)
-{
-    struct der all = der_of(spki), c = der_enter(&all, DER_SEQUENCE);
-    uint8_t bytes[RSA_MAX_BITS / 8 + 8];
-    struct span part[2];
-    OSSL_PARAM params[3];
-    size_t at = 0;
-
-    (void)der_take(&c, DER_SEQUENCE);
-    struct der bits = der_of(der_bits(&c)), seq = der_enter(&bits, DER_SEQUENCE);
-    for (size_t i = 0; i < 2; i++) {
-        part[i] = der_uint(&seq);
-        if (seq.bad || part[i].n > sizeof(bytes) - at)
-            return NULL;
-        for (size_t k = 0; k < part[i].n; k++)
-            bytes[at + k] = part[i].p[part[i].n - 1 - k];
-        params[i] = OSSL_PARAM_construct_BN(i == 0 ? OSSL_PKEY_PARAM_RSA_N : OSSL_PKEY_PARAM_RSA_E,
-                                            bytes + at, part[i].n);
-        at += part[i].n;
-    }
-    params[2] = OSSL_PARAM_construct_end();
-    EVP_PKEY_CTX *x = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
-    EVP_PKEY *k = NULL;
-    if (x == NULL || EVP_PKEY_fromdata_init(x) != 1 ||
-        EVP_PKEY_fromdata(x, &k, EVP_PKEY_PUBLIC_KEY, params) != 1)
-        k = NULL;
-    EVP_PKEY_CTX_free(x);
-    return k;
-}
-
-/* The public key: for EC the generic decoders cost more than the verification itself. */
-static EVP_PKEY *
-public_key(const struct csr *c)
-{
-    EVP_PKEY *k = NULL;
-
-    for (size_t i = 0; i < ARRAY_LEN(curves); i++) {
-        if (curves[i].kind != c->kind)
-            continue;
-        size_t n = curves[i].point_bytes;
-
-        k = EVP_PKEY_new();
-        if (k != NULL && shared.params[i] != NULL &&
-            EVP_PKEY_copy_parameters(k, shared.params[i]) == 1 &&
-            EVP_PKEY_set1_encoded_public_key(k, c->spki.p + c->spki.n - n, n) == 1)
-            return k;
-        EVP_PKEY_free(k);
-        return NULL;
-    }
-    if (c->kind != KEY_ED25519)
-        return rsa_public_key(c->spki);
-    return EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, c->spki.p + c->spki.n - 32, 32);
-}
-
-static bool
-signature_is_good(EVP_PKEY *k, const EVP_MD *md, struct span tbs, struct span signature)
-{
-    EVP_MD_CTX *x = EVP_MD_CTX_new();
-    bool good = x != NULL && EVP_DigestVerifyInit(x, NULL, md, NULL, k) == 1 &&
-                EVP_DigestVerify(x, signature.p, signature.n, tbs.p, tbs.n) == 1;
-
-    EVP_MD_CTX_free(x);
-    return good;
-}
-
-int
-csr_verify(struct span der, const struct csr *c, struct err *e)
-{
-    const struct signature_algorithm *alg;
-    struct span tbs, signature;
-    enum family family = kind_family(c->kind);
-
-    TRY(outer_parse(der, &tbs, &alg, &signature, e));
-    if (alg->family != family)
-        return err_set(e, E_CRYPTO, "%s: signed with an algorithm for another kind of key",
-                       family_failures[family]);
-    (void)pthread_once(&shared_once, shared_fill);
-    EVP_PKEY *k = public_key(c);
-    if (k == NULL)
-        return err_set(e, E_CRYPTO, "%s: the public key is not valid", family_failures[family]);
-    bool good = signature_is_good(k, shared.hashes[alg - algorithms], tbs, signature);
-    EVP_PKEY_free(k);
-    return good ? 0 : err_set(e, E_CRYPTO, "%s", family_failures[family]);
-}
-
 /* -- a CSR of our own -- */
 
-static const struct signature_algorithm *
+static const struct csr_algorithm *
 algorithm_for(enum key_kind kind)
 {
-    enum family family = kind_family(kind);
+    enum csr_family family = csr_family_of(kind);
     size_t i = 0;
 
-    while (algorithms[i].family != family)
+    while (csr_algorithms[i].family != family)
         i++;
-    return &algorithms[i + (kind == KEY_P384 ? 1U : kind == KEY_P521 ? 2U : 0U)];
+    return &csr_algorithms[i + (kind == KEY_P384 ? 1U : kind == KEY_P521 ? 2U : 0U)];
 }
 
 /* CertificationRequestInfo: empty subject, one critical SAN. */
@@ -616,7 +482,7 @@ leaf_to_pem(struct span der, struct buf *out, struct err *e)
 int
 csr_make(const struct key *k, const char *uri, struct buf *out, struct err *e)
 {
-    const struct signature_algorithm *alg = algorithm_for(key_get_kind(k));
+    const struct csr_algorithm *alg = algorithm_for(key_get_kind(k));
     uint8_t info[LEAF_MAX_BYTES], all[LEAF_MAX_BYTES * 2], signature[SIGNATURE_MAX_BYTES];
     struct derw iw = derw_of(info, sizeof(info)), w = derw_of(all, sizeof(all));
     size_t signature_n = sizeof(signature), end = derw_mark(&w);

@@ -230,10 +230,45 @@ our_own_requests_are_read_by_openssl(void **state)
     }
 }
 
+/* Verification keeps keys and contexts between calls: one key's signature must never count for the
+ * next one's request. */
+static void
+an_earlier_key_does_not_vouch(void **state)
+{
+    static const enum key_kind kinds[] = { KEY_P256,    KEY_P256,    KEY_P384,    KEY_P384,
+                                           KEY_RSA2048, KEY_RSA2048, KEY_ED25519, KEY_ED25519 };
+    struct buf ders[ARRAY_LEN(kinds)];
+    struct csr c[ARRAY_LEN(kinds)];
+    struct err e = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        CLEANUP(key_unrefp) struct key *k = NULL;
+        CLEANUP(buf_done) struct buf pem = BUF_INIT(CSR_MAX_BYTES);
+
+        ders[i] = BUF_INIT(CSR_MAX_BYTES);
+        assert_ok(key_make(kinds[i], &k, &e));
+        assert_ok(csr_make(k, "spiffe://cluster.local/ns/a/sa/b", &pem, &e));
+        assert_ok(csr_from_pem(buf_span(&pem), &ders[i], &e));
+        assert_ok(csr_parse(buf_span(&ders[i]), &c[i], &e));
+    }
+    for (size_t i = 0; i < 4 * ARRAY_LEN(kinds); i++) {
+        size_t a = i % ARRAY_LEN(kinds), b = a ^ 1;
+
+        assert_ok(csr_verify(buf_span(&ders[a]), &c[a], &e));
+        assert_err(csr_verify(buf_span(&ders[a]), &c[b], &e), E_CRYPTO, "verification");
+        assert_err(csr_verify(buf_span(&ders[b]), &c[a], &e), E_CRYPTO, "verification");
+        assert_ok(csr_verify(buf_span(&ders[b]), &c[b], &e));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        buf_done(&ders[i]);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_earlier_key_does_not_vouch),
         cmocka_unit_test(openssl_requests_are_read),
         cmocka_unit_test(what_we_do_not_certify),
         cmocka_unit_test(a_bad_signature_says_so),
