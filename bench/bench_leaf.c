@@ -103,7 +103,8 @@ static int
 row_run(const struct row *row, const struct scene *scene, const struct server *server,
         const struct bench_conf *c, struct series *s, struct err *e)
 {
-    struct load_conf lc = { scene, server->port, row->connections, row->calls, row->connect };
+    struct load_conf lc = { scene,      server->port, row->connections,
+                            row->calls, row->connect, row->server == SERVER_BARE };
     size_t leaves = row->leaves * c->scale / 100 + 1;
     struct floor_run *floor = NULL;
     struct load *load;

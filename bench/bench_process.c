@@ -81,7 +81,7 @@ ca_start(struct scenery *s, struct err *e)
 static int
 ca_bench(struct scenery *s, struct err *e)
 {
-    struct load_conf lc = { &s->scene, s->port, 64, 1, LOAD_KEEP };
+    struct load_conf lc = { &s->scene, s->port, 64, 1, LOAD_KEEP, false };
     struct load *load;
     double mib;
 

@@ -68,7 +68,7 @@ load_new(const struct load_conf *conf, struct load **ret, struct err *e)
         r = client_make(l, &l->clients[i], e);
     for (size_t i = 0; i < l->lanes_n && r == 0; i++)
         l->lanes[i] = (struct lane){ l, l->clients[i % conf->connections],
-                                     &conf->scene->callers[i % SCENE_CALLERS] };
+                                     &conf->scene->callers[i % conf->connections] };
     if (r < 0)
         load_free(l);
     else
@@ -112,8 +112,10 @@ static void
 lane_call(struct lane *lane)
 {
     struct load *l = lane->load;
-    const struct grpc_header_kv headers[] = { { "authorization", buf_text(&lane->caller->token) },
-                                              { NULL, NULL } };
+    const struct grpc_header_kv with_token[] = {
+        { "authorization", buf_text(&lane->caller->token) }, { NULL, NULL }
+    };
+    const struct grpc_header_kv *headers = l->conf.no_token ? NULL : with_token;
     const struct grpc_answer answer = { on_message, on_done, lane };
     struct err e;
 

@@ -1,5 +1,5 @@
 /* load.h - callers of a CA under test: a fixed number of calls under way on a fixed number of
- * connections, or one new connection for each call. */
+ * connections, or one new connection for each call. A connection is one agent, with its token. */
 #ifndef BENCH_LOAD_H
 #define BENCH_LOAD_H
 
@@ -19,6 +19,7 @@ struct load_conf {
     uint16_t port;
     size_t connections, calls; /* calls under way on each */
     enum load_connect connect;
+    bool no_token; /* for a server that does not ask who calls */
 };
 
 struct load;

@@ -123,7 +123,16 @@ b64_encode(struct buf *b, struct span s, const char *alphabet, bool pad, struct 
     size_t n = 0;
 
     TRY(buf_reserve(b, (s.n + 2) / 3 * 4, &at, e));
-    for (size_t i = 0; i < s.n; i += 3) {
+    size_t i = 0;
+    for (; s.n - i >= 3; i += 3, n += 4) {
+        uint32_t v = (uint32_t)s.p[i] << 16 | (uint32_t)s.p[i + 1] << 8 | s.p[i + 2];
+
+        at[n] = (uint8_t)alphabet[v >> 18];
+        at[n + 1] = (uint8_t)alphabet[v >> 12 & 63];
+        at[n + 2] = (uint8_t)alphabet[v >> 6 & 63];
+        at[n + 3] = (uint8_t)alphabet[v & 63];
+    }
+    for (; i < s.n; i += 3) {
         size_t have = s.n - i < 3 ? s.n - i : 3;
         uint32_t v = (uint32_t)s.p[i] << 16;
 
@@ -141,6 +150,19 @@ b64_encode(struct buf *b, struct span s, const char *alphabet, bool pad, struct 
     return 0;
 }
 
+/* 64: not in the alphabet. */
+static uint32_t
+b64_value(uint8_t c, const char *alphabet)
+{
+    if (c >= 'a' && c <= 'z')
+        return c - (uint32_t)'a' + 26;
+    if (c >= 'A' && c <= 'Z')
+        return c - (uint32_t)'A';
+    if (c >= '0' && c <= '9')
+        return c - (uint32_t)'0' + 52;
+    return c == (uint8_t)alphabet[62] ? 62 : c == (uint8_t)alphabet[63] ? 63 : 64;
+}
+
 static int
 b64_decode(struct buf *b, struct span t, const char *alphabet, bool pad, struct err *e)
 {
@@ -156,11 +178,11 @@ b64_decode(struct buf *b, struct span t, const char *alphabet, bool pad, struct 
         return err_set(e, E_PARSE, "base64: cut short");
     TRY(buf_reserve(b, t.n / 4 * 3 + 3, &at, e));
     for (size_t i = 0; i < t.n; i++) {
-        const char *c = t.p[i] == '\0' ? NULL : strchr(alphabet, t.p[i]);
+        uint32_t c = b64_value(t.p[i], alphabet);
 
-        if (c == NULL)
+        if (c > 63)
             return err_set(e, E_PARSE, "base64: wrong character at position %zu", i);
-        v = v << 6 | (uint32_t)(c - alphabet);
+        v = v << 6 | c;
         bits += 6;
         if (bits >= 8) {
             bits -= 8;

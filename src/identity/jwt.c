@@ -1,6 +1,7 @@
 /* jwt.c - tokens: what is checked is the very bytes that are then read (peers.md 5a 7, 8), in the
  * order form, algorithm, key, signature, claims; nothing of a token is used before its signature.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -349,22 +350,28 @@ struct vouched {
     struct buf audiences; /* each with its NUL */
 };
 
-struct times {
-    int64_t expires, not_before, issued;
-};
-
+/* The claims as they lie in memory, mostly the zeros behind short texts: runs of them are counted,
+ * not kept. A run: how many zeros, how many bytes follow (two bytes each), these bytes. */
 static void
 vouched_remember(struct memo *m, const uint8_t id[DIGEST_BYTES], const struct vouched *v)
 {
     struct buf b = BUF_INIT(MEMO_CONTENT_BYTES);
-    struct times t = { v->claims.expires, v->claims.not_before, v->claims.issued };
+    const uint8_t *p = (const uint8_t *)&v->claims;
     struct err e;
-    int r = buf_add(&b, span_of(&t, sizeof(t)), &e);
+    int r = 0;
 
-    for (size_t i = 0; i < ARRAY_LEN(claims) && r == 0; i++) {
-        const char *text = (const char *)&v->claims + claims[i].at;
-
-        r = buf_add(&b, span_of(text, strlen(text) + 1), &e);
+    static_assert(sizeof(v->claims) <= UINT16_MAX, "a run's length has two bytes");
+    for (size_t at = 0, end = 0; end < sizeof(v->claims) && r == 0;) {
+        at = end;
+        while (at < sizeof(v->claims) && p[at] == 0)
+            at++;
+        uint16_t head[2] = { (uint16_t)(at - end), 0 };
+        for (end = at; end < sizeof(v->claims) && p[end] != 0;)
+            end++;
+        head[1] = (uint16_t)(end - at);
+        r = buf_add(&b, span_of(head, sizeof(head)), &e);
+        if (r == 0)
+            r = buf_add(&b, span_of(p + at, head[1]), &e);
     }
     if (r == 0)
         r = buf_add(&b, buf_span(&v->audiences), &e);
@@ -373,27 +380,32 @@ vouched_remember(struct memo *m, const uint8_t id[DIGEST_BYTES], const struct vo
     buf_done(&b);
 }
 
+/* `ret` is all zero before; after false it may not be. */
 static bool
 vouched_recall(struct memo *m, const uint8_t id[DIGEST_BYTES], struct vouched *ret)
 {
     struct buf b = BUF_INIT(MEMO_CONTENT_BYTES);
-    struct times t = { 0 };
+    uint8_t *p = (uint8_t *)&ret->claims;
     struct err e;
-    bool good = memo_find(m, id, &b) && b.n > sizeof(t);
-    struct span rest = span_skip(buf_span(&b), sizeof(t)), text;
+    bool good = memo_find(m, id, &b);
+    struct span rest = buf_span(&b);
+    size_t at = 0;
 
-    for (size_t i = 0; i < ARRAY_LEN(claims) && good; i++) {
-        good = span_cut(&rest, '\0', &text) && rest.p != NULL && text.n < claims[i].cap;
+    while (good && at < sizeof(ret->claims)) {
+        uint16_t head[2] = { 0 };
+
+        good = rest.n >= sizeof(head);
         if (good)
-            memcpy((char *)&ret->claims + claims[i].at, text.p, text.n + 1);
+            memcpy(head, rest.p, sizeof(head));
+        rest = span_skip(rest, sizeof(head));
+        at += head[0];
+        good = good && rest.n >= head[1] && at + head[1] <= sizeof(ret->claims);
+        if (good && head[1] > 0)
+            memcpy(p + at, rest.p, head[1]);
+        at += head[1];
+        rest = span_skip(rest, head[1]);
     }
-    if (good) {
-        memcpy(&t, b.p, sizeof(t));
-        ret->claims.expires = t.expires;
-        ret->claims.not_before = t.not_before;
-        ret->claims.issued = t.issued;
-        good = buf_add(&ret->audiences, rest, &e) == 0;
-    }
+    good = good && buf_add(&ret->audiences, rest, &e) == 0;
     buf_done(&b);
     return good;
 }

@@ -161,14 +161,16 @@ rsa_key(struct kit *kit, struct span spki)
 
 /* -- signatures -- */
 
+enum verdict { GOOD, BAD_KEY, BAD_SIGNATURE };
+
 struct signed_text {
     EVP_MD *hash;
     struct span text, signature;
 };
 
 /* The context is made for each key: it never remembers an earlier one. */
-static bool
-hashed_is_good(struct kit *kit, EVP_PKEY *k, const struct signed_text *s)
+static enum verdict
+hashed_check(struct kit *kit, EVP_PKEY *k, const struct signed_text *s)
 {
     uint8_t sum[EVP_MAX_MD_SIZE];
     unsigned n = 0;
@@ -180,29 +182,29 @@ hashed_is_good(struct kit *kit, EVP_PKEY *k, const struct signed_text *s)
                 EVP_PKEY_verify(x, s->signature.p, s->signature.n, sum, n) == 1;
 
     EVP_PKEY_CTX_free(x);
-    return good;
+    return good ? GOOD : BAD_SIGNATURE;
 }
 
-static bool
-ec_is_good(struct kit *kit, const struct csr *c, const struct signed_text *s)
+static enum verdict
+ec_check(struct kit *kit, const struct csr *c, const struct signed_text *s)
 {
     EVP_PKEY *k = ec_key(kit, c);
 
-    return k != NULL && hashed_is_good(kit, k, s);
+    return k == NULL ? BAD_KEY : hashed_check(kit, k, s);
 }
 
-static bool
-rsa_is_good(struct kit *kit, const struct csr *c, const struct signed_text *s)
+static enum verdict
+rsa_check(struct kit *kit, const struct csr *c, const struct signed_text *s)
 {
     EVP_PKEY *k = rsa_key(kit, c->spki);
-    bool good = k != NULL && hashed_is_good(kit, k, s);
+    enum verdict v = k == NULL ? BAD_KEY : hashed_check(kit, k, s);
 
     EVP_PKEY_free(k);
-    return good;
+    return v;
 }
 
-static bool
-ed_is_good(struct kit *kit, const struct csr *c, const struct signed_text *s)
+static enum verdict
+ed_check(struct kit *kit, const struct csr *c, const struct signed_text *s)
 {
     EVP_PKEY *k =
         EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, c->spki.p + c->spki.n - 32, 32);
@@ -212,15 +214,17 @@ ed_is_good(struct kit *kit, const struct csr *c, const struct signed_text *s)
 
     (void)kit;
     EVP_MD_CTX_free(x);
+    enum verdict v = k == NULL ? BAD_KEY : good ? GOOD : BAD_SIGNATURE;
     EVP_PKEY_free(k);
-    return good;
+    return v;
 }
 
 int
 csr_verify(struct span der, const struct csr *c, struct err *e)
 {
-    static bool (*const checks[])(struct kit *, const struct csr *, const struct signed_text *) = {
-        [FAMILY_EC] = ec_is_good, [FAMILY_RSA] = rsa_is_good, [FAMILY_ED] = ed_is_good
+    static enum verdict (*const checks[])(struct kit *, const struct csr *,
+                                          const struct signed_text *) = {
+        [FAMILY_EC] = ec_check, [FAMILY_RSA] = rsa_check, [FAMILY_ED] = ed_check
     };
     const struct csr_algorithm *alg;
     struct signed_text s;
@@ -235,9 +239,11 @@ csr_verify(struct span der, const struct csr *c, struct err *e)
     struct kit *kit = kit_take();
     if (kit == NULL)
         return err_nomem(e);
-    bool good = checks[family](kit, c, &s);
+    enum verdict v = checks[family](kit, c, &s);
     kit_give(kit);
-    if (!good)
-        ERR_clear_error(); /* a stranger's reasons stay out of somebody else's */
-    return good ? 0 : err_set(e, E_CRYPTO, "%s", failures[family]);
+    if (v == GOOD)
+        return 0;
+    ERR_clear_error(); /* a stranger's reasons stay out of somebody else's */
+    return err_set(e, E_CRYPTO, "%s%s", failures[family],
+                   v == BAD_KEY ? ": the public key is not valid" : "");
 }
