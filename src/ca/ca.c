@@ -37,6 +37,7 @@ texts_keep(struct ca *c, struct err *e)
     TRY(text_keep(c, &k->listen, e));
     TRY(text_keep(c, &k->trust_domain, e));
     TRY(text_keep(c, &k->replica, e));
+    TRY(text_keep(c, &k->who.pods_file, e));
     for (size_t i = 0; i < k->who.issuers_n; i++) {
         TRY(text_keep(c, &k->who.issuers[i].issuer, e));
         TRY(text_keep(c, &k->who.issuers[i].jwks, e));

@@ -99,7 +99,8 @@ void ca_metrics_refresh(struct ca *c);
 void ca_poke(struct ca *c);
 
 /* {"mode":"plugged-in|self-signed|none","signer":{"up","pid","restarts",...},"generation","versions":{...},"roots":[{...}],"intermediate":{...},"chain":[...],
- *  "server":{...},"loaded","present","agents_connected","refused":"..."} ; owner: caller. */
+ *  "server":{...},"callers":{"issuers":[{"issuer","keys_from","keys","trouble"}],"token_review","node_accounts","kubernetes","pods":{"file","known","trouble"}},"loaded","present","agents_connected","refused":"..."}
+ * ; owner: caller. */
 json_t *ca_status(const struct ca *c);
 
 #endif

@@ -75,6 +75,34 @@ signer_json(const struct ca *c)
                      s.memory_locked, "trouble", s.trouble);
 }
 
+/* Whom we can tell from a stranger now, and what is in the way. */
+static json_t *
+callers_json(const struct ca *c)
+{
+    const struct ca_callers *who = &c->conf.who;
+    json_t *issuers = json_array();
+
+    for (size_t i = 0; i < who->issuers_n; i++) {
+        const struct ca_jwks *j = &c->jwks[i];
+
+        (void)json_array_append_new(
+            issuers, json_pack("{s:s, s:s, s:I, s:s}", "issuer", who->issuers[i].issuer,
+                               "keys_from", jwks_source_from(j->source), "keys",
+                               (json_int_t)(j->keys == NULL ? 0 : jwks_count(j->keys)), "trouble",
+                               jwks_source_trouble(j->source)));
+    }
+    json_t *o = json_pack("{s:o, s:b, s:i}", "issuers", issuers, "token_review",
+                          who->token_review != 0, "node_accounts", (int)who->node_accounts_n);
+    if (c->kube != NULL)
+        (void)json_object_set_new(o, "kubernetes", json_string(kube_client_server(c->kube)));
+    if (c->pods != NULL)
+        (void)json_object_set_new(o, "pods",
+                                  json_pack("{s:s, s:I, s:s}", "file", who->pods_file, "known",
+                                            (json_int_t)pods_file_count(c->pods), "trouble",
+                                            pods_file_trouble(c->pods)));
+    return o;
+}
+
 json_t *
 ca_status(const struct ca *c)
 {
@@ -92,6 +120,7 @@ ca_status(const struct ca *c)
     (void)json_object_set_new(o, "refused",
                               c->refused[0] == '\0' ? json_null() : json_string(c->refused));
     (void)json_object_set_new(o, "signer", signer_json(c));
+    (void)json_object_set_new(o, "callers", callers_json(c));
     (void)json_object_set_new(o, "present", id_json(filewatch_present_id(c->watch)));
     (void)json_object_set_new(o, "loaded", id_json(c->loaded_id));
     if (l->bundle == NULL)

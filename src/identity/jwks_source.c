@@ -351,3 +351,15 @@ jwks_source_unknown_kid(struct jwks_source *s)
         return; /* a file is read every few seconds anyway; without keys a request is due soon */
     timer_set(s->timer, since >= URL_AGAIN_MS ? 0 : URL_AGAIN_MS - since);
 }
+
+const char *
+jwks_source_from(const struct jwks_source *s)
+{
+    return s->location;
+}
+
+const char *
+jwks_source_trouble(const struct jwks_source *s)
+{
+    return s->why;
+}

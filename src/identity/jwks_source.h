@@ -41,6 +41,10 @@ DEFINE_CLEANUP(struct jwks_source, jwks_source_free)
 /* A token named a key we do not have: fetch soon. Thread: its loop. */
 void jwks_source_unknown_kid(struct jwks_source *s);
 
+/* Where they come from, and why not now ("" when all is well). Borrowed; thread: its loop. */
+const char *jwks_source_from(const struct jwks_source *s);
+const char *jwks_source_trouble(const struct jwks_source *s);
+
 /* An issuer whose keys can be found by discovery: https, no query, no fragment, no user. Errors:
  * INVAL.
  */

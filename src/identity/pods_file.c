@@ -154,6 +154,18 @@ pods_file_cluster(const struct pods_file *f)
     return &f->port;
 }
 
+size_t
+pods_file_count(const struct pods_file *f)
+{
+    return f->list == NULL ? 0 : pod_list_pods(f->list);
+}
+
+const char *
+pods_file_trouble(const struct pods_file *f)
+{
+    return f->why;
+}
+
 int
 pods_file_new(struct loop *l, const struct pods_file_conf *conf, struct pods_file **ret,
               struct err *e)

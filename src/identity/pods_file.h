@@ -41,6 +41,9 @@ MUST_USE int pods_file_new(struct loop *l, const struct pods_file_conf *conf,
 /* When nobody asks the port any more. NULL is fine. */
 void pods_file_free(struct pods_file *f);
 DEFINE_CLEANUP(struct pods_file, pods_file_free)
+/* How many are known (0: also when none were read yet), and why not now. Thread: its loop. */
+size_t pods_file_count(const struct pods_file *f);
+const char *pods_file_trouble(const struct pods_file *f);
 const struct cluster *pods_file_cluster(const struct pods_file *f); /* borrowed */
 
 #endif

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from cryptography import x509
 
-from conftest import meshroot, openssl_intermediate, openssl_root, wait_for
+from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
 from test_ca import Ca, make_csr, pb, plugged, refused  # noqa: F401
 
 U, A = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED
@@ -190,6 +190,52 @@ def test_forwarded_headers_say_nothing(ca):
     refused(A, "request authenticate failure", lambda: ca.call(csr, metadata=FORWARDED))
     pay = bound(ca.issuer, "shop", "pay", "pay-1")
     assert identity(ca.call(csr, pay, metadata=FORWARDED)[0]) == [f"{TD}/ns/shop/sa/pay"]
+
+
+def test_status_says_whom_we_can_tell(ca, cluster):
+    def now():
+        return ca.status()["callers"]
+
+    wait_for("keys and pods", lambda: now()["issuers"][0]["keys"] == 1 and now()["pods"]["known"] == 4)
+    assert now()["pods"]["trouble"] == "" and now()["issuers"][0]["trouble"] == "" and not now()["token_review"]
+    cluster.path.write_text("{")
+    wait_for("trouble", lambda: "JSON" in now()["pods"]["trouble"])
+    assert now()["pods"]["known"] == 4
+
+
+def test_the_same_in_meshroot_up(tmp_path, daemon, cluster, pb):  # noqa: F811
+    from test_ca import Issuer
+    issuer = Issuer()
+    (tmp_path / "python.json").write_text(issuer.jwks())
+    m = Mesh(tmp_path, daemon, "--issuer", f"https://issuer2.test={tmp_path}/python.json", "--pods-file", cluster.path,
+             "--trusted-node-account", "istio-system/ztunnel", "--cert-signer", "other.example/ca")
+    m.set_all(openssl_intermediate(tmp_path / "a1", openssl_root(tmp_path / "ra", "Root A", "p256"), "Intermediate A1", "p256"))
+    m.enable()
+    wait_for("ready", lambda: m.status()["ready"])
+
+    def call(token, message=None):
+        q = pb[0].IstioCertificateRequest(csr=make_csr()[1])
+        if message:
+            message(q)
+        roots = (m.state / "trust/root-cert.pem").read_bytes()
+        with grpc.secure_channel(f"127.0.0.1:{m.ca_port()}", grpc.ssl_channel_credentials(roots),
+                                 (("grpc.ssl_target_name_override", "localhost"),)) as channel:
+            stub = channel.unary_unary("/istio.v1.auth.IstioCertificateService/CreateCertificate",
+                                       request_serializer=lambda x: x.SerializeToString(),
+                                       response_deserializer=pb[0].IstioCertificateResponse.FromString)
+            return list(stub(q, metadata=[("authorization", f"Bearer {token}")], timeout=15).cert_chain)
+
+    class Named:
+        @staticmethod
+        def token(**claims):
+            return issuer.token(iss="https://issuer2.test", **claims)
+    z1 = bound(Named, "istio-system", "ztunnel", "ztunnel-1")
+    assert identity(call(z1, asks(f"{TD}/ns/shop/sa/cart"))) == [f"{TD}/ns/shop/sa/cart"]
+    assert code(lambda: call(z1, asks(f"{TD}/ns/shop/sa/pay"))) == A
+    assert code(lambda: call(bound(Named, "shop", "cart", "cart-1", pod_uid="old"))) == A
+    def signer(q):
+        q.metadata.fields["CertSigner"].string_value = "other.example/ca"
+    assert identity(call(z1, signer)) == [f"{TD}/ns/istio-system/sa/ztunnel"]
 
 
 def test_flags_that_do_not_fit(tmp_path):

@@ -305,6 +305,42 @@ an_answer_over_the_cap_is_a_limit_error(void **state)
     assert_int_equal(f->status, 200);
 }
 
+/* Whatever the name is, the address decides; and nothing is sent (peers.md 5a 37). */
+static void
+peers_5a_37_where_a_request_may_lead(void **state)
+{
+    static const struct {
+        const char *host;
+        enum http_reach reach;
+        bool ok;
+    } rows[] = {
+        { "127.0.0.1", HTTP_REACH_NO_LINK_LOCAL, true },
+        { "127.0.0.1", HTTP_REACH_NO_LOOPBACK, false },
+        { "localhost", HTTP_REACH_NO_LOOPBACK, false },
+        { "2130706433", HTTP_REACH_NO_LOOPBACK, false }, /* 127.0.0.1 as one number */
+        { "0x7f.1", HTTP_REACH_NO_LOOPBACK, false },
+        { "0", HTTP_REACH_NO_LOOPBACK, false },
+        { "[::ffff:127.0.0.1]", HTTP_REACH_NO_LOOPBACK, false },
+        { "169.254.169.254", HTTP_REACH_NO_LINK_LOCAL, false },
+        { "[fe80::1]", HTTP_REACH_NO_LINK_LOCAL, false },
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char url[128];
+        struct http_request_conf q = { .method = "GET", .url = url, .reach = rows[i].reach };
+        size_t before = f->requests;
+
+        (void)snprintf(url, sizeof(url), "http://%s:%u/a", rows[i].host, f->port);
+        assert_ok(http_send(f->client, &q, on_answer, f, NULL, &e));
+        assert_ok(loop_run(f->loop, &e));
+        if (rows[i].ok ? f->status != 200 : f->why.code != E_DENIED || f->requests != before)
+            fail_msg("%s: status %d, %s", rows[i].host, f->status, f->why.msg);
+        http_client_free(f->client); /* no connection is left that another rule has opened */
+        assert_ok(http_client_new(f->loop, &f->client, &e));
+    }
+}
+
 static void
 failures_name_host_and_cause(void **state)
 {
@@ -766,6 +802,7 @@ main(void)
         T(a_body_over_the_limit_is_413),
         T(retry_after_and_challenge_are_read),
         T(an_answer_over_the_cap_is_a_limit_error),
+        T(peers_5a_37_where_a_request_may_lead),
         T(failures_name_host_and_cause),
         T(urls_that_are_none_are_refused),
         T(no_answer_in_time_is_a_timeout),
