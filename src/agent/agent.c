@@ -264,6 +264,7 @@ agent_open(struct agent *a, struct err *e)
     TRY(reload_new(a, &a->reload, e));
     TRY(proxies_open(a, e));
     TRY(serve_workloads(a, e));
+    TRY(ca_file_new(a, &a->ca_file, e));
     TRY(resume(a, e));
     if (a->now == NULL)
         renew_within(a, 0);
@@ -342,7 +343,7 @@ agent_stop(struct agent *a, bool ended, loop_fn *done, void *arg)
     if (ended && !is_ours_alone)
         log_info("agent", "the CA is not told that the key is not in use any more: workloads may "
                           "hold it, from the Workload API");
-    if (!ended || !is_ours_alone || a->now == NULL) {
+    if (!ended || !is_ours_alone || a->now == NULL || a->ca_is_plain) {
         loop_defer(a->loop, stopped, a);
         return;
     }
@@ -366,6 +367,7 @@ agent_free(struct agent *a)
     trust_done(a);
     proxies_close(a);
     workload_free(a->workload);
+    ca_file_free(a->ca_file);
     grpc_client_free(a->client);
     reload_free(a->reload);
     timer_free(a->write_retry);

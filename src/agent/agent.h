@@ -20,8 +20,10 @@ struct agent_conf {
     const char *ca_addr; /* "127.0.0.1:15012" */
     const char *ca_name; /* name in the CA's certificate; NULL: host of ca_addr */
     const char *ca_root; /* file with the roots that vouch for the CA; read again at each connect */
-    const char *token_file; /* read again at each call, trimmed; NULL: client certificate only */
-    const char *identity;   /* the SPIFFE id to ask for */
+    const char *token_file;  /* read again at each call, trimmed; NULL: client certificate only */
+    const char *identity;    /* the SPIFFE id to ask for */
+    const char *cluster_id;  /* header of each call, for an istiod of several clusters; NULL */
+    const char *cert_signer; /* CertSigner of each request: who is to sign; NULL: the CA's choice */
     enum key_kind key_kind;
     uint64_t ttl_ms;            /* asked lifetime; 0: the CA's default */
     const char *reload_command; /* run (no shell) after each change of the set; NULL */

@@ -72,7 +72,9 @@ static json_t *
 ca_json(const struct agent *a)
 {
     return json_pack("{s:s, s:s}", "address", a->conf.ca_addr, "trust_stream",
-                     a->is_watching ? "on the trust stream" : "not on the trust stream");
+                     a->is_watching   ? "on the trust stream"
+                     : a->ca_is_plain ? "has no trust stream"
+                                      : "not on the trust stream");
 }
 
 /* What our word to the CA waits for, when one is due. */

@@ -103,6 +103,19 @@ check_all(struct creds *c, const char *identity, struct err *e)
 }
 
 int
+creds_roots_from_pem(struct span pem, struct roots **ret, struct err *e)
+{
+    struct cert *all[2 * ROOTS_MAX];
+    size_t n = 0;
+
+    TRY(certs_from_pem(pem, all, ARRAY_LEN(all), &n, e));
+    int r = roots_from_certs(all, n, ret, e);
+    for (size_t i = 0; i < n; i++)
+        cert_unref(all[i]);
+    return r;
+}
+
+int
 creds_from_answer(struct key *key, const char *identity, char *const *chain, size_t n,
                   uint64_t generation, struct creds **ret, struct err *e)
 {
@@ -119,7 +132,7 @@ creds_from_answer(struct key *key, const char *identity, char *const *chain, siz
     for (size_t i = 0; i + 1 < n; i++)
         if (add_pem(c, span_str(chain[i]), e) < 0)
             return err_wrap(e, "the CA's answer, element %zu", i + 1);
-    if (roots_from_pem(span_str(chain[n - 1]), &c->roots, e) < 0)
+    if (creds_roots_from_pem(span_str(chain[n - 1]), &c->roots, e) < 0)
         return err_wrap(e, "the CA's answer, roots");
     if (check_all(c, identity, e) < 0)
         return err_wrap(e, "the CA's answer");

@@ -27,6 +27,9 @@ DEFINE_CLEANUP(struct creds, creds_free)
  * of the answer, for server and client. Errors: PARSE, DENIED, LIMIT; each says which element. */
 MUST_USE int creds_from_answer(struct key *key, const char *identity, char *const *chain, size_t n,
                                uint64_t generation, struct creds **ret, struct err *e);
+/* A set of roots as a CA or its ConfigMap says it: the same twice is one. Errors: as
+ * roots_from_pem. */
+MUST_USE int creds_roots_from_pem(struct span pem, struct roots **ret, struct err *e);
 /* The same leaf with another trust set. */
 MUST_USE int creds_with_roots(const struct creds *c, struct roots *roots, uint64_t generation,
                               struct creds **ret, struct err *e);

@@ -6,6 +6,7 @@
 #include "agent/room.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "google_struct.pb-c.h"
 #include "istio_ca.pb-c.h"
 #include "obs/log.h"
 #include "pki/leaf.h"
@@ -145,11 +146,24 @@ pack_request(struct agent *a, struct buf *out, struct err *e)
 {
     CLEANUP(buf_done) struct buf csr = BUF_INIT(CSR_MAX_BYTES);
     Istio__V1__Auth__IstioCertificateRequest m = ISTIO__V1__AUTH__ISTIO_CERTIFICATE_REQUEST__INIT;
+    Meshroot__Pb__Struct metadata = MESHROOT__PB__STRUCT__INIT;
+    Meshroot__Pb__Struct__FieldsEntry entry = MESHROOT__PB__STRUCT__FIELDS_ENTRY__INIT;
+    Meshroot__Pb__Struct__FieldsEntry *entries[] = { &entry };
+    Meshroot__Pb__Value signer = MESHROOT__PB__VALUE__INIT;
     uint8_t *p;
 
     TRY(csr_make(a->asking_key, a->conf.identity, &csr, e));
     m.csr = (char *)csr.p;
     m.validity_duration = (int64_t)(a->conf.ttl_ms / 1000);
+    if (a->conf.cert_signer != NULL) {
+        signer.kind_case = MESHROOT__PB__VALUE__KIND_STRING_VALUE;
+        signer.string_value = (char *)(uintptr_t)a->conf.cert_signer;
+        entry.key = (char *)(uintptr_t) "CertSigner";
+        entry.value = &signer;
+        metadata.n_fields = 1;
+        metadata.fields = entries;
+        m.metadata = &metadata;
+    }
     size_t n = istio__v1__auth__istio_certificate_request__get_packed_size(&m);
     TRY(buf_reserve(out, n, &p, e));
     out->n += istio__v1__auth__istio_certificate_request__pack(&m, p);

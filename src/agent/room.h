@@ -10,12 +10,14 @@
 #include "net/tls_proxy.h"
 
 enum {
-    INSTANCE_BYTES = 33,       /* 32 hex digits and NUL */
-    CALL_MS = 15 * 1000,       /* deadline of one call to the CA */
-    CONNECT_MS = 20 * 1000,    /* as gRPC has it: who hangs up early loses its place in the queue */
-    RELOAD_MS = 10 * 1000,     /* of a reload command, when none is given */
-    WRITE_RETRY_MS = 5 * 1000, /* after the set could not be written, or the reload failed */
-    STOP_MS = 2 * 1000,        /* for the goodbye */
+    INSTANCE_BYTES = 33,    /* 32 hex digits and NUL */
+    CALL_MS = 15 * 1000,    /* deadline of one call to the CA */
+    CONNECT_MS = 20 * 1000, /* as gRPC has it: who hangs up early loses its place in the queue */
+    RELOAD_MS = 10 * 1000,  /* of a reload command, when none is given */
+    CA_FILE_INTERVAL_MS = 10 * 1000, /* the CA's roots are read again, should no event come */
+    CA_FILE_WINDOW_MS = 60 * 1000,   /* a change of them: a new leaf within this */
+    WRITE_RETRY_MS = 5 * 1000,       /* after the set could not be written, or the reload failed */
+    STOP_MS = 2 * 1000,              /* for the goodbye */
     TOKEN_MAX_BYTES = 16 * 1024,
 };
 
@@ -44,6 +46,8 @@ struct agent {
     bool is_ready, is_stopping;
 
     struct grpc_client *client;      /* to the CA */
+    struct ca_file *ca_file;         /* with its roots */
+    bool ca_is_plain;                /* it has no trust stream: Istio's own, or another */
     uint8_t ca_tls_id[DIGEST_BYTES]; /* of what its TLS settings were made from */
 
     struct timer *renew_timer; /* renew.c */
@@ -99,7 +103,7 @@ uint32_t agent_random(void);
 /* connect.c: the client of the CA with the settings of now; and the headers of each call. */
 MUST_USE int agent_connect(struct agent *a, struct err *e);
 struct call_headers {
-    struct grpc_header_kv kv[4];
+    struct grpc_header_kv kv[6];
     struct buf bearer; /* "Bearer ..." */
     char attempts[12];
 };
@@ -107,6 +111,9 @@ struct call_headers {
 MUST_USE int agent_headers(const struct agent *a, unsigned failures, struct call_headers *ret,
                            struct err *e);
 void agent_headers_done(struct call_headers *h);
+struct ca_file; /* watches the file with the CA's roots */
+MUST_USE int ca_file_new(struct agent *a, struct ca_file **ret, struct err *e);
+void ca_file_free(struct ca_file *f); /* NULL is fine */
 
 /* renew.c */
 MUST_USE int renew_init(struct agent *a, struct err *e);

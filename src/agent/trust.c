@@ -95,6 +95,7 @@ on_message(struct span msg, void *arg)
         agent_note_error(a, "trust set", &e);
     else {
         a->is_watching = true;
+        a->ca_is_plain = false;
         a->watch_failures = 0;
     }
     if (m != NULL)
@@ -119,6 +120,14 @@ on_watch_done(int code, const char *msg, const struct grpc_request *q, void *arg
     a->is_watching = false;
     if (a->is_stopping)
         return;
+    if (code == GRPC_UNIMPLEMENTED) {
+        if (!a->ca_is_plain)
+            log_info("agent",
+                     "the CA has no trust stream: the trust set comes with each certificate");
+        a->ca_is_plain = true;
+        a->ack_due = false;
+        return; /* asked again with the next leaf */
+    }
     if (code != GRPC_OK) {
         struct err e = { 0 };
 
@@ -227,8 +236,8 @@ on_word_done(int code, const char *msg, const struct grpc_request *q, void *arg)
     struct agent *a = arg;
 
     a->ack_call = NULL;
-    if (a->is_stopping)
-        return;
+    if (a->is_stopping || code == GRPC_UNIMPLEMENTED)
+        return; /* on_watch_done says so */
     if (code != GRPC_OK) {
         struct err e = { 0 };
 
@@ -256,6 +265,8 @@ say_word(struct agent *a)
         return; /* it is said when that has ended */
     a->ack_due = false;
     timer_stop(a->ack_timer);
+    if (a->ca_is_plain)
+        return; /* it takes no words */
     a->asked_generation = a->now->generation;
     int r = pack_word(a, false, &msg, &e);
     if (r == 0)

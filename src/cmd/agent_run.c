@@ -14,7 +14,8 @@
 
 struct run_conf {
     const char *dir, *ca_addr, *ca_name, *ca_root, *token_file, *identity, *key_type, *inbound;
-    const char *reload_command, *workload_socket, *monitoring, *port_file, *log_format;
+    const char *cluster_id, *cert_signer, *reload_command, *workload_socket, *monitoring,
+        *port_file, *log_format;
     struct opt_list allow, outbound, workload_uids;
     uint64_t ttl_ms, reload_pid, reload_timeout_ms, sds_grace_ms;
     bool ephemeral, sds;
@@ -31,9 +32,13 @@ static const struct opt opts[] = {
     { "ca-name", OPT_STRING, AT(ca_name), NULL, NULL, NULL, 0, "NAME",
       "name in the CA's certificate [the host of --ca-addr]" },
     { "ca-root-cert", OPT_STRING, AT(ca_root), NULL, NULL, NULL, OPT_REQUIRED, "FILE",
-      "roots that vouch for the CA; read again for each connection" },
+      "roots that vouch for the CA; watched (a mounted ConfigMap too), read for each connection" },
     { "token-file", OPT_STRING, AT(token_file), NULL, NULL, NULL, 0, "FILE",
       "token that proves who we are; read again for each call; without it only a kept leaf does" },
+    { "cluster-id", OPT_STRING, AT(cluster_id), NULL, NULL, NULL, 0, "NAME",
+      "header ClusterID of each call, for an istiod that knows several clusters" },
+    { "cert-signer", OPT_STRING, AT(cert_signer), NULL, NULL, NULL, 0, "NAME",
+      "metadata CertSigner of each request, for a CA with several signers" },
     { "key-type", OPT_CHOICE, AT(key_type), "p256", "p256|p384|rsa2048|rsa3072|rsa4096", NULL, 0, "TYPE",
       "of the key; a new one for each certificate" },
     { "ttl", OPT_DURATION, AT(ttl_ms), "0", "0", "876000h", 0, "DURATION",
@@ -233,6 +238,8 @@ agent_start(struct running *s, struct err *e)
                             .ca_root = o->ca_root,
                             .token_file = o->token_file,
                             .identity = o->identity,
+                            .cluster_id = o->cluster_id,
+                            .cert_signer = o->cert_signer,
                             .ttl_ms = o->ttl_ms,
                             .reload_command = o->reload_command,
                             .reload_timeout_ms = o->reload_timeout_ms,
@@ -306,6 +313,11 @@ const struct command cmd_agent_run = {
     "(start, certificate,\n"
     "trust, or both) in its environment. It never runs twice at once; a change meanwhile runs it "
     "again.\n"
+    "\n"
+    "The CA is ours, or any with Istio's CertificateService (istiod, at CA_ADDR): then the trust "
+    "set "
+    "is what comes\n"
+    "with each certificate, and a change of --ca-root-cert asks for a new one within a minute.\n"
     "\n"
     "With --inbound and --outbound it is an mTLS proxy: workloads speak clear text to it on this "
     "machine.\n"

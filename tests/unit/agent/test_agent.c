@@ -285,8 +285,9 @@ run_until(struct world *w, bool (*until)(struct world *w))
     }
 }
 
+/* `vouch`: for the certificates of clients. */
 static void
-server_start(struct world *w)
+server_start(struct world *w, struct roots *vouch)
 {
     struct grpc_server_conf sc = { .methods = methods, .methods_n = ARRAY_LEN(methods), .self = w };
     const struct tls_conf_args a = { .is_server = true,
@@ -294,7 +295,7 @@ server_start(struct world *w)
                                      .leaf = w->ca_leaf,
                                      .chain = &w->mid.cert,
                                      .chain_n = 1,
-                                     .roots = w->root.roots,
+                                     .roots = vouch,
                                      .rule = TLS_PEER_OPTIONAL,
                                      .alpn = "h2" };
     struct err e;
@@ -336,7 +337,7 @@ setup(void **state)
     w->roots = roots_ref(w->root.roots);
     w->generation = 5;
     w->life_s = 3600;
-    server_start(w);
+    server_start(w, w->root.roots);
     *state = w;
     return 0;
 }
@@ -666,10 +667,34 @@ after_an_outage_it_watches_and_says_it_again(void **state)
     run_until(w, csr_is_refused);
     assert_string_equal(status(w, "ready"), "true");
     w->words_before = w->words_n;
-    server_start(w);
+    server_start(w, w->root.roots);
     run_until(w, said_again);
     assert_true(w->watches_n > watches);
     assert_int_equal(w->csrs_n, 1);
+}
+
+static bool
+said_with_a_new_leaf(struct world *w)
+{
+    return w->csrs_n >= 2 && w->words_n > w->words_before;
+}
+
+/* istiod reads the roots that vouch for its clients once, at its start: after a rotation it breaks
+ * the handshake with a new leaf. The token is enough. */
+static void
+a_ca_that_cannot_verify_our_leaf_is_asked_without_it(void **state)
+{
+    struct world *w = *state;
+
+    w->life_s = 4;
+    start(w);
+    run_until(w, word_is_said);
+    grpc_server_free(w->server);
+    w->words_before = w->words_n;
+    w->life_s = 3600;
+    server_start(w, w->other.roots);
+    run_until(w, said_with_a_new_leaf);
+    assert_string_equal(w->seen_uri, "");
 }
 
 static void
@@ -906,6 +931,7 @@ main(void)
         T(an_empty_trust_set_is_refused),
         T(a_word_that_is_not_taken_is_said_again),
         T(after_an_outage_it_watches_and_says_it_again),
+        T(a_ca_that_cannot_verify_our_leaf_is_asked_without_it),
         T(a_restart_goes_on_with_leaf_and_instance),
         T(an_expired_leaf_is_not_gone_on_with),
         T(a_short_leaf_is_renewed_at_half_of_what_was_left),
