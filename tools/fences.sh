@@ -9,7 +9,7 @@ done <<'TABLE'
 openssl/:^src/(pki|signer)/|^src/net/tls|^src/net/http_|^src/net/h2_|^src/identity/jws
 event2/:^src/net/
 nghttp2/:^src/net/h2
-curl/:^src/net/http_client
+curl/:^src/net/http_c
 seccomp.h:^src/signer/sandbox
 p11-kit/:^src/signer/token
 sqlite3.h:^src/store/

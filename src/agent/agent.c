@@ -6,6 +6,7 @@
 #include "agent/sds.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/footprint.h"
 #include "base/str.h"
 #include "obs/log.h"
 
@@ -72,6 +73,13 @@ became_ready(void *arg)
         a->conf.on_ready(a->conf.arg);
 }
 
+static void
+on_rest(void *arg)
+{
+    (void)arg;
+    footprint_trim();
+}
+
 /* The moment of change: from here on new handshakes use it. The trust set and the leaf go
  * together. */
 static void
@@ -91,6 +99,7 @@ use(struct agent *a, struct creds *take, struct tls_conf *const conf[2])
         grpc_client_reconnect(a->client); /* the CA is to see the new leaf */
         trust_watch(a);
     }
+    timer_set(a->rest, REST_MS);
     if (!a->is_ready) {
         a->is_ready = true;
         count_started(a);
@@ -259,6 +268,7 @@ agent_open(struct agent *a, struct err *e)
     };
     TRY(grpc_client_new(a->loop, &cc, &a->client, e));
     TRY(timer_new(a->loop, on_write_retry, a, &a->write_retry, e));
+    TRY(timer_new(a->loop, on_rest, a, &a->rest, e));
     TRY(renew_init(a, e));
     TRY(trust_init(a, e));
     TRY(reload_new(a, &a->reload, e));
@@ -371,6 +381,7 @@ agent_free(struct agent *a)
     grpc_client_free(a->client);
     reload_free(a->reload);
     timer_free(a->write_retry);
+    timer_free(a->rest);
     timer_free(a->stop_timer);
     timer_free(a->renew_timer);
     timer_free(a->watch_timer);

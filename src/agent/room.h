@@ -17,6 +17,7 @@ enum {
     CA_FILE_INTERVAL_MS = 10 * 1000, /* the CA's roots are read again, should no event come */
     CA_FILE_WINDOW_MS = 60 * 1000,   /* a change of them: a new leaf within this */
     WRITE_RETRY_MS = 5 * 1000,       /* after the set could not be written, or the reload failed */
+    REST_MS = 1000,                  /* from a change until it is over, and memory is given back */
     STOP_MS = 2 * 1000,              /* for the goodbye */
     TOKEN_MAX_BYTES = 16 * 1024,
 };
@@ -43,6 +44,7 @@ struct agent {
     struct creds *now;     /* in use by files and proxies; NULL before the first leaf */
     struct creds *pending; /* could not be written yet; what comes next builds on it */
     struct timer *write_retry;
+    struct timer *rest; /* after a change, memory is given back */
     bool is_ready, is_stopping;
 
     struct grpc_client *client;      /* to the CA */
