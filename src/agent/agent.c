@@ -239,6 +239,7 @@ serve_workloads(struct agent *a, struct err *e)
 {
     const struct sds_conf sc = { .identity = a->conf.identity,
                                  .grace_ms = a->conf.sds_grace_ms,
+                                 .ack_ms = a->conf.sds_ack_ms,
                                  .may_have_clients = creds_exist(a->conf.dir) };
     const struct workload_conf wc = { .socket = a->conf.workload_socket,
                                       .uids = a->conf.workload_uids,

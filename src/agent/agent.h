@@ -41,6 +41,7 @@ struct agent_conf {
     uint32_t workload_uids[AGENT_UIDS_MAX]; /* who may call it */
     size_t workload_uids_n;                 /* 0: root and our own */
     bool sds;                               /* serve Envoy's SDS there too */
+    uint64_t sds_ack_ms;   /* an Envoy that has not acknowledged a push by then is cut off */
     uint64_t sds_grace_ms; /* an Envoy that went away is waited for as long, before our word */
     struct metrics *metrics;
     void (*on_ready)(void *arg); /* first leaf in place, listeners open */

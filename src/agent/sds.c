@@ -229,7 +229,7 @@ send_names(struct stream *t, unsigned names, const struct sds_request *removed, 
     TRY(grpc_send(t->call, buf_span(&msg), e));
     t->sent_ms = mono_ms();
     if (!s->is_ack_timed)
-        timer_set(s->ack, SDS_ACK_MS);
+        timer_set(s->ack, s->conf.ack_ms);
     s->is_ack_timed = true;
     return 0;
 }
@@ -430,7 +430,7 @@ sds_use(struct sds *s, const struct creds *c)
     look(s);
 }
 
-/* Who has not said anything for SDS_ACK_MS is not waited for any longer: it may come again. */
+/* Who has not said anything for ack_ms is not waited for any longer: it may come again. */
 static void
 on_ack(void *arg)
 {
@@ -443,10 +443,10 @@ on_ack(void *arg)
         next = t->next;
         if (t->peer.state != SDS_SENT)
             continue;
-        if (age >= SDS_ACK_MS)
+        if (age >= s->conf.ack_ms)
             stream_end(t, GRPC_UNAVAILABLE, "what was sent has not been acknowledged in time");
-        else if (SDS_ACK_MS - age < wait)
-            wait = SDS_ACK_MS - age;
+        else if (s->conf.ack_ms - age < wait)
+            wait = s->conf.ack_ms - age;
     }
     s->is_ack_timed = wait != UINT64_MAX;
     if (s->is_ack_timed)

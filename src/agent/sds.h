@@ -30,7 +30,6 @@ enum {
     SDS_STREAMS_MAX = 256,
     SDS_REQUESTS_BURST = 256, /* of one stream; beyond: RESOURCE_EXHAUSTED */
     SDS_REQUESTS_PER_S = 16,
-    SDS_ACK_MS = 30 * 1000, /* a stream that has not answered a push by then is ended */
     SDS_NODE_BYTES = 256,
     SDS_REASON_BYTES = 256,
     SDS_VERSION_BYTES = 2 * 16 + 1,
@@ -106,6 +105,7 @@ struct sds_conf {
     const char *identity; /* copied */
     uint64_t grace_ms;    /* that a client which went away has to come back, before it is not waited
                              for */
+    uint64_t ack_ms;      /* a stream that has not answered a push by then is ended */
     bool may_have_clients; /* of an earlier run: they are waited for as well */
     struct metrics *metrics;
     struct workload *workload;     /* who may call, and the key; borrowed */

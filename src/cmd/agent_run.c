@@ -17,7 +17,7 @@ struct run_conf {
     const char *cluster_id, *cert_signer, *reload_command, *workload_socket, *monitoring,
         *port_file, *log_format;
     struct opt_list allow, outbound, workload_uids;
-    uint64_t ttl_ms, reload_pid, reload_timeout_ms, sds_grace_ms;
+    uint64_t ttl_ms, reload_pid, reload_timeout_ms, sds_grace_ms, sds_ack_ms;
     bool ephemeral, sds;
 };
 
@@ -61,6 +61,8 @@ static const struct opt opts[] = {
       "whose processes may use it; repeatable [root and the agent's own uid]" },
     { "sds", OPT_FLAG, AT(sds), NULL, NULL, NULL, 0, NULL,
       "serve Envoy's SDS v3 on --workload-socket too: \"default\" and \"ROOTCA\"" },
+    { "sds-ack-timeout", OPT_DURATION, AT(sds_ack_ms), "30s", "100ms", "1h", 0, "DURATION",
+      "an Envoy that has not acknowledged a push by then is cut off, and may come again" },
     { "sds-grace", OPT_DURATION, AT(sds_grace_ms), "35s", "0", "1h", 0, "DURATION",
       "an Envoy whose stream broke has this long to come back before a rotation goes on without it" },
     { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15020", NULL, NULL, 0, "ADDR",
@@ -250,6 +252,7 @@ agent_start(struct running *s, struct err *e)
                             .workload_socket = o->workload_socket,
                             .sds = o->sds,
                             .sds_grace_ms = o->sds_grace_ms,
+                            .sds_ack_ms = o->sds_ack_ms,
                             .metrics = s->metrics,
                             .on_ready = on_ready,
                             .arg = s };

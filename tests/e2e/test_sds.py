@@ -240,6 +240,39 @@ def test_a_client_that_went_away_is_waited_for(tmp_path, daemon, pb):
     w.channel.close()
 
 
+def test_a_client_that_says_nothing_is_cut_off(tmp_path, daemon, pb):
+    w = World(tmp_path, daemon, pb, "--sds", "--sds-ack-timeout", "300ms", "--sds-grace", "0")
+    s, other = w.stream(), w.stream()
+    s.ask("default", node="silent")
+    other.ask("ROOTCA")
+    other.ask("ROOTCA", nonce=other.take().nonce)
+    assert s.names(s.take())
+    assert code(s, grpc.StatusCode.UNAVAILABLE) == "what was sent has not been acknowledged in time"
+    wait_for("settled without it", lambda: w.sds()["settled"])
+    assert [x["node"] for x in w.sds()["streams"]] == ["envoy-1"]
+    assert 'meshroot_agent_sds_ended_total{code="UNAVAILABLE"} 1' in metrics(w.agent) and "node=silent" in w.agent.text()
+    w.channel.close()
+
+
+def test_streams_are_bounded(world):
+    channels = [grpc.insecure_channel(f"unix://{world.socket}", options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(3)]
+    streams = [Stream(world.pb, channels[i % 3]) for i in range(256)]
+    for s in streams:
+        s.ask("ROOTCA")
+    for s in streams:
+        s.take()
+    one_more = Stream(world.pb, channels[0])
+    one_more.ask("ROOTCA")
+    assert code(one_more, grpc.StatusCode.RESOURCE_EXHAUSTED) == "too many streams are under way"
+    streams[0].call.cancel()
+    wait_for("a place", lambda: len(world.sds()["streams"]) == 255)
+    again = Stream(world.pb, channels[0])
+    again.ask("ROOTCA")
+    again.take()
+    for c in channels:
+        c.close()
+
+
 def code(s, want):
     e = s.ended()
     assert e is not None and e.code() == want, e
