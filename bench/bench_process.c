@@ -143,7 +143,7 @@ agent_bench(struct scenery *s, struct err *e)
         (void)snprintf(s->agent_chain, sizeof(s->agent_chain), "%s/cert-chain.pem", s->agent_dir);
         int r = agent_start(s, &pid, &ms[i], e);
         if (r == 0) {
-            proc_sleep_ms(SETTLE_MS / 3);
+            proc_sleep_ms(SETTLE_MS); /* an agent gives memory back a second after a change */
             r = proc_memory_mib(pid, "VmRSS", &mib[i], e);
         }
         proc_end(&pid, SIGTERM);
