@@ -22,6 +22,7 @@ enum {
     POLL_US = 100 * 1000, /* between two looks at the status */
     STEP_TIMEOUT_MS = 30 * 1000,
     HANDSHAKES_MIN = 2500,
+    PROVE_TIMEOUT_MS = 75 * 1000, /* for those: a busy machine makes 50 a second */
     DIR_BYTES = 512,
     FILE_BYTES = 1024,
 };
@@ -478,7 +479,7 @@ step_narrow(struct demo *d, struct err *e)
 static int
 step_prove(struct demo *d, struct err *e)
 {
-    uint64_t until = mono_ms() + STEP_TIMEOUT_MS, tried = 0, failed = 0;
+    uint64_t until = mono_ms() + PROVE_TIMEOUT_MS, tried = 0, failed = 0;
 
     for (demo_load_count(d->load, &tried, &failed); tried < HANDSHAKES_MIN;
          demo_load_count(d->load, &tried, &failed)) {
