@@ -1,0 +1,431 @@
+/* play_ca.h - the world of test_agent.c: an agent, and a CA that the test plays with our own
+ * server. What it answers, pushes and has been told is in struct world. */
+#ifndef TESTS_UNIT_AGENT_PLAY_CA_H
+#define TESTS_UNIT_AGENT_PLAY_CA_H
+
+#include "mint.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "agent/workload.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "istio_ca.pb-c.h"
+#include "meshroot.pb-c.h"
+#include "net/addr.h"
+#include "net/grpc.h"
+
+enum { WAIT_MS = 20000, WORDS_MAX = 64 };
+
+#define ID "spiffe://cluster.local/ns/shop/sa/web"
+
+/* What our CA does with a CSR. */
+enum answer_kind {
+    GOOD,
+    OTHER_IDENTITY,
+    OTHER_KEY,
+    OTHER_ROOTS, /* the roots do not have the leaf's */
+    NO_ROOTS,    /* one element only */
+    BUSY,        /* RESOURCE_EXHAUSTED, once; good afterwards */
+};
+
+struct word {
+    uint64_t generation;
+    size_t roots_n, serial_n;
+    uint64_t at_ms;
+    uint8_t serial[SERIAL_MAX_BYTES];
+    bool ended;
+};
+
+struct world {
+    struct loop *l;
+    struct timer *limit, *poll;
+    bool (*until)(struct world *w);
+    bool timed_out;
+    char dir[64], ca_root[96], state[96], token[96];
+    struct mint_ca root, other, mid, mid2;
+    struct key *ca_key;
+    struct cert *ca_leaf;
+    struct grpc_server *server;
+    uint16_t port;
+    struct agent *agent;
+    /* the CA */
+    enum answer_kind kind;
+    uint64_t generation; /* 0: no trailer */
+    struct mint_ca *signer;
+    struct roots *roots; /* that go with the answer */
+    int64_t life_s;
+    int csrs_n, watches_n, refuse_words_n;
+    struct grpc_call *watch;
+    struct word words[WORDS_MAX];
+    size_t words_n, words_before;
+    char seen_auth[64], seen_instance[64], seen_uri[128];
+    bool stopped;
+    int pushes_n; /* to a workload */
+};
+
+/* -- the CA -- */
+
+static struct cert *
+leaf_for(struct world *w, struct span csr_pem, const char *san)
+{
+    struct buf der = BUF_INIT(CSR_MAX_BYTES);
+    const char *const sans[] = { san };
+    uint8_t tbs[TBS_MAX_BYTES], sig[SIGNATURE_MAX_BYTES], out[LEAF_MAX_BYTES];
+    size_t tbs_n, sig_n, n;
+    struct leaf_template *t;
+    struct cert *leaf;
+    struct csr csr;
+    struct err e;
+
+    assert_ok(csr_from_pem(csr_pem, &der, &e));
+    assert_ok(csr_parse(buf_span(&der), &csr, &e));
+    assert_ok(csr_verify(buf_span(&der), &csr, &e));
+    struct leaf_request q = { .profile = LEAF_WORKLOAD,
+                              .spki = csr.spki,
+                              .sans = sans,
+                              .sans_n = 1,
+                              .not_before = unix_s() - 120,
+                              .not_after = unix_s() + w->life_s };
+    assert_ok(random_bytes(q.serial, sizeof(q.serial), &e));
+    assert_ok(leaf_template_new(w->signer->cert, w->signer->key, &t, &e));
+    assert_ok(leaf_tbs(t, &q, tbs, &tbs_n, &e));
+    assert_ok(leaf_sign(t, span_of(tbs, tbs_n), sig, &sig_n, &e));
+    assert_ok(leaf_finish(t, span_of(tbs, tbs_n), span_of(sig, sig_n), out, &n, &e));
+    assert_ok(cert_from_der(span_of(out, n), &leaf, &e));
+    leaf_template_free(t);
+    buf_done(&der);
+    return leaf;
+}
+
+static void
+send_answer(struct world *w, struct grpc_call *c, const struct cert *leaf)
+{
+    struct buf pem[4] = { BUF_INIT(8192), BUF_INIT(8192), BUF_INIT(8192), BUF_INIT(65536) };
+    Istio__V1__Auth__IstioCertificateResponse m = ISTIO__V1__AUTH__ISTIO_CERTIFICATE_RESPONSE__INIT;
+    struct roots *roots = w->kind == OTHER_ROOTS ? w->other.roots : w->roots;
+    uint8_t packed[65536];
+    char *chain[4], text[24];
+    struct err e;
+
+    assert_ok(cert_to_pem(leaf, &pem[0], &e));
+    assert_ok(cert_to_pem(w->signer->cert, &pem[1], &e));
+    assert_ok(cert_to_pem(w->root.cert, &pem[2], &e)); /* as Istio's chain files have it */
+    assert_ok(roots_to_pem(roots, &pem[3], &e));
+    for (size_t i = 0; i < 4; i++)
+        chain[i] = (char *)pem[i].p;
+    m.cert_chain = chain;
+    m.n_cert_chain = w->kind == NO_ROOTS ? 1 : 4;
+    size_t n = istio__v1__auth__istio_certificate_response__pack(&m, packed);
+    (void)snprintf(text, sizeof(text), "%llu", (unsigned long long)w->generation);
+    if (w->generation != 0)
+        assert_ok(grpc_trailer(c, "meshroot-generation", text, &e));
+    assert_ok(grpc_send(c, span_of(packed, n), &e));
+    grpc_finish(c, GRPC_OK, NULL);
+    for (size_t i = 0; i < 4; i++)
+        buf_done(&pem[i]);
+}
+
+static void
+create(struct grpc_call *c, struct span msg, void *self)
+{
+    struct world *w = self;
+    struct span auth = grpc_header(c, "authorization"),
+                instance = grpc_header(c, "meshroot-instance");
+    struct key *stranger;
+    struct err e;
+
+    w->csrs_n++;
+    (void)snprintf(w->seen_auth, sizeof(w->seen_auth), "%.*s", SPAN_ARG(auth));
+    (void)snprintf(w->seen_instance, sizeof(w->seen_instance), "%.*s", SPAN_ARG(instance));
+    w->seen_uri[0] = '\0';
+    if (grpc_peer(c) != NULL)
+        (void)snprintf(w->seen_uri, sizeof(w->seen_uri), "%.*s", SPAN_ARG(grpc_peer(c)->uri));
+    if (w->kind == BUSY) {
+        w->kind = GOOD;
+        grpc_finish(c, GRPC_RESOURCE_EXHAUSTED, "too many");
+        return;
+    }
+    Istio__V1__Auth__IstioCertificateRequest *m =
+        istio__v1__auth__istio_certificate_request__unpack(NULL, msg.n, msg.p);
+    assert_non_null(m);
+    struct cert *leaf =
+        leaf_for(w, span_str(m->csr),
+                 w->kind == OTHER_IDENTITY ? "spiffe://cluster.local/ns/shop/sa/root" : ID);
+    if (w->kind == OTHER_KEY) {
+        assert_ok(key_make(KEY_P256, &stranger, &e));
+        cert_unref(leaf);
+        leaf = mint_leaf(w->signer, stranger, ID, 3600);
+        key_unref(stranger);
+    }
+    send_answer(w, c, leaf);
+    cert_unref(leaf);
+    istio__v1__auth__istio_certificate_request__free_unpacked(m, NULL);
+}
+
+static void
+watch_gone(void *arg)
+{
+    struct world *w = arg;
+
+    w->watch = NULL;
+}
+
+static void
+push(struct world *w, uint64_t generation, struct roots *roots, const struct mint_ca *signer,
+     uint64_t window_ms)
+{
+    Meshroot__V1__TrustSet m = MESHROOT__V1__TRUST_SET__INIT;
+    ProtobufCBinaryData all[ROOTS_MAX];
+    uint8_t packed[65536];
+    struct err e;
+
+    for (size_t i = 0; i < roots_count(roots); i++) {
+        struct span der = cert_der(roots_at(roots, i));
+
+        all[i] = (ProtobufCBinaryData){ der.n, (uint8_t *)(uintptr_t)der.p };
+    }
+    m.generation = generation;
+    m.roots = all;
+    m.n_roots = roots_count(roots);
+    m.signer_id =
+        (ProtobufCBinaryData){ DIGEST_BYTES, (uint8_t *)(uintptr_t)cert_id(signer->cert) };
+    m.renew_window_ms = window_ms;
+    size_t n = meshroot__v1__trust_set__pack(&m, packed);
+    assert_non_null(w->watch);
+    assert_ok(grpc_send(w->watch, span_of(packed, n), &e));
+}
+
+static void
+watch(struct grpc_call *c, struct span msg, void *self)
+{
+    struct world *w = self;
+
+    (void)msg;
+    w->watches_n++;
+    if (w->watch != NULL)
+        grpc_on_gone(w->watch, NULL, NULL);
+    w->watch = c;
+    grpc_on_gone(c, watch_gone, w);
+    push(w, w->generation == 0 ? 1 : w->generation, w->roots, w->signer, 0);
+}
+
+static void
+acknowledge(struct grpc_call *c, struct span msg, void *self)
+{
+    struct world *w = self;
+    Meshroot__V1__Word *m = meshroot__v1__word__unpack(NULL, msg.n, msg.p);
+    struct err e;
+
+    assert_non_null(m);
+    if (w->refuse_words_n > 0) {
+        w->refuse_words_n--;
+        grpc_finish(c, GRPC_UNAVAILABLE, "the store is away");
+    } else {
+        struct word *x = &w->words[w->words_n++ % WORDS_MAX];
+
+        *x = (struct word){ .generation = m->generation,
+                            .roots_n = m->n_root_ids,
+                            .serial_n = m->leaf_serial.len,
+                            .ended = m->ended != 0,
+                            .at_ms = mono_ms() };
+        memcpy(x->serial, m->leaf_serial.data, x->serial_n);
+        assert_ok(grpc_send(c, span_of(NULL, 0), &e));
+        grpc_finish(c, GRPC_OK, NULL);
+    }
+    meshroot__v1__word__free_unpacked(m, NULL);
+}
+
+static const struct grpc_method methods[] = {
+    { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate", .on_request = create },
+    { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = watch },
+    { .path = "/meshroot.v1.Trust/Acknowledge", .on_request = acknowledge },
+};
+
+/* -- the world -- */
+
+static void
+on_limit(void *arg)
+{
+    struct world *w = arg;
+
+    w->timed_out = true;
+    loop_stop(w->l);
+}
+
+static void
+on_poll(void *arg)
+{
+    struct world *w = arg;
+
+    if (w->until(w))
+        loop_stop(w->l);
+    else
+        timer_set(w->poll, 5);
+}
+
+static void
+run_until(struct world *w, bool (*until)(struct world *w))
+{
+    struct err e;
+
+    w->until = until;
+    timer_set(w->limit, WAIT_MS);
+    timer_set(w->poll, 0);
+    assert_ok(loop_run(w->l, &e));
+    timer_stop(w->limit);
+    timer_stop(w->poll);
+    if (w->timed_out) {
+        json_t *j = w->agent == NULL ? NULL : agent_status(w->agent);
+        char *text = j == NULL ? NULL : json_dumps(j, 0);
+
+        fail_msg("timed out: %s", text == NULL ? "" : text);
+    }
+}
+
+/* `vouch`: for the certificates of clients. */
+static void
+server_start(struct world *w, struct roots *vouch)
+{
+    struct grpc_server_conf sc = { .methods = methods, .methods_n = ARRAY_LEN(methods), .self = w };
+    const struct tls_conf_args a = { .is_server = true,
+                                     .key = w->ca_key,
+                                     .leaf = w->ca_leaf,
+                                     .chain = &w->mid.cert,
+                                     .chain_n = 1,
+                                     .roots = vouch,
+                                     .rule = TLS_PEER_OPTIONAL,
+                                     .alpn = "h2" };
+    struct err e;
+
+    assert_ok(tls_conf_new(&a, &sc.tls, &e));
+    assert_ok(
+        addr_listen(&(struct addr){ "127.0.0.1", w->port }, false, &sc.listen_fd, &w->port, &e));
+    assert_ok(grpc_server_new(w->l, &sc, &w->server, &e));
+    tls_conf_unref(sc.tls);
+}
+
+static int
+setup(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct buf pem = BUF_INIT(65536);
+    struct err e;
+
+    assert_non_null(w);
+    assert_ok(loop_new(&w->l, &e));
+    assert_ok(timer_new(w->l, on_limit, w, &w->limit, &e));
+    assert_ok(timer_new(w->l, on_poll, w, &w->poll, &e));
+    (void)snprintf(w->dir, sizeof(w->dir), "/tmp/test_agent.XXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    (void)snprintf(w->ca_root, sizeof(w->ca_root), "%s/ca.pem", w->dir);
+    (void)snprintf(w->token, sizeof(w->token), "%s/token", w->dir);
+    (void)snprintf(w->state, sizeof(w->state), "%s/web", w->dir);
+    mint_ca(&w->root, "CN=Root A", NULL);
+    mint_ca(&w->other, "CN=Root B", NULL);
+    mint_ca(&w->mid, "CN=Intermediate A1", &w->root);
+    mint_ca(&w->mid2, "CN=Intermediate A2", &w->root);
+    assert_ok(key_make(KEY_P256, &w->ca_key, &e));
+    w->ca_leaf = mint_leaf(&w->mid, w->ca_key, "127.0.0.1", 86400);
+    assert_ok(roots_to_pem(w->root.roots, &pem, &e));
+    assert_ok(file_write(w->ca_root, buf_span(&pem), 0644, &e));
+    assert_ok(file_write(w->token, span_str("abc.def.ghi\n"), 0600, &e));
+    buf_done(&pem);
+    w->signer = &w->mid;
+    w->roots = roots_ref(w->root.roots);
+    w->generation = 5;
+    w->life_s = 3600;
+    server_start(w, w->root.roots);
+    *state = w;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct world *w = *state;
+    char command[128];
+
+    agent_free(w->agent);
+    grpc_server_free(w->server);
+    timer_free(w->limit);
+    timer_free(w->poll);
+    loop_free(w->l);
+    mint_ca_done(&w->root);
+    mint_ca_done(&w->other);
+    mint_ca_done(&w->mid);
+    mint_ca_done(&w->mid2);
+    key_unref(w->ca_key);
+    cert_unref(w->ca_leaf);
+    roots_unref(w->roots);
+    (void)snprintf(command, sizeof(command), "rm -rf '%s'", w->dir);
+    (void)!system(command);
+    free(w);
+    clock_shift_for_test(0);
+    return 0;
+}
+
+static struct agent_conf
+conf(struct world *w, char *addr, size_t cap)
+{
+    (void)snprintf(addr, cap, "127.0.0.1:%u", w->port);
+    return (struct agent_conf){ .dir = w->state,
+                                .ca_addr = addr,
+                                .ca_root = w->ca_root,
+                                .token_file = w->token,
+                                .identity = ID,
+                                .key_kind = KEY_P256 };
+}
+
+static void
+start(struct world *w)
+{
+    static char addr[64];
+    struct agent_conf c = conf(w, addr, sizeof(addr));
+    struct err e;
+
+    assert_ok(agent_new(w->l, &c, &w->agent, &e));
+}
+
+/* One value of the status, as text; numbers in decimal. */
+static const char *
+status(struct world *w, const char *name)
+{
+    static char text[512];
+    json_t *j = agent_status(w->agent);
+    const json_t *v = json_object_get(j, name);
+
+    if (v == NULL)
+        v = json_object_get(json_object_get(j, "leaf"), name);
+    if (json_is_integer(v))
+        (void)snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(v));
+    else if (json_is_boolean(v))
+        (void)snprintf(text, sizeof(text), "%s", json_is_true(v) ? "true" : "false");
+    else if (json_is_array(v))
+        (void)snprintf(text, sizeof(text), "%zu", json_array_size(v));
+    else
+        (void)snprintf(text, sizeof(text), "%s", json_is_string(v) ? json_string_value(v) : "");
+    json_decref(j);
+    return text;
+}
+
+static const struct word *
+last_word(struct world *w)
+{
+    return &w->words[(w->words_n + WORDS_MAX - 1) % WORDS_MAX];
+}
+
+static bool
+word_is_said(struct world *w)
+{
+    return w->words_n > 0 && w->watch != NULL && strcmp(status(w, "watching"), "true") == 0 &&
+           last_word(w)->generation == strtoull(status(w, "generation"), NULL, 10) &&
+           strcmp(status(w, "acknowledged_generation"), status(w, "generation")) == 0;
+}
+
+#endif
