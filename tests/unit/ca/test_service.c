@@ -21,6 +21,27 @@ static const char watch[] = "/meshroot.v1.Trust/Watch";
 static const char identity[] = "spiffe://cluster.local/ns/shop/sa/cart";
 static const char instance[] = "0123456789abcdef0123456789abcdef";
 
+/* -- the lint: the product's own, over a leaf with one bit turned where the test wants that -- */
+
+static bool leaf_is_hurt;
+
+int __real_leaf_lint(const struct leaf_template *t, const struct leaf_request *q, struct span der,
+                     struct err *e);
+int __wrap_leaf_lint(const struct leaf_template *t, const struct leaf_request *q, struct span der,
+                     struct err *e);
+int
+__wrap_leaf_lint(const struct leaf_template *t, const struct leaf_request *q, struct span der,
+                 struct err *e)
+{
+    uint8_t hurt[LEAF_MAX_BYTES];
+
+    if (!leaf_is_hurt)
+        return __real_leaf_lint(t, q, der, e);
+    memcpy(hurt, der.p, der.n);
+    hurt[der.n / 2] ^= 1;
+    return __real_leaf_lint(t, q, span_of(hurt, der.n), e);
+}
+
 /* -- the ledger: these three take the place of the room's own -- */
 
 static struct {
@@ -222,6 +243,7 @@ setup(void **state)
     assert_non_null(s);
     *state = s;
     memset(&fake, 0, sizeof(fake));
+    leaf_is_hurt = false;
     tmpdir_make(s->dir);
     (void)snprintf(s->ca_dir, sizeof(s->ca_dir), "%s/ca", s->dir);
     (void)snprintf(s->jwks, sizeof(s->jwks), "%s/jwks", s->dir);
@@ -361,6 +383,24 @@ row_and_answer_are_of_one_leaf(void **state)
     assert_int_equal(fake.row.generation, 41);
     assert_memory_equal(fake.row.signer_id, cert_id(s->kit.ca), DIGEST_BYTES);
     assert_memory_equal(fake.row.root_id, cert_id(s->kit.root), DIGEST_BYTES);
+}
+
+static void
+a_leaf_that_fails_its_lint_is_not_issued(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf q = BUF_INIT(CSR_MAX_BYTES);
+
+    request(s, &q);
+    leaf_is_hurt = true;
+    call(s, create, buf_span(&q));
+    assert_int_equal(s->code, GRPC_INTERNAL);
+    assert_non_null(strstr(s->msg, "CSR signing error (leaf lint: "));
+    assert_int_equal(s->messages_n, 0);
+    assert_int_equal(fake.row.serial_n, 0); /* and no row says that there was one */
+    leaf_is_hurt = false;
+    call(s, create, buf_span(&q));
+    assert_int_equal(s->code, GRPC_OK);
 }
 
 static void
@@ -619,6 +659,7 @@ main(int argc, char *argv[])
 #define SCENE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         SCENE(row_and_answer_are_of_one_leaf),
+        SCENE(a_leaf_that_fails_its_lint_is_not_issued),
         SCENE(invariant_3_no_leaf_without_a_row),
         SCENE(a_client_that_leaves_early),
         cmocka_unit_test_setup_teardown(calls_beyond_the_places_are_told_when_to_come_back,
