@@ -196,8 +196,11 @@ on_io(bool readable, bool writable, void *arg)
 
     (void)writable;
     c->is_reading = true;
-    while (readable && r == 0 && i++ < READS_PER_TURN && !c->is_dead && c->why == NULL)
+    while (readable && r == 0 && i++ < READS_PER_TURN && !c->is_dead && c->why == NULL) {
         r = read_some(c, &e);
+        if (r == 0 && !c->is_dead && stream_is_drained(c->io))
+            r = STREAM_AGAIN;
+    }
     c->is_reading = false;
     if (c->is_dead)
         return;
@@ -225,7 +228,7 @@ on_open(void *arg)
     c->is_reading = true;
     c->conf.on_open(c->conf.h2.self);
     c->is_reading = false;
-    send_now(c);
+    h2_conn_flush(c); /* with the answer to what came with the end of the handshake, if any did */
 }
 
 static void
@@ -241,6 +244,7 @@ conn_start(struct h2_conn *c, const struct h2_conn_conf *conf, struct err *e)
                               .tls = conf->tls,
                               .verify_name = conf->verify_name,
                               .open_ms = conf->open_ms,
+                              .is_accepted = conf->h2.is_server,
                               .on_open = on_open,
                               .on_io = on_io,
                               .on_fail = on_fail,

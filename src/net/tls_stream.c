@@ -21,6 +21,7 @@ struct stream {
     bool want_rd, want_wr, rd_armed, wr_armed;
     bool rd_needs_wr, wr_needs_rd; /* what TLS itself waits for (key updates) */
     bool is_broken;                /* no close_notify after a failure */
+    bool has_ended;                /* the peer has: it will hardly read one */
 };
 
 static void
@@ -69,7 +70,7 @@ static void
 opened(struct stream *s)
 {
     s->is_open = true;
-    timer_stop(s->limit);
+    timer_free(STEAL(s->limit));
     stream_want(s, true, false);
     if (s->ssl != NULL && SSL_has_pending(s->ssl))
         stream_again(s); /* the first bytes came with the end of the handshake */
@@ -177,7 +178,11 @@ stream_start(struct loop *l, struct stream *s, const struct stream_conf *conf, s
     TRY(timer_new(l, on_limit, s, &s->limit, e));
     if (conf->open_ms != 0)
         timer_set(s->limit, conf->open_ms);
-    stream_want(s, false, true); /* connected sockets are writable: the first step */
+    s->is_connected = conf->is_accepted && s->ssl != NULL;
+    if (s->is_connected)
+        stream_want(s, true, false);
+    else
+        stream_want(s, false, true); /* connected sockets are writable: the first step */
     return 0;
 }
 
@@ -207,7 +212,7 @@ stream_free(struct stream *s)
 {
     if (s == NULL)
         return;
-    if (s->ssl != NULL && s->is_open && !s->is_broken) {
+    if (s->ssl != NULL && s->is_open && !s->is_broken && !s->has_ended) {
         ERR_clear_error();
         (void)SSL_shutdown(s->ssl);
     }
@@ -252,8 +257,10 @@ ssl_failed(struct stream *s, int r, bool reading, struct err *e)
             arm_both(s);
         return STREAM_AGAIN;
     }
-    if (why == SSL_ERROR_ZERO_RETURN && reading)
+    if (why == SSL_ERROR_ZERO_RETURN && reading) {
+        s->has_ended = true;
         return STREAM_END;
+    }
     s->is_broken = true;
     if (why == SSL_ERROR_SYSCALL)
         return err_set(e, E_PEER, "tls: %s: the peer went away", what);
@@ -274,6 +281,12 @@ stream_read(struct stream *s, uint8_t *p, size_t cap, size_t *ret_n, struct err 
     ERR_clear_error();
     int r = SSL_read_ex(s->ssl, p, cap, ret_n);
     return r == 1 ? 0 : ssl_failed(s, r, true, e);
+}
+
+bool
+stream_is_drained(const struct stream *s)
+{
+    return s->ssl != NULL && SSL_has_pending(s->ssl) == 0;
 }
 
 int

@@ -19,6 +19,7 @@ struct stream_conf {
     struct tls_conf *tls;    /* a reference is taken; NULL: clear text */
     const char *verify_name; /* TLS_PEER_NAME; borrowed for the call */
     uint64_t open_ms;        /* connect and handshake together; 0: no limit */
+    bool is_accepted;        /* with `tls`: the peer has connected to us, and speaks first */
     /* Connected, and the peer is verified; never before stream_new returns. Reading is on. */
     void (*on_open)(void *arg);
     /* As asked by stream_want; level-triggered for what the kernel holds. */
@@ -41,6 +42,10 @@ MUST_USE int stream_read(struct stream *s, uint8_t *p, size_t cap, size_t *ret_n
 MUST_USE int stream_write(struct stream *s, struct span b, size_t *ret_n, struct err *e);
 /* Finishes sending: close_notify, shutdown(2) when clear. r: 0; STREAM_AGAIN call again. */
 MUST_USE int stream_finish(struct stream *s, struct err *e);
+
+/* All that came out of the kernel so far has been read: asking once more would say STREAM_AGAIN, if
+ * nothing has come since, which on_io would say. */
+bool stream_is_drained(const struct stream *s);
 
 void stream_want(struct stream *s, bool readable, bool writable);
 /* The owner stopped reading early (its budget is used up): on_io comes again. */
