@@ -23,19 +23,60 @@ struct issue {
     struct leaf_request request;
     struct buf csr; /* DER; request.spki points into it */
     struct ledger_row row;
-    uint8_t tbs[TBS_MAX_BYTES], leaf[LEAF_MAX_BYTES];
     size_t tbs_n, leaf_n;
+    struct issue *next; /* of the worker's free ones */
+    /* what lies from here on is not cleared between calls */
+    uint8_t tbs[TBS_MAX_BYTES], leaf[LEAF_MAX_BYTES];
 };
+
+enum { FREE_ISSUES_MAX = 256 }; /* kept by a worker */
+
+static struct issue *
+issue_get(struct ca_worker *w)
+{
+    struct issue *q = w->free_issues;
+
+    if (q == NULL)
+        return calloc(1, sizeof(*q));
+    w->free_issues = q->next;
+    w->free_issues_n--;
+    struct buf csr = q->csr;
+    memset(q, 0, offsetof(struct issue, tbs));
+    q->csr = csr;
+    q->csr.n = 0;
+    return q;
+}
+
+void
+ca_issues_free(struct ca_worker *w)
+{
+    while (w->free_issues != NULL) {
+        struct issue *q = w->free_issues;
+
+        w->free_issues = q->next;
+        buf_done(&q->csr);
+        free(q);
+    }
+    w->free_issues_n = 0;
+    buf_done(&w->pem);
+    buf_done(&w->answer);
+}
 
 static void
 issue_free(struct issue *q)
 {
-    if (q == NULL)
-        return;
-    turnstile_out(&q->worker->turnstile, mono_ms());
-    buf_done(&q->csr);
+    struct ca_worker *w = q->worker;
+
+    turnstile_out(&w->turnstile, mono_ms());
     ca_view_unref(q->view);
-    free(q);
+    if (w->free_issues_n >= FREE_ISSUES_MAX) {
+        buf_done(&q->csr);
+        free(q);
+        return;
+    }
+    q->next = w->free_issues;
+    w->free_issues = q;
+    w->free_issues_n++;
 }
 
 static void
@@ -81,20 +122,28 @@ issue_refuse(struct issue *q, int code, const char *kind, const struct err *why)
 
 /* -- the answer -- */
 
+/* Into the worker's own memory, which is as large as the largest answer so far. */
 static int
-answer_build(const struct issue *q, struct buf *b, struct err *e)
+answer_build(const struct issue *q, struct span *ret, struct err *e)
 {
-    CLEANUP(buf_done) struct buf pem = BUF_INIT(2 * LEAF_MAX_BYTES);
+    struct buf *pem = &q->worker->pem, *b = &q->worker->answer;
+    uint8_t *unused;
 
-    TRY(leaf_to_pem(span_of(q->leaf, q->leaf_n), &pem, e));
-    TRY(wire_answer_add(b, buf_span(&pem), e));
-    return buf_add(b, buf_span(&q->view->answer_tail), e);
+    pem->n = b->n = 0;
+    pem->max = 2 * LEAF_MAX_BYTES;
+    b->max = 2 * LEAF_MAX_BYTES + 16 + q->view->answer_tail.n;
+    TRY(buf_reserve(b, b->max, &unused, e));
+    TRY(leaf_to_pem(span_of(q->leaf, q->leaf_n), pem, e));
+    TRY(wire_answer_add(b, buf_span(pem), e));
+    TRY(buf_add(b, buf_span(&q->view->answer_tail), e));
+    *ret = buf_span(b);
+    return 0;
 }
 
 static void
 answer(struct issue *q)
 {
-    CLEANUP(buf_done) struct buf b = BUF_INIT(2 * LEAF_MAX_BYTES + 16 + q->view->answer_tail.n);
+    struct span msg;
     struct err e;
 
     metric_add(q->worker->ca->conf.metrics, &ca_m_issued, "", 1);
@@ -102,9 +151,9 @@ answer(struct issue *q)
         issue_end(q, GRPC_CANCELLED, NULL);
         return;
     }
-    if (answer_build(q, &b, &e) < 0 ||
+    if (answer_build(q, &msg, &e) < 0 ||
         grpc_trailer(q->call, "meshroot-generation", q->view->generation_text, &e) < 0 ||
-        grpc_send(q->call, buf_span(&b), &e) < 0)
+        grpc_send(q->call, msg, &e) < 0)
         issue_end(q, err_meaning(e.code)->grpc_code, e.msg);
     else
         issue_end(q, GRPC_OK, NULL);
@@ -223,7 +272,7 @@ csr_take(struct issue *q, struct span pem, struct err *e)
 {
     struct csr csr;
 
-    q->csr = BUF_INIT(CSR_MAX_BYTES);
+    q->csr.max = CSR_MAX_BYTES;
     TRY(csr_from_pem(pem, &q->csr, e));
     TRY(csr_parse(buf_span(&q->csr), &csr, e));
     TRY(csr_verify(buf_span(&q->csr), &csr, e));
@@ -335,7 +384,7 @@ ca_create_certificate(struct ca_worker *w, struct ca_call *c)
         refuse_proxy(w, c, &e);
         return;
     }
-    struct issue *q = calloc(1, sizeof(*q));
+    struct issue *q = issue_get(w);
     if (q == NULL) {
         refuse_early(w, c, GRPC_RESOURCE_EXHAUSTED, "out of memory");
         return;

@@ -162,6 +162,7 @@ MUST_USE int ca_server_tls(const struct ca_server_cert *c, const struct ca_view 
 /* -- workers -- */
 
 struct ca_watcher;
+struct issue;
 
 struct ca_worker {
     struct ca *ca;
@@ -176,6 +177,9 @@ struct ca_worker {
     struct ca_watcher *watchers;
     struct turnstile turnstile;
     size_t watchers_n, pending; /* pending: calls that wait for the signer or the ledger */
+    struct issue *free_issues;  /* CreateCertificate's memory, used again */
+    size_t free_issues_n;
+    struct buf pem, answer;
     bool is_stopping, is_drained;
 };
 MUST_USE int ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e);
@@ -185,6 +189,7 @@ MUST_USE int ca_worker_set(struct ca_worker *w, struct ca_view *v, struct tls_co
 void ca_worker_stop(struct ca_worker *w); /* begins the drain */
 void ca_worker_join(struct ca_worker *w); /* waits, frees */
 void ca_worker_quit_if_idle(struct ca_worker *w);
+void ca_issues_free(struct ca_worker *w); /* when no call is under way any more */
 
 /* Handlers of callers that are known. */
 ca_handler ca_create_certificate, ca_trust_watch, ca_trust_acknowledge;

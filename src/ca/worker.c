@@ -182,6 +182,7 @@ ca_worker_join(struct ca_worker *w)
     w->is_running = false;
     grpc_server_free(w->server);
     signer_lane_free(w->lane);
+    ca_issues_free(w);
     loop_free(w->loop);
     ca_view_unref(w->view);
     if (w->listen_fd >= 0)

@@ -8,7 +8,7 @@
 
 static const double bounds[] = { 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
                                  0.05,   0.1,     0.25,   0.5,   1,      2.5,   5,    10 };
-enum { N_BOUNDS = ARRAY_LEN(bounds) };
+enum { N_BOUNDS = ARRAY_LEN(bounds), RECENT = 64 };
 
 struct series {
     struct series *next;
@@ -20,13 +20,14 @@ struct series {
 struct family {
     struct family *next;
     const struct metric_desc *desc; /* static */
-    struct series *series;
+    struct series *series, *last;   /* last: the one touched last */
     size_t n;
 };
 
 struct metrics {
     pthread_mutex_t lock;
     struct family *families;
+    struct family *recent[RECENT]; /* by the address of their description */
 };
 
 int
@@ -52,6 +53,7 @@ series_free_all(struct family *f)
         free(s);
     }
     f->n = 0;
+    f->last = NULL;
 }
 
 void
@@ -72,7 +74,7 @@ metrics_free(struct metrics *m)
 
 /* Kept in order of names, so that the page is stable. */
 static struct family *
-family_get(struct metrics *m, const struct metric_desc *d)
+family_find(struct metrics *m, const struct metric_desc *d)
 {
     struct family **at = &m->families;
 
@@ -87,6 +89,21 @@ family_get(struct metrics *m, const struct metric_desc *d)
     f->next = *at;
     *at = f;
     return f;
+}
+
+static struct family *
+family_get(struct metrics *m, const struct metric_desc *d)
+{
+    struct family **recent = &m->recent[(uintptr_t)d / sizeof(*d) % RECENT];
+
+    if (*recent == NULL || (*recent)->desc != d) {
+        struct family *f = family_find(m, d);
+
+        if (f == NULL || f->desc != d)
+            return f; /* two descriptions of one name share a family */
+        *recent = f;
+    }
+    return *recent;
 }
 
 static struct series *
@@ -132,7 +149,9 @@ touch(struct metrics *m, const struct metric_desc *d, const char *labels, double
         return;
     (void)pthread_mutex_lock(&m->lock);
     struct family *f = family_get(m, d);
-    struct series *s = f == NULL ? NULL : series_get(f, labels);
+    struct series *s = f == NULL ? NULL : f->last;
+    if (f != NULL && (s == NULL || strcmp(s->labels, labels) != 0))
+        s = f->last = series_get(f, labels);
     if (s != NULL) {
         s->value = set ? v : s->value + v;
         if (d->kind == METRIC_HISTOGRAM)

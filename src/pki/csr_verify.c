@@ -30,7 +30,8 @@ static const char *const failures[] = {
 struct kit {
     struct kit *next;
     EVP_PKEY *ec[CSR_CURVES]; /* the curve, and the point of the last CSR */
-    EVP_PKEY_CTX *rsa;        /* ready for EVP_PKEY_fromdata */
+    EVP_PKEY_CTX *ec_ctx[CSR_CURVES];
+    EVP_PKEY_CTX *rsa; /* ready for EVP_PKEY_fromdata */
     EVP_MD_CTX *hash;
 };
 
@@ -57,8 +58,10 @@ kit_free(struct kit *k)
 {
     if (k == NULL)
         return;
-    for (size_t i = 0; i < CSR_CURVES; i++)
+    for (size_t i = 0; i < CSR_CURVES; i++) {
+        EVP_PKEY_CTX_free(k->ec_ctx[i]);
         EVP_PKEY_free(k->ec[i]);
+    }
     EVP_PKEY_CTX_free(k->rsa);
     EVP_MD_CTX_free(k->hash);
     free(k);
@@ -82,7 +85,7 @@ kit_new(void)
                     EVP_PKEY_paramgen(x, &k->ec[i]) == 1;
 
         EVP_PKEY_CTX_free(x);
-        if (!good)
+        if (!good || (k->ec_ctx[i] = EVP_PKEY_CTX_new_from_pkey(NULL, k->ec[i], NULL)) == NULL)
             return NULL;
     }
     return STEAL(k);
@@ -116,21 +119,6 @@ kit_give(struct kit *take_k)
 }
 
 /* -- keys -- */
-
-/* A new point in the kit's key, which checks that it is on the curve. Owner: the kit. */
-static EVP_PKEY *
-ec_key(struct kit *kit, const struct csr *c)
-{
-    for (size_t i = 0; i < CSR_CURVES; i++) {
-        size_t n = csr_curves[i].point_bytes;
-
-        if (csr_curves[i].kind == c->kind)
-            return EVP_PKEY_set1_encoded_public_key(kit->ec[i], c->spki.p + c->spki.n - n, n) == 1
-                       ? kit->ec[i]
-                       : NULL;
-    }
-    return NULL;
-}
 
 /* Modulus and exponent as EVP_PKEY_fromdata wants them: native byte order. Owner: caller. */
 static EVP_PKEY *
@@ -168,37 +156,45 @@ struct signed_text {
     struct span text, signature;
 };
 
-/* The context is made for each key: it never remembers an earlier one. */
+/* verify_init takes the key as it is now: what the context knew of an earlier one is gone. */
 static enum verdict
-hashed_check(struct kit *kit, EVP_PKEY *k, const struct signed_text *s)
+hashed_check(struct kit *kit, EVP_PKEY_CTX *x, const struct signed_text *s, bool tell_hash)
 {
     uint8_t sum[EVP_MAX_MD_SIZE];
     unsigned n = 0;
-    EVP_PKEY_CTX *x = EVP_PKEY_CTX_new_from_pkey(NULL, k, NULL);
     bool good = x != NULL && EVP_DigestInit_ex2(kit->hash, s->hash, NULL) == 1 &&
                 EVP_DigestUpdate(kit->hash, s->text.p, s->text.n) == 1 &&
                 EVP_DigestFinal_ex(kit->hash, sum, &n) == 1 && EVP_PKEY_verify_init(x) == 1 &&
-                EVP_PKEY_CTX_set_signature_md(x, s->hash) == 1 &&
+                (!tell_hash || EVP_PKEY_CTX_set_signature_md(x, s->hash) == 1) &&
                 EVP_PKEY_verify(x, s->signature.p, s->signature.n, sum, n) == 1;
 
-    EVP_PKEY_CTX_free(x);
     return good ? GOOD : BAD_SIGNATURE;
 }
 
+/* Setting the point checks that it is on the curve. */
 static enum verdict
 ec_check(struct kit *kit, const struct csr *c, const struct signed_text *s)
 {
-    EVP_PKEY *k = ec_key(kit, c);
+    size_t i = 0;
 
-    return k == NULL ? BAD_KEY : hashed_check(kit, k, s);
+    while (i < CSR_CURVES && csr_curves[i].kind != c->kind)
+        i++;
+    if (i == CSR_CURVES)
+        return BAD_KEY;
+    size_t n = csr_curves[i].point_bytes;
+    if (EVP_PKEY_set1_encoded_public_key(kit->ec[i], c->spki.p + c->spki.n - n, n) != 1)
+        return BAD_KEY;
+    return hashed_check(kit, kit->ec_ctx[i], s, false);
 }
 
 static enum verdict
 rsa_check(struct kit *kit, const struct csr *c, const struct signed_text *s)
 {
     EVP_PKEY *k = rsa_key(kit, c->spki);
-    enum verdict v = k == NULL ? BAD_KEY : hashed_check(kit, k, s);
+    EVP_PKEY_CTX *x = k == NULL ? NULL : EVP_PKEY_CTX_new_from_pkey(NULL, k, NULL);
+    enum verdict v = k == NULL ? BAD_KEY : hashed_check(kit, x, s, true);
 
+    EVP_PKEY_CTX_free(x);
     EVP_PKEY_free(k);
     return v;
 }

@@ -126,7 +126,9 @@ text_is(const char *s, size_t n, const char *also)
         char c = s[i];
         bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 
-        if (!plain && (c == '\0' || strchr(also, c) == NULL))
+        if (plain)
+            continue;
+        if (c == '\0' || strchr(also, c) == NULL)
             return false;
     }
     return n > 0;

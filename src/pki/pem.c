@@ -177,6 +177,10 @@ pem_why_none(struct span text)
 int
 pem_add(struct buf *out, const char *label, struct span der, struct err *e)
 {
+    uint8_t *unused;
+
+    /* room for all of it at once, not line by line */
+    TRY(buf_reserve(out, der.n / 3 * 4 + der.n / LINE_BYTES + 4, &unused, e));
     TRY(buf_addf(out, e, PEM_BEGIN "%s" DASHES "\n", label));
     while (der.n > 0) {
         TRY(base64_add(out, span_of(der.p, der.n < LINE_BYTES ? der.n : LINE_BYTES), e));

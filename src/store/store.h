@@ -76,7 +76,7 @@ MUST_USE int store_commit_wait(struct store *s, const struct store_op *ops, size
  * writer waits up to STORE_GROUP_US for a group to become as large as they have been lately; a
  * caller alone is not made to wait once a group of one has been seen.
  */
-enum { STORE_SOURCE_OPS = 256, STORE_GROUP_US = 2000 };
+enum { STORE_SOURCE_OPS = 256, STORE_GROUP_US = 8000 };
 struct store_source;
 /* Writes at most STORE_SOURCE_OPS operations to `ops`, whose keys and values stay as they are until
  * `done`; how many, 0 for none (then `done` is not called). Keys and values must be as store_commit
