@@ -6,6 +6,7 @@
 ROW("indefinite length", SUBJECT, "30 80 00 00", "request information")
 ROW("indefinite length of the attributes", ATTRIBUTES, "a0 80 00 00", "request information")
 ROW("non-minimal length", SUBJECT, "30 81 00", "request information")
+ROW("non-minimal length in one octet", SUBJECT, "30 81 0c 31{30{06{550403} 0c{'a'}}}", "request information")
 ROW("non-minimal length in two octets", SUBJECT, "30 82 00 00", "request information")
 ROW("length of four octets", SUBJECT, "30 84 00 00 00 00", "request information")
 ROW("length past the end", ATTRIBUTES, "a0 7f", "request information")
