@@ -114,6 +114,23 @@ what_is_no_list(void **state)
     }
 }
 
+static void
+a_list_is_bounded(void **state)
+{
+    static const char one[] = "{\"kind\":\"X\"},";
+    CLEANUP(buf_done)
+    struct buf b = BUF_INIT(sizeof(one) * (PODS_FILE_MAX_ITEMS + 2) + 64);
+    struct pod_list *l = NULL;
+
+    (void)state;
+    assert_ok(buf_add_str(&b, "{\"kind\":\"List\",\"items\":[", &e));
+    for (size_t i = 0; i < PODS_FILE_MAX_ITEMS; i++)
+        assert_ok(buf_add_str(&b, one, &e));
+    assert_ok(buf_add_str(&b, "{\"kind\":\"X\"}]}", &e));
+    assert_err(pod_list_from_json(buf_span(&b), &l, &e), E_LIMIT, "at most 50000 are taken");
+    assert_null(l);
+}
+
 /* -- the file ------------------------------------------------------------------------------------
  */
 
@@ -224,6 +241,7 @@ main(void)
         cmocka_unit_test(what_kubectl_prints),
         cmocka_unit_test(pods_without_accounts_and_pods_that_end),
         cmocka_unit_test(what_is_no_list),
+        cmocka_unit_test(a_list_is_bounded),
         cmocka_unit_test(the_file_changes_under_the_port),
     };
 
