@@ -143,8 +143,8 @@ on_keys(struct jwks *keys, void *arg)
     jwks_unref(old);
 }
 
-static void
-on_tick(void *arg)
+void
+ca_tick(void *arg)
 {
     struct ca *c = arg;
 
@@ -241,7 +241,7 @@ sources_open(struct ca *c, struct err *e)
         c->jwks[i] = (struct ca_jwks){ .ca = c, .index = i };
         TRY(jwks_source_new(c->loop, &k, &c->jwks[i].source, e));
     }
-    TRY(timer_new(c->loop, on_tick, c, &c->tick, e));
+    TRY(timer_new(c->loop, ca_tick, c, &c->tick, e));
     TRY(timer_new(c->loop, ca_load_say, c, &c->say, e));
     timer_set(c->tick, CA_TICK_MS);
     TRY(filewatch_new(c->loop, &files, &c->watch, e));

@@ -265,6 +265,7 @@ enum { CA_LOAD_SAME = 1 };
 MUST_USE int ca_load_check(const struct ca_conf *conf, const struct ca_loaded *now,
                            const struct ca_loaded *next, const char **ret_reason, struct err *e);
 
+loop_fn ca_tick;                   /* every CA_TICK_MS: what time has brought about */
 void ca_evidence(struct ca *c);    /* any thread: on_evidence soon, on the control loop */
 void ca_unknown_kid(struct ca *c); /* any thread: fetch the key sets soon */
 

@@ -652,6 +652,29 @@ self_signed_is_left_by_disabling_only(void **state)
     ca_free(c);
 }
 
+/* Key and certificate of the listener; a session of before is not resumed after (peers.md 23). */
+static void
+the_listener_has_a_new_certificate_at_half_life(void **state)
+{
+    struct scene *s = *state;
+    struct ca *c = s->ca;
+    CLEANUP(cert_unrefp) struct cert *leaf = cert_ref(c->server.leaf);
+    CLEANUP(key_unrefp) struct key *key = key_ref(c->server.key);
+    CLEANUP(tls_conf_unrefp) struct tls_conf *tls = tls_conf_ref(c->tls);
+    int64_t lasts = cert_not_after(leaf) - unix_s();
+
+    assert_in_range(c->server.half_life - unix_s(), lasts / 2 - 65, lasts / 2 + 5);
+    ca_tick(c);
+    assert_ptr_equal(c->server.leaf, leaf); /* not yet */
+    c->server.half_life = unix_s() - 1;
+    ca_tick(c);
+    assert_memory_not_equal(cert_id(c->server.leaf), cert_id(leaf), DIGEST_BYTES);
+    assert_ptr_not_equal(c->server.key, key);
+    assert_false(cert_key_matches(c->server.leaf, key));
+    assert_ptr_not_equal(c->tls, tls);
+    assert_true(c->server.half_life > unix_s());
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -668,6 +691,7 @@ main(int argc, char *argv[])
         SCENE(words_about_the_future_are_not_recorded),
         SCENE(a_stop_ends_streams_and_waits_for_rows),
         SCENE(self_signed_is_left_by_disabling_only),
+        SCENE(the_listener_has_a_new_certificate_at_half_life),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
