@@ -246,6 +246,7 @@ serve_workloads(struct agent *a, struct err *e)
                                       .uids_n = a->conf.workload_uids_n,
                                       .sds = a->conf.sds ? &sc : NULL,
                                       .metrics = a->conf.metrics,
+                                      .jwt = { agent_jwt_ask, a },
                                       .on_settled = on_workload_settled,
                                       .arg = a };
 
@@ -347,6 +348,7 @@ agent_stop(struct agent *a, bool ended, loop_fn *done, void *arg)
     renew_done(a);
     trust_done(a);
     proxies_close(a); /* nothing of ours uses the key any more */
+    agent_jwt_cancel(a);
     bool is_ours_alone = a->workload == NULL || (!workload_gave_key(a->workload) && !a->is_resumed);
     workload_free(STEAL(a->workload));
     if (ended)
@@ -377,6 +379,7 @@ agent_free(struct agent *a)
     renew_done(a);
     trust_done(a);
     proxies_close(a);
+    agent_jwt_cancel(a);
     workload_free(a->workload);
     ca_file_free(a->ca_file);
     grpc_client_free(a->client);

@@ -149,6 +149,20 @@ agent_headers_done(struct call_headers *h)
     buf_wipe(&h->bearer);
 }
 
+int
+agent_call(struct agent *a, const char *path, unsigned failures, struct span msg,
+           uint64_t timeout_ms, const struct grpc_answer *answer, struct grpc_request **ret,
+           struct err *e)
+{
+    struct call_headers h;
+
+    TRY(agent_connect(a, e));
+    TRY(agent_headers(a, failures, &h, e));
+    int r = grpc_client_call(a->client, path, h.kv, msg, timeout_ms, answer, ret, e);
+    agent_headers_done(&h);
+    return r;
+}
+
 /* -- the file with the CA's roots ---------------------------------------------------------------
  */
 

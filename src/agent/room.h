@@ -24,6 +24,7 @@ enum {
 
 struct reload;   /* reload.c */
 struct keymaker; /* keymaker.c */
+struct jwt_call; /* jwt.c */
 
 struct agent_proxy {
     struct agent *agent;
@@ -85,6 +86,8 @@ struct agent {
     struct agent_proxy proxies[1 + AGENT_OUTBOUND_MAX];
     size_t proxies_n;
 
+    struct jwt_call *jwt_calls; /* jwt.c: under way; owned by their requests */
+
     struct timer *stop_timer;
     loop_fn *stopped;
     void *stopped_arg;
@@ -116,6 +119,16 @@ void agent_headers_done(struct call_headers *h);
 struct ca_file; /* watches the file with the CA's roots */
 MUST_USE int ca_file_new(struct agent *a, struct ca_file **ret, struct err *e);
 void ca_file_free(struct ca_file *f); /* NULL is fine */
+
+/* One call to the CA, with the credentials of now; `failures` of the same came before it. */
+MUST_USE int agent_call(struct agent *a, const char *path, unsigned failures, struct span msg,
+                        uint64_t timeout_ms, const struct grpc_answer *answer,
+                        struct grpc_request **ret, struct err *e);
+
+/* jwt.c: workload_jwt_port's; arg is the agent. */
+MUST_USE int agent_jwt_ask(struct jwt_ask *ask, const char *const *audiences, size_t n, void *arg,
+                           struct err *e);
+void agent_jwt_cancel(struct agent *a);
 
 /* renew.c */
 MUST_USE int renew_init(struct agent *a, struct err *e);

@@ -97,6 +97,9 @@ on_message(struct span msg, void *arg)
         a->is_watching = true;
         a->ca_is_plain = false;
         a->watch_failures = 0;
+        if (a->workload != NULL && m->jwt_bundle.len > 0 &&
+            m->generation >= agent_newest(a)->generation)
+            workload_use_jwt(a->workload, span_of(m->jwt_bundle.data, m->jwt_bundle.len));
     }
     if (m != NULL)
         meshroot__v1__trust_set__free_unpacked(m, NULL);
@@ -153,19 +156,6 @@ pack_watch(const struct agent *a, struct buf *out, struct err *e)
     return 0;
 }
 
-static int
-call(struct agent *a, const char *path, unsigned failures, struct span msg, uint64_t timeout_ms,
-     const struct grpc_answer *answer, struct grpc_request **ret, struct err *e)
-{
-    struct call_headers h;
-
-    TRY(agent_connect(a, e));
-    TRY(agent_headers(a, failures, &h, e));
-    int r = grpc_client_call(a->client, path, h.kv, msg, timeout_ms, answer, ret, e);
-    agent_headers_done(&h);
-    return r;
-}
-
 void
 trust_watch(struct agent *a)
 {
@@ -180,7 +170,8 @@ trust_watch(struct agent *a)
     timer_stop(a->watch_timer);
     int r = pack_watch(a, &msg, &e);
     if (r == 0)
-        r = call(a, WATCH_PATH, a->watch_failures, buf_span(&msg), 0, &answer, &a->watch_call, &e);
+        r = agent_call(a, WATCH_PATH, a->watch_failures, buf_span(&msg), 0, &answer, &a->watch_call,
+                       &e);
     if (before != NULL)
         grpc_cancel(before);
     if (r < 0) {
@@ -270,7 +261,8 @@ say_word(struct agent *a)
     a->asked_generation = a->now->generation;
     int r = pack_word(a, false, &msg, &e);
     if (r == 0)
-        r = call(a, WORD_PATH, a->ack_failures, buf_span(&msg), CALL_MS, &answer, &a->ack_call, &e);
+        r = agent_call(a, WORD_PATH, a->ack_failures, buf_span(&msg), CALL_MS, &answer,
+                       &a->ack_call, &e);
     if (r < 0) {
         agent_note_error(a, "acknowledge", &e);
         word_later(a, NO_PUSHBACK, true);
@@ -304,7 +296,7 @@ trust_goodbye(struct agent *a, const struct grpc_answer *answer, struct err *e)
     CLEANUP(buf_done) struct buf msg = BUF_INIT(MESSAGE_MAX_BYTES);
 
     TRY(pack_word(a, true, &msg, e));
-    return call(a, WORD_PATH, 0, buf_span(&msg), STOP_MS, answer, NULL, e);
+    return agent_call(a, WORD_PATH, 0, buf_span(&msg), STOP_MS, answer, NULL, e);
 }
 
 int

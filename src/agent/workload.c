@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agent/sds.h"
+#include "agent/workload_jwt.h"
 #include "base/clock.h"
 #include "base/secret.h"
 #include "base/str.h"
@@ -19,15 +20,16 @@ enum {
     KEY_MAX_BYTES = 16 * 1024,
 };
 
-enum kind { KIND_SVID, KIND_BUNDLES, KIND__N };
-
 static const struct kind_desc {
     const char *name;
     int (*pack)(const struct creds *c, struct span pkcs8, struct buf *b, struct err *e);
-    bool has_key;
-} kinds[KIND__N] = {
-    [KIND_SVID] = { "FetchX509SVID", workload_svid_pack, true },
-    [KIND_BUNDLES] = { "FetchX509Bundles", workload_bundles_pack, false },
+    bool has_key, has_jwks;
+} kinds[WORKLOAD_KINDS_N] = {
+    [WORKLOAD_SVID] = { "FetchX509SVID", workload_svid_pack, true, false },
+    [WORKLOAD_BUNDLES] = { "FetchX509Bundles", workload_bundles_pack, false, false },
+    [WORKLOAD_JWT_BUNDLES] = { "FetchJWTBundles", workload_jwt_bundles_pack, false, true },
+    [WORKLOAD_JWT_SVID] = { "FetchJWTSVID", NULL, false, false }, /* these two are no streams */
+    [WORKLOAD_VALIDATE] = { "ValidateJWTSVID", NULL, false, false },
 };
 
 static const struct metric_desc m_calls = { "meshroot_agent_workload_requests_total",
@@ -43,7 +45,7 @@ struct stream { /* owned by the workload; gone with its call */
     struct stream *next, *prev;
     struct workload *w;
     struct grpc_call *call;
-    enum kind kind;
+    enum workload_kind kind;
 };
 
 struct workload {
@@ -54,6 +56,7 @@ struct workload {
     bool is_listening;
     struct grpc_server *server;
     struct sds *sds; /* NULL: Envoy is not served */
+    struct workload_jwt *jwt;
     struct timer *settle;
     const struct creds *creds; /* borrowed; NULL before the first leaf */
     struct secret *pkcs8;      /* of its key, once it was asked for */
@@ -91,7 +94,7 @@ stream_end(struct stream *s, int code, const char *why)
 }
 
 static struct stream *
-stream_add(struct workload *w, struct grpc_call *c, enum kind kind)
+stream_add(struct workload *w, struct grpc_call *c, enum workload_kind kind)
 {
     struct stream *s = calloc(1, sizeof(*s));
 
@@ -110,7 +113,7 @@ stream_add(struct workload *w, struct grpc_call *c, enum kind kind)
  */
 
 static void
-count(struct workload *w, enum kind kind, int code)
+count(struct workload *w, enum workload_kind kind, int code)
 {
     char labels[METRIC_LABELS_BYTES];
 
@@ -119,8 +122,9 @@ count(struct workload *w, enum kind kind, int code)
     metric_add(w->conf.metrics, &m_calls, labels, 1);
 }
 
-static void
-refuse(struct workload *w, struct grpc_call *c, enum kind kind, int code, const char *why)
+void
+workload_end(struct workload *w, struct grpc_call *c, enum workload_kind kind, int code,
+             const char *why)
 {
     count(w, kind, code);
     grpc_finish(c, code, why);
@@ -184,28 +188,31 @@ workload_admits(struct workload *w, struct grpc_call *c, struct unix_peer *ret)
 /* The header is what keeps a browser or a proxy that was talked into a request from getting a key.
  * Source: SPIFFE Workload Endpoint 3, 6. */
 static bool
-is_admitted(struct workload *w, struct grpc_call *c, enum kind kind)
+is_admitted(struct workload *w, struct grpc_call *c, enum workload_kind kind)
 {
     struct unix_peer peer;
     char text[ERR_MSG_BYTES];
 
     if (grpc_header_count(c, "workload.spiffe.io") != 1 ||
         !span_eq_str(grpc_header(c, "workload.spiffe.io"), "true")) {
-        refuse(w, c, kind, GRPC_INVALID_ARGUMENT,
-               "security header missing from request: metadata workload.spiffe.io must be true");
+        workload_end(
+            w, c, kind, GRPC_INVALID_ARGUMENT,
+            "security header missing from request: metadata workload.spiffe.io must be true");
         return false;
     }
     const char *why = why_not(w, c, &peer, text);
     if (why != NULL)
-        refuse(w, c, kind, GRPC_PERMISSION_DENIED, why);
+        workload_end(w, c, kind, GRPC_PERMISSION_DENIED, why);
     return why == NULL;
 }
 
 /* The roots are as good after the leaf has expired; the leaf is not. */
 static bool
-has_answer(const struct workload *w, enum kind kind)
+has_answer(const struct workload *w, enum workload_kind kind)
 {
-    return w->creds != NULL && (!kinds[kind].has_key || cert_not_after(w->creds->leaf) > unix_s());
+    return w->creds != NULL &&
+           (!kinds[kind].has_key || cert_not_after(w->creds->leaf) > unix_s()) &&
+           (!kinds[kind].has_jwks || workload_jwt_keys(w->jwt).n > 0);
 }
 
 /* The key is encoded once: OpenSSL leaves copies behind in memory that it has freed. */
@@ -230,17 +237,17 @@ workload_key(struct workload *w, struct span *ret_pkcs8, struct err *e)
 }
 
 static int
-pack(struct workload *w, enum kind kind, struct buf *msg, struct err *e)
+pack(struct workload *w, enum workload_kind kind, struct buf *msg, struct err *e)
 {
     if (!kinds[kind].has_key)
-        return kinds[kind].pack(w->creds, span_of(NULL, 0), msg, e);
+        return kinds[kind].pack(w->creds, workload_jwt_keys(w->jwt), msg, e);
     TRY(encode_key(w, e));
     return kinds[kind].pack(w->creds, secret_span(w->pkcs8), msg, e);
 }
 
 /* The first answer; the stream stays for those to come. */
 static int
-answer(struct workload *w, struct grpc_call *c, enum kind kind, struct err *e)
+answer(struct workload *w, struct grpc_call *c, enum workload_kind kind, struct err *e)
 {
     CLEANUP(buf_wipe) struct buf msg = BUF_INIT(WORKLOAD_MESSAGE_MAX_BYTES);
 
@@ -253,20 +260,24 @@ answer(struct workload *w, struct grpc_call *c, enum kind kind, struct err *e)
 }
 
 static void
-fetch(struct grpc_call *c, bool is_parsed, struct workload *w, enum kind kind)
+fetch(struct grpc_call *c, bool is_parsed, struct workload *w, enum workload_kind kind)
 {
     struct err e = { 0 };
 
     if (!is_admitted(w, c, kind))
         return;
     if (!is_parsed)
-        refuse(w, c, kind, GRPC_INVALID_ARGUMENT, "the request is not what this method takes");
+        workload_end(w, c, kind, GRPC_INVALID_ARGUMENT,
+                     "the request is not what this method takes");
     else if (!has_answer(w, kind))
-        refuse(w, c, kind, GRPC_UNAVAILABLE, "no valid certificate is in use yet; try again");
+        workload_end(w, c, kind, GRPC_UNAVAILABLE,
+                     kinds[kind].has_jwks && w->creds != NULL
+                         ? "the CA has told no keys of JWT-SVIDs yet; try again"
+                         : "no valid certificate is in use yet; try again");
     else if (w->streams_n >= WORKLOAD_STREAMS_MAX)
-        refuse(w, c, kind, GRPC_RESOURCE_EXHAUSTED, "too many streams are under way");
+        workload_end(w, c, kind, GRPC_RESOURCE_EXHAUSTED, "too many streams are under way");
     else if (answer(w, c, kind, &e) < 0)
-        refuse(w, c, kind, err_meaning(e.code)->grpc_code, e.msg);
+        workload_end(w, c, kind, err_meaning(e.code)->grpc_code, e.msg);
     else
         count(w, kind, GRPC_OK);
 }
@@ -276,7 +287,7 @@ fetch_svid(struct grpc_call *c, struct span msg, void *self)
 {
     Spiffe__Workload__SvidRequest *m = spiffe__workload__svid_request__unpack(NULL, msg.n, msg.p);
 
-    fetch(c, m != NULL, self, KIND_SVID);
+    fetch(c, m != NULL, self, WORKLOAD_SVID);
     spiffe__workload__svid_request__free_unpacked(m, NULL);
 }
 
@@ -286,13 +297,46 @@ fetch_bundles(struct grpc_call *c, struct span msg, void *self)
     Spiffe__Workload__BundlesRequest *m =
         spiffe__workload__bundles_request__unpack(NULL, msg.n, msg.p);
 
-    fetch(c, m != NULL, self, KIND_BUNDLES);
+    fetch(c, m != NULL, self, WORKLOAD_BUNDLES);
     spiffe__workload__bundles_request__free_unpacked(m, NULL);
+}
+
+static void
+fetch_jwt_bundles(struct grpc_call *c, struct span msg, void *self)
+{
+    Spiffe__Workload__BundlesRequest *m =
+        spiffe__workload__bundles_request__unpack(NULL, msg.n, msg.p);
+
+    fetch(c, m != NULL, self, WORKLOAD_JWT_BUNDLES);
+    spiffe__workload__bundles_request__free_unpacked(m, NULL);
+}
+
+static void
+fetch_jwt(struct grpc_call *c, struct span msg, void *self)
+{
+    struct workload *w = self;
+
+    if (is_admitted(w, c, WORKLOAD_JWT_SVID))
+        workload_jwt_fetch(w->jwt, c, msg);
+}
+
+static void
+validate_jwt(struct grpc_call *c, struct span msg, void *self)
+{
+    struct workload *w = self;
+
+    if (is_admitted(w, c, WORKLOAD_VALIDATE))
+        workload_jwt_validate(w->jwt, c, msg);
 }
 
 static const struct grpc_method methods[] = {
     { .path = "/SpiffeWorkloadAPI/FetchX509SVID", .streams = true, .on_request = fetch_svid },
     { .path = "/SpiffeWorkloadAPI/FetchX509Bundles", .streams = true, .on_request = fetch_bundles },
+    { .path = "/SpiffeWorkloadAPI/FetchJWTBundles",
+      .streams = true,
+      .on_request = fetch_jwt_bundles },
+    { .path = "/SpiffeWorkloadAPI/FetchJWTSVID", .on_request = fetch_jwt },
+    { .path = "/SpiffeWorkloadAPI/ValidateJWTSVID", .on_request = validate_jwt },
 #define SDS(method) "/envoy.service.secret.v3.SecretDiscoveryService/" method
     { .path = SDS("StreamSecrets"),
       .streams = true,
@@ -310,7 +354,7 @@ enum { SDS_METHODS_N = 3 }; /* the last ones */
  */
 
 static void
-push(struct workload *w, enum kind kind)
+push(struct workload *w, enum workload_kind kind)
 {
     CLEANUP(buf_wipe) struct buf msg = BUF_INIT(WORKLOAD_MESSAGE_MAX_BYTES);
     struct err e = { 0 };
@@ -354,9 +398,27 @@ workload_use(struct workload *w, const struct creds *c)
     bool is_new_set = !roots_equal(before->roots, c->roots);
     bool is_new_leaf = !span_eq(cert_der(before->leaf), cert_der(c->leaf));
     if (is_new_set || is_new_leaf)
-        push(w, KIND_SVID);
+        push(w, WORKLOAD_SVID);
     if (is_new_set)
-        push(w, KIND_BUNDLES);
+        push(w, WORKLOAD_BUNDLES);
+}
+
+void
+workload_use_jwt(struct workload *w, struct span jwks)
+{
+    struct err e;
+    int r = workload_jwt_use(w->jwt, jwks, &e);
+
+    if (r < 0)
+        log_warn("workload", "the keys of JWT-SVIDs stay as they are: %s", e.msg);
+    else if (r == 0)
+        push(w, WORKLOAD_JWT_BUNDLES);
+}
+
+const struct creds *
+workload_creds(const struct workload *w)
+{
+    return w->creds;
 }
 
 static void
@@ -465,6 +527,7 @@ workload_open(struct workload *w, const struct workload_conf *conf, struct err *
         gc.max_message_bytes = SDS_REQUEST_MAX_BYTES;
         TRY(sds_open(w, conf->sds, e));
     }
+    TRY(workload_jwt_new(w, &w->conf.jwt, &w->jwt, e));
     TRY(set_uids(w, conf, e));
     TRY(workload_path(conf->socket, w->path, e));
     TRY(timer_new(w->loop, on_settle, w, &w->settle, e));
@@ -538,6 +601,7 @@ workload_free(struct workload *w)
     grpc_server_free(w->server); /* stream_gone comes for each stream */
     if (w->is_listening)
         (void)unlink(w->path);
+    workload_jwt_free(w->jwt);
     timer_free(w->settle);
     secret_free(w->pkcs8);
     loop_defer(w->loop, free, w);

@@ -2,7 +2,8 @@
  * set in use. Layer: agent. Thread: its loop.
  *
  * FetchX509SVID and FetchX509Bundles: the first answer at once, then a full snapshot at each
- * change. What we do not have (JWT-SVIDs, WIT-SVIDs) is UNIMPLEMENTED. A caller is known by what
+ * change; so FetchJWTBundles. FetchJWTSVID and ValidateJWTSVID are in workload_jwt.c. WIT-SVIDs are
+ * UNIMPLEMENTED. A caller is known by what
  * the kernel says of the process that connected. The same socket serves Envoy, when asked to:
  * sds.h. Source: specs/protos.md 5; SPIFFE Workload API.
  */
@@ -27,11 +28,25 @@ enum {
 
 struct workload;
 
+/* -- the CA, for JWT-SVIDs: a port that the agent fills -- */
+
+struct jwt_ask;
+struct workload_jwt_port {
+    /* Asks for a token of these audiences (borrowed for the call); workload_jwt_answer(q, ...) is
+     * called once for it, never before this returns, unless it failed. */
+    int (*ask)(struct jwt_ask *q, const char *const *audiences, size_t n, void *arg, struct err *e);
+    void *arg;
+};
+/* The token, with code GRPC_OK; or another code and why. `q` is gone afterwards. */
+void workload_jwt_answer(struct jwt_ask *q, struct span token, int code, const char *why);
+
 struct workload_conf {
     const char *socket; /* "/run/meshroot/agent.sock" or "unix:///run/..."; borrowed for the call */
-    const uint32_t *uids;       /* that may call; copied */
-    size_t uids_n;              /* 0: root and our own */
-    const struct sds_conf *sds; /* serve Envoy as well; copied, but for what we know; NULL: not */
+    const uint32_t *uids;         /* that may call; copied */
+    size_t uids_n;                /* 0: root and our own */
+    const struct sds_conf *sds;   /* serve Envoy as well; copied, but for what we know; NULL: not */
+    struct workload_jwt_port jwt; /* where JWT-SVIDs come from; no question may be under way when
+                                     the workload is freed */
     struct metrics *metrics;
     void (*on_settled)(void *arg); /* workload_is_settled has become true; NULL */
     void *arg;
@@ -46,6 +61,9 @@ MUST_USE int workload_new(struct loop *l, const struct workload_conf *conf, stru
 /* From now on `c` (borrowed until the next call) is what is answered; it is pushed to the streams
  * that it means a change for. */
 void workload_use(struct workload *w, const struct creds *c);
+/* The JWKS of the trust domain, as the CA gave it: what is not one is logged, and the former one
+ * stays. It is pushed when it is new. */
+void workload_use_jwt(struct workload *w, struct span jwks);
 /* False for WORKLOAD_SETTLE_MS after a push to somebody, and while an SDS client has not
  * acknowledged: what was pushed may not be in use there yet. A NULL is settled. */
 bool workload_is_settled(const struct workload *w);
@@ -58,6 +76,23 @@ json_t *workload_status(const struct workload *w);
 void workload_metrics_refresh(struct workload *w); /* NULL is fine */
 /* Ends every stream and removes the socket. NULL is fine. */
 void workload_free(struct workload *w);
+
+/* -- for workload_jwt.c --------------------------------------------------------------------------
+ */
+
+enum workload_kind {
+    WORKLOAD_SVID,
+    WORKLOAD_BUNDLES,
+    WORKLOAD_JWT_BUNDLES,
+    WORKLOAD_JWT_SVID,
+    WORKLOAD_VALIDATE,
+    WORKLOAD_KINDS_N
+};
+const struct creds *workload_creds(const struct workload *w); /* borrowed; NULL before the first */
+/* Ends a call, and counts it. */
+struct grpc_call;
+void workload_end(struct workload *w, struct grpc_call *c, enum workload_kind kind, int code,
+                  const char *why);
 
 /* -- for SDS -------------------------------------------------------------------------------------
  */
@@ -82,6 +117,9 @@ MUST_USE int workload_svid_pack(const struct creds *c, struct span pkcs8, struct
                                 struct err *e);
 MUST_USE int workload_bundles_pack(const struct creds *c, struct span pkcs8, struct buf *b,
                                    struct err *e);
+/* That of FetchJWTBundles: `jwks` under our trust domain. */
+MUST_USE int workload_jwt_bundles_pack(const struct creds *c, struct span jwks, struct buf *b,
+                                       struct err *e);
 
 /* -- the socket: workload_socket.c ---------------------------------------------------------------
  */

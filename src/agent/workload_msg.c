@@ -94,3 +94,24 @@ workload_bundles_pack(const struct creds *c, struct span pkcs8, struct buf *b, s
     b->n += spiffe__workload__bundles_response__pack(&m, p);
     return 0;
 }
+
+int
+workload_jwt_bundles_pack(const struct creds *c, struct span jwks, struct buf *b, struct err *e)
+{
+    CLEANUP(buf_done) struct buf id = BUF_INIT(ID_MAX_BYTES);
+    CLEANUP(buf_done) struct buf domain = BUF_INIT(ID_MAX_BYTES);
+    Spiffe__Workload__JwtBundlesResponse m = SPIFFE__WORKLOAD__JWT_BUNDLES_RESPONSE__INIT;
+    Spiffe__Workload__JwtBundlesResponse__BundlesEntry own =
+        SPIFFE__WORKLOAD__JWT_BUNDLES_RESPONSE__BUNDLES_ENTRY__INIT;
+    Spiffe__Workload__JwtBundlesResponse__BundlesEntry *all[] = { &own };
+    uint8_t *p;
+
+    TRY(ids_of(c, &id, &domain, e));
+    own.key = (char *)domain.p;
+    own.value = (ProtobufCBinaryData){ jwks.n, (uint8_t *)(uintptr_t)jwks.p };
+    m.n_bundles = 1;
+    m.bundles = all;
+    TRY(buf_reserve(b, spiffe__workload__jwt_bundles_response__get_packed_size(&m), &p, e));
+    b->n += spiffe__workload__jwt_bundles_response__pack(&m, p);
+    return 0;
+}

@@ -185,6 +185,7 @@ signer_open(struct ca *c, struct err *e)
     struct signer_process_conf p = { .loop = c->loop,
                                      .lanes = c->conf.workers,
                                      .max_life_s = (int64_t)(c->conf.max_ttl_ms / 1000),
+                                     .trust_domain = c->conf.trust_domain,
                                      .token_uri = c->conf.token_uri,
                                      .reads = c->conf.token_reads,
                                      .on_state = ca_load_signer,
@@ -243,6 +244,8 @@ sources_open(struct ca *c, struct err *e)
     }
     TRY(timer_new(c->loop, ca_tick, c, &c->tick, e));
     TRY(timer_new(c->loop, ca_load_say, c, &c->say, e));
+    TRY(timer_new(c->loop, ca_load_jwt, c, &c->jwt_timer, e));
+    ca_load_recall(c);
     timer_set(c->tick, CA_TICK_MS);
     TRY(filewatch_new(c->loop, &files, &c->watch, e));
     log_info("", "Added cacerts files watcher at %s", c->conf.dir);
@@ -288,6 +291,7 @@ ca_free(struct ca *c)
     filewatch_free(c->watch);
     timer_free(c->tick);
     timer_free(c->say);
+    timer_free(c->jwt_timer);
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         jwks_source_free(c->jwks[i].source);
     ca_reviews_close(c);
@@ -300,6 +304,7 @@ ca_free(struct ca *c)
     ca_view_unref(c->view);
     tls_conf_unref(c->tls);
     ca_server_cert_done(&c->server);
+    ca_jwt_done(&c->jwt);
     bundle_unref(c->loaded.bundle);
     signer_unref(c->loaded.signer);
     signer_process_free(c->signer);

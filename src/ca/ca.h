@@ -65,8 +65,10 @@ struct ca_conf {
     const char *trust_domain;
     struct ca_callers who;
     uint64_t default_ttl_ms, max_ttl_ms;
-    uint64_t reread_ms;    /* content re-read interval */
-    struct ledger *ledger; /* borrowed */
+    uint64_t reread_ms;      /* content re-read interval */
+    uint64_t jwt_publish_ms; /* a new signer's key is published for so long before it signs
+                                JWT-SVIDs: longer than the slowest replica takes to see a set */
+    struct ledger *ledger;   /* borrowed */
     struct metrics *metrics;
     const char *replica;   /* this replica's name */
     const char *trust_dir; /* where root-cert.pem, what callers verify us with, and the local
@@ -98,7 +100,7 @@ void ca_metrics_refresh(struct ca *c);
 /* The set changed on disk by our own hand: read it now. */
 void ca_poke(struct ca *c);
 
-/* {"mode":"plugged-in|self-signed|none","signer":{"up","pid","restarts",...},"generation","versions":{...},"roots":[{...}],"intermediate":{...},"chain":[...],
+/* {"mode":"plugged-in|self-signed|none","signer":{"kind","token","up","pid","restarts",...},"jwt":{"signs","published":[...]},"generation","versions":{...},"roots":[{...}],"intermediate":{...},"chain":[...],
  *  "server":{...},"callers":{"issuers":[{"issuer","keys_from","keys","trouble"}],"token_review","node_accounts","kubernetes","pods":{"file","known","trouble"}},"loaded","present","agents_connected","refused":"..."}
  * ; owner: caller. */
 json_t *ca_status(const struct ca *c);

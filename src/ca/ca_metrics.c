@@ -36,6 +36,9 @@ const struct metric_desc
     ca_m_signer_starts = { "meshroot_signer_restarts_total",
                            "Signer processes that took a lost one's place.", METRIC_COUNTER };
 
+const struct metric_desc ca_m_jwt_issued = { "meshroot_ca_jwt_svids_total", "JWT-SVIDs issued.",
+                                             METRIC_COUNTER };
+
 static const struct metric_desc ledger_up = { "meshroot_ledger_up",
                                               "1 while the ledger's last write is on the disk; 0: "
                                               "no leaf is issued.",

@@ -103,6 +103,18 @@ callers_json(const struct ca *c)
     return o;
 }
 
+static json_t *
+jwt_json(const struct ca *c)
+{
+    json_t *keys = json_array();
+
+    for (size_t i = 0; i < c->jwt.n; i++)
+        (void)json_array_append_new(keys, json_string(c->jwt.keys[i].kid));
+    return json_pack("{s:s?, s:o}", "signs",
+                     c->view == NULL || c->view->jwt_signer == NULL ? NULL : c->view->jwt_kid,
+                     "published", keys);
+}
+
 json_t *
 ca_status(const struct ca *c)
 {
@@ -121,6 +133,7 @@ ca_status(const struct ca *c)
                               c->refused[0] == '\0' ? json_null() : json_string(c->refused));
     (void)json_object_set_new(o, "signer", signer_json(c));
     (void)json_object_set_new(o, "callers", callers_json(c));
+    (void)json_object_set_new(o, "jwt", jwt_json(c));
     (void)json_object_set_new(o, "present", id_json(filewatch_present_id(c->watch)));
     (void)json_object_set_new(o, "loaded", id_json(c->loaded_id));
     if (l->bundle == NULL)

@@ -209,8 +209,8 @@ row_fill(struct issue *q)
 }
 
 /* What a later call may be spared is told apart from what only a person can mend. */
-static int
-sign_code(const struct err *why)
+int
+ca_sign_code(const struct err *why)
 {
     static const struct {
         enum err_code code;
@@ -256,7 +256,7 @@ on_signed(struct span signature, const struct err *why, void *arg)
 
     w->pending--;
     if (why != NULL)
-        issue_refuse(q, sign_code(why), "CERT_GEN_ERROR", why);
+        issue_refuse(q, ca_sign_code(why), "CERT_GEN_ERROR", why);
     else if (q->call == NULL)
         issue_end(q, GRPC_CANCELLED, NULL); /* the client has gone: no leaf, no row */
     else

@@ -12,7 +12,12 @@
 #include "ca/room.h"
 #include "obs/log.h"
 
-enum { SELF_SIGNED_DAYS = 3650, GENERATION_FILE_BYTES = 256, SAY_AGAIN_MS = 5 };
+enum {
+    SELF_SIGNED_DAYS = 3650,
+    GENERATION_FILE_BYTES = 256,
+    JWT_FILE_BYTES = 64 * 1024,
+    SAY_AGAIN_MS = 5
+};
 
 /* A set as it lies in a folder, its key with the signer process. */
 struct set {
@@ -87,6 +92,7 @@ static void
 trust_dir_write(const struct ca *c)
 {
     CLEANUP(buf_done) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
+    CLEANUP(buf_done) struct buf jwt = BUF_INIT(JWT_FILE_BYTES);
     char line[GENERATION_FILE_BYTES], id[DIGEST_TEXT_BYTES];
     struct err e;
 
@@ -94,9 +100,11 @@ trust_dir_write(const struct ca *c)
         return;
     hex_text(span_of(c->loaded.content_id, DIGEST_BYTES), id);
     (void)snprintf(line, sizeof(line), "%" PRIu64 " %s\n", c->loaded.generation, id);
-    if (roots_to_pem(bundle_roots(c->loaded.bundle), &pem, &e) == 0) {
+    if (roots_to_pem(bundle_roots(c->loaded.bundle), &pem, &e) == 0 &&
+        ca_jwt_write(&c->jwt, mono_ms(), &jwt, &e) == 0) {
         const struct fileset_file files[] = { { "root-cert.pem", 0644, buf_span(&pem) },
-                                              { "generation", 0644, span_str(line) } };
+                                              { "generation", 0644, span_str(line) },
+                                              { ca_jwt_file, 0644, buf_span(&jwt) } };
 
         if (fileset_write(c->conf.trust_dir, files, ARRAY_LEN(files), &e) == 0)
             return;
@@ -116,11 +124,12 @@ workers_set(struct ca *c)
             log_error("", "a worker keeps the former set: %s", e.msg);
 }
 
-/* A view of `b` and TLS settings to go with it; nothing of `c` changes on failure. `server` NULL:
+/* A view of `l` and TLS settings to go with it; nothing of `c` changes on failure. `server` NULL:
  * keep the serving certificate. */
 static int
-view_make(struct ca *c, const struct ca_loaded *l, struct ca_server_cert *server,
-          struct ca_view **ret_view, struct tls_conf **ret_tls, struct err *e)
+view_make(struct ca *c, const struct ca_loaded *l, const struct ca_jwt *jwt,
+          struct ca_server_cert *server, struct ca_view **ret_view, struct tls_conf **ret_tls,
+          struct err *e)
 {
     struct jwks *keys[CA_JWKS_MAX] = { NULL };
     CLEANUP(ca_view_unrefp) struct ca_view *v = NULL;
@@ -128,7 +137,7 @@ view_make(struct ca *c, const struct ca_loaded *l, struct ca_server_cert *server
     for (size_t i = 0; i < c->conf.who.issuers_n; i++)
         keys[i] = c->jwks[i].keys;
     struct ca_view_args a = {
-        l->bundle, l->signer, keys, l->generation, l->manifest.renew_window_ms, &c->views_alive
+        l->bundle, l->signer, keys, l->generation, l->manifest.renew_window_ms, jwt, &c->views_alive
     };
     TRY(ca_view_new(&a, &v, e));
     if (server != NULL)
@@ -146,6 +155,79 @@ view_put(struct ca *c, struct ca_view *take_v, struct tls_conf *take_tls)
     c->view = take_v;
     c->tls = take_tls;
     workers_set(c);
+}
+
+/* -- keys of JWT-SVIDs -- */
+
+static void
+jwt_put(struct ca *c, struct ca_jwt *take)
+{
+    ca_jwt_done(&c->jwt);
+    c->jwt = *take;
+    take->n = 0; /* its references have moved */
+}
+
+/* With the signer of `l` in force. */
+static void
+jwt_next(const struct ca *c, const struct ca_loaded *l, struct ca_jwt *ret)
+{
+    uint64_t next;
+    struct err e;
+
+    ca_jwt_copy(&c->jwt, ret);
+    if (ca_jwt_use(ret, bundle_signer(l->bundle), l->signer, c->conf.jwt_publish_ms, mono_ms(),
+                   &e) < 0) {
+        log_warn("jwt", "JWT-SVIDs are not signed under this set: %s", e.msg);
+        ca_jwt_done(ret);
+    }
+    (void)ca_jwt_tick(ret, mono_ms(), &next);
+}
+
+void
+ca_load_jwt(void *arg)
+{
+    struct ca *c = arg;
+    CLEANUP(ca_jwt_done) struct ca_jwt j = { .n = 0 };
+    uint64_t next, now = mono_ms();
+    struct ca_view *v;
+    struct tls_conf *tls;
+    struct err e;
+
+    if (c->view == NULL)
+        return;
+    ca_jwt_copy(&c->jwt, &j);
+    bool changed = ca_jwt_tick(&j, now, &next);
+    changed = changed || (ca_jwt_signing(&j, now) == NULL) != (c->view->jwt_signer == NULL);
+    if (next > 0)
+        timer_set(c->jwt_timer, next > now ? next - now : 0);
+    if (!changed)
+        return;
+    if (view_make(c, &c->loaded, &j, NULL, &v, &tls, &e) < 0) {
+        log_error("jwt", "the keys of JWT-SVIDs stay as they are: %s", e.msg);
+        timer_set(c->jwt_timer, CA_TICK_MS);
+        return;
+    }
+    jwt_put(c, &j);
+    view_put(c, v, tls);
+    trust_dir_write(c);
+    log_info("jwt", "JWT-SVIDs: %zu keys are published, %s signs", c->jwt.n,
+             c->view->jwt_signer == NULL ? "none" : c->view->jwt_kid);
+}
+
+void
+ca_load_recall(struct ca *c)
+{
+    const char *const names[] = { ca_jwt_file };
+    CLEANUP(buf_done) struct buf text = BUF_INIT(JWT_FILE_BYTES);
+    bool present = false;
+    struct err e = { 0 };
+
+    if (c->conf.trust_dir == NULL ||
+        fileset_read(c->conf.trust_dir, names, 1, &text, &present, &e) != 0 || !present)
+        return;
+    if (ca_jwt_recall(buf_span(&text), c->conf.jwt_publish_ms, mono_ms(), &c->jwt, &e) < 0)
+        log_warn("jwt", "%s: what was kept of the keys of JWT-SVIDs is not used: %s",
+                 c->conf.trust_dir, e.msg);
 }
 
 static void
@@ -232,13 +314,15 @@ static int
 load(struct ca *c, const struct ca_loaded *next, struct err *e)
 {
     struct ca_server_cert server = { .key = NULL };
+    CLEANUP(ca_jwt_done) struct ca_jwt jwt = { .n = 0 };
     struct ca_view *v;
     struct tls_conf *tls;
 
+    jwt_next(c, next, &jwt);
     bool is_reload = c->loaded.bundle != NULL;
     if (is_reload && !roots_equal(bundle_roots(c->loaded.bundle), bundle_roots(next->bundle)))
         log_info("", "Updating new ROOT-CA");
-    if (view_make(c, next, &server, &v, &tls, e) < 0) {
+    if (view_make(c, next, &jwt, &server, &v, &tls, e) < 0) {
         ca_server_cert_done(&server);
         return err_result(e);
     }
@@ -252,8 +336,10 @@ load(struct ca *c, const struct ca_loaded *next, struct err *e)
     signer_is_held(c);
     ca_server_cert_done(&c->server);
     c->server = server;
+    jwt_put(c, &jwt);
     view_put(c, v, tls);
     trust_dir_write(c);
+    timer_set(c->jwt_timer, 0);
     log_loaded(c, is_reload);
     warn_of_bundle(c);
     return 0;
@@ -299,11 +385,15 @@ static int
 adopt(struct ca *c, struct signer *signer, struct err *e)
 {
     struct ca_loaded next = c->loaded;
+    CLEANUP(ca_jwt_done) struct ca_jwt jwt = { .n = 0 };
     struct ca_view *v;
     struct tls_conf *tls;
 
     next.signer = signer;
-    TRY(view_make(c, &next, NULL, &v, &tls, e));
+    ca_jwt_copy(&c->jwt, &jwt);
+    ca_jwt_adopt(&jwt, signer);
+    TRY(view_make(c, &next, &jwt, NULL, &v, &tls, e));
+    jwt_put(c, &jwt);
     signer_unref(c->loaded.signer);
     c->loaded.signer = signer_ref(signer);
     view_put(c, v, tls);
@@ -574,7 +664,7 @@ ca_load_keys(struct ca *c)
 
     if (c->loaded.bundle == NULL)
         return;
-    if (view_make(c, &c->loaded, NULL, &v, &tls, &e) < 0)
+    if (view_make(c, &c->loaded, &c->jwt, NULL, &v, &tls, &e) < 0)
         log_error("", "token keys have changed and are not in use yet: %s", e.msg);
     else
         view_put(c, v, tls);
@@ -588,7 +678,7 @@ ca_load_server_cert(struct ca *c)
     struct tls_conf *tls;
     struct err e;
 
-    if (view_make(c, &c->loaded, &server, &v, &tls, &e) < 0) {
+    if (view_make(c, &c->loaded, &c->jwt, &server, &v, &tls, &e) < 0) {
         ca_server_cert_done(&server);
         log_error("", "the CA's serving certificate is not renewed: %s", e.msg);
         return;

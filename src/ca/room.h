@@ -33,6 +33,41 @@ enum {
 
 struct ca_worker;
 
+/* -- jwt_keys.c: the keys of JWT-SVIDs; control thread -- */
+
+enum { CA_JWT_KEYS_MAX = 8, CA_JWK_BYTES = 2048, CA_JWT_SLACK_S = 60 };
+
+struct ca_jwt_key {
+    char kid[JWK_THUMBPRINT_BYTES], jwk[CA_JWK_BYTES];
+    struct signer *signer; /* a reference; NULL: the key is not loaded (any more) */
+    uint64_t ready_ms;     /* mono_ms: from then on it may sign */
+    uint64_t gone_ms;      /* mono_ms: its last token has expired; 0: it is in use, or will be */
+};
+struct ca_jwt {
+    struct ca_jwt_key keys[CA_JWT_KEYS_MAX]; /* the last one is the signer's in force */
+    size_t n;
+};
+void ca_jwt_done(struct ca_jwt *j);
+void ca_jwt_copy(const struct ca_jwt *from, struct ca_jwt *ret);
+/* `cert` and `s` (a reference is taken) are in force from now on. Errors: INVAL (Ed25519: *j is as
+ * it was), PARSE. */
+MUST_USE int ca_jwt_use(struct ca_jwt *j, const struct cert *cert, struct signer *s,
+                        uint64_t publish_ms, uint64_t now_ms, struct err *e);
+/* A new signer process has the key in force, as `s`, and no other. */
+void ca_jwt_adopt(struct ca_jwt *j, struct signer *s);
+/* The key that signs now; NULL: none may. */
+const struct ca_jwt_key *ca_jwt_signing(const struct ca_jwt *j, uint64_t now_ms);
+/* Lets go of what is over. r: true when something has changed. *ret_next_ms: when to call again; 0:
+ * nothing is waited for. */
+bool ca_jwt_tick(struct ca_jwt *j, uint64_t now_ms, uint64_t *ret_next_ms);
+/* The JWKS that workloads get. Source: RFC 7517 5; SPIFFE JWT-SVID 5. */
+MUST_USE int ca_jwt_bundle(const struct ca_jwt *j, struct buf *out, struct err *e);
+/* With the moments, for the next start; and back. Errors: PARSE. */
+extern const char ca_jwt_file[];
+MUST_USE int ca_jwt_write(const struct ca_jwt *j, uint64_t now_ms, struct buf *out, struct err *e);
+MUST_USE int ca_jwt_recall(struct span text, uint64_t publish_ms, uint64_t now_ms,
+                           struct ca_jwt *ret, struct err *e);
+
 /* -- view: everything a worker needs to answer, immutable, reference-counted (any thread) -- */
 
 struct ca_view {
@@ -46,6 +81,8 @@ struct ca_view {
     int64_t not_after;      /* the end of the chain: no leaf outlives it */
     struct buf answer_tail; /* cert_chain[1..], encoded: intermediates, then the whole trust set */
     struct buf trust_set;   /* meshroot.v1.TrustSet, encoded */
+    struct signer *jwt_signer; /* signs JWT-SVIDs; NULL: nobody may yet */
+    char jwt_kid[JWK_THUMBPRINT_BYTES];
 };
 
 struct ca_view_args {
@@ -53,6 +90,7 @@ struct ca_view_args {
     struct signer *signer;    /* of the bundle's intermediate; a reference is taken */
     struct jwks *const *keys; /* CA_JWKS_MAX, references are taken */
     uint64_t generation, renew_window_ms;
+    const struct ca_jwt *jwt; /* references are taken; NULL: no JWT-SVIDs */
     atomic_size_t *alive;
 };
 MUST_USE int ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e);
@@ -192,7 +230,9 @@ void ca_worker_quit_if_idle(struct ca_worker *w);
 void ca_issues_free(struct ca_worker *w); /* when no call is under way any more */
 
 /* Handlers of callers that are known. */
-ca_handler ca_create_certificate, ca_trust_watch, ca_trust_acknowledge;
+ca_handler ca_create_certificate, ca_trust_watch, ca_trust_acknowledge, ca_sign_jwt;
+/* The code for why the signer did not sign: what a later call may be spared is told apart. */
+int ca_sign_code(const struct err *why);
 void ca_trust_changed(struct ca_worker *w); /* the view has another trust set */
 void ca_trust_close(struct ca_worker *w);   /* ends every stream */
 bool ca_instance_is_sound(struct span s);   /* "" or 32 lower-case hex digits */
@@ -234,6 +274,8 @@ struct ca {
     struct ca_view *view;
     struct tls_conf *tls;
     struct ca_server_cert server;
+    struct ca_jwt jwt;
+    struct timer *jwt_timer;
     uint8_t loaded_id[DIGEST_BYTES]; /* filewatch_present_id when it was loaded */
     char refused[ERR_MSG_BYTES];     /* "" when what is present is loaded */
     char why_not_ready[ERR_MSG_BYTES + 1];
@@ -256,6 +298,8 @@ filewatch_error_fn ca_load_failed;
 void ca_load_again(struct ca *c);
 /* The signer process has come (again), or gone. */
 void ca_load_signer(bool is_up, void *arg);
+loop_fn ca_load_jwt;                    /* a moment of the keys of JWT-SVIDs has come */
+void ca_load_recall(struct ca *c);      /* at the start: what was kept of them */
 loop_fn ca_load_say;                    /* on_loaded, once no call holds an older view */
 void ca_load_keys(struct ca *c);        /* issuers' keys changed: a view of the same set */
 void ca_load_server_cert(struct ca *c); /* at half-life */
@@ -272,7 +316,8 @@ void ca_unknown_kid(struct ca *c); /* any thread: fetch the key sets soon */
 /* ca_metrics.c */
 extern const struct metric_desc ca_m_csr, ca_m_auth_failure, ca_m_sign_error, ca_m_issued,
     ca_m_auth_reason, ca_m_handled, ca_m_seconds, ca_m_generation, ca_m_refused, ca_m_is_present,
-    ca_m_watchers, ca_m_told_later, ca_m_reloads, ca_m_signer_up, ca_m_signer_starts;
+    ca_m_watchers, ca_m_told_later, ca_m_reloads, ca_m_jwt_issued, ca_m_signer_up,
+    ca_m_signer_starts;
 void ca_metrics_expiry(struct ca *c);
 void ca_metrics_signer(struct ca *c);
 void ca_metrics_handled(struct ca *c, const char *method, int code, uint64_t start_us);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "ca/room.h"
 #include "ca/wire.h"
 #include "meshroot.pb-c.h"
@@ -25,13 +26,28 @@ answer_tail_fill(struct ca_view *v, struct err *e)
 }
 
 static int
-trust_set_fill(struct ca_view *v, uint64_t renew_window_ms, struct err *e)
+jwt_fill(struct ca_view *v, const struct ca_jwt *jwt, struct buf *jwks, struct err *e)
 {
+    const struct ca_jwt_key *k = ca_jwt_signing(jwt, mono_ms());
+
+    if (k != NULL) {
+        v->jwt_signer = signer_ref(k->signer);
+        memcpy(v->jwt_kid, k->kid, sizeof(v->jwt_kid));
+    }
+    return jwt->n == 0 ? 0 : ca_jwt_bundle(jwt, jwks, e);
+}
+
+static int
+trust_set_fill(struct ca_view *v, const struct ca_view_args *a, struct err *e)
+{
+    CLEANUP(buf_done) struct buf jwks = BUF_INIT(VIEW_MAX_BYTES);
     Meshroot__V1__TrustSet m = MESHROOT__V1__TRUST_SET__INIT;
     struct roots *roots = bundle_roots(v->bundle);
     ProtobufCBinaryData ders[ROOTS_MAX];
     uint8_t signer_id[DIGEST_BYTES], *to;
 
+    if (a->jwt != NULL)
+        TRY(jwt_fill(v, a->jwt, &jwks, e));
     for (m.n_roots = 0; m.n_roots < roots_count(roots); m.n_roots++) {
         struct span der = cert_der(roots_at(roots, m.n_roots));
         uint8_t *p;
@@ -43,8 +59,10 @@ trust_set_fill(struct ca_view *v, uint64_t renew_window_ms, struct err *e)
     memcpy(signer_id, cert_id(bundle_signer(v->bundle)), DIGEST_BYTES);
     m.roots = ders;
     m.signer_id = (ProtobufCBinaryData){ DIGEST_BYTES, signer_id };
+    if (jwks.n > 0)
+        m.jwt_bundle = (ProtobufCBinaryData){ jwks.n, jwks.p };
     m.generation = v->generation;
-    m.renew_window_ms = renew_window_ms;
+    m.renew_window_ms = a->renew_window_ms;
     TRY(buf_reserve(&v->trust_set, meshroot__v1__trust_set__get_packed_size(&m), &to, e));
     v->trust_set.n += meshroot__v1__trust_set__pack(&m, to);
     return 0;
@@ -71,7 +89,7 @@ ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e)
     v->trust_set = BUF_INIT(VIEW_MAX_BYTES);
     v->signer = signer_ref(a->signer);
     TRY(answer_tail_fill(v, e));
-    TRY(trust_set_fill(v, a->renew_window_ms, e));
+    TRY(trust_set_fill(v, a, e));
     *ret = STEAL(v);
     return 0;
 }
@@ -89,6 +107,7 @@ ca_view_unref(struct ca_view *v)
     if (v == NULL || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) != 1)
         return;
     signer_unref(v->signer);
+    signer_unref(v->jwt_signer);
     bundle_unref(v->bundle);
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         jwks_unref(v->keys[i]);

@@ -33,10 +33,19 @@ on_acknowledge(struct grpc_call *c, struct span msg, void *self)
     ca_admit(self, c, msg, &m);
 }
 
+static void
+on_sign_jwt(struct grpc_call *c, struct span msg, void *self)
+{
+    static const struct ca_method m = { "SignJwt", ca_sign_jwt };
+
+    ca_admit(self, c, msg, &m);
+}
+
 static const struct grpc_method methods[] = {
     { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate", .on_request = on_create },
     { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = on_watch },
     { .path = "/meshroot.v1.Trust/Acknowledge", .on_request = on_acknowledge },
+    { .path = "/meshroot.v1.Trust/SignJwt", .on_request = on_sign_jwt },
 };
 
 struct change { /* one message to a worker */

@@ -16,7 +16,7 @@
 struct serve_conf {
     const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *log_format, *port_file;
     struct caller_flags callers;
-    uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms;
+    uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms, jwt_publish_ms;
     const char *signer, *signer_reads;
     bool self_signed;
 };
@@ -41,6 +41,8 @@ static const struct opt opts[] = {
       "the longest life that may be asked for" },
     { "reread-interval", OPT_DURATION, AT(reread_ms), "5s", "100ms", "1h", 0, "DURATION",
       "how often the folder is read again, events or not" },
+    { "jwt-publish", OPT_DURATION, AT(jwt_publish_ms), "2m", "0s", "1h", 0, "DURATION",
+      "a new intermediate's key is published so long before it signs JWT-SVIDs" },
     { "self-signed", OPT_FLAG, AT(self_signed), NULL, NULL, NULL, 0, NULL,
       "with nothing in the folder, make a self-signed root (kept in STATE/self-signed)" },
     { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15014", NULL, NULL, 0, "ADDR",
@@ -139,6 +141,7 @@ ca_start(struct serve *s, const struct serve_conf *o, struct err *e)
                          .default_ttl_ms = o->default_ttl_ms,
                          .max_ttl_ms = o->max_ttl_ms,
                          .reread_ms = o->reread_ms,
+                         .jwt_publish_ms = o->jwt_publish_ms,
                          .ledger = s->ledger,
                          .metrics = s->metrics,
                          .replica = "ca" };

@@ -16,7 +16,7 @@ struct up_conf {
     const char *state_dir, *ca_listen, *vault_listen, *monitoring, *vault_name, *trust_domain,
         *port_file, *log_format, *log_level;
     struct caller_flags callers;
-    uint64_t workers, default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms;
+    uint64_t workers, default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms, jwt_publish_ms;
 };
 
 #define AT(member) offsetof(struct up_conf, member)
@@ -33,6 +33,7 @@ static const struct opt opts[] = {
     { "default-workload-ttl", OPT_DURATION, AT(default_ttl_ms), "24h", "1m", "2160h", 0, "DURATION", "lifetime of a leaf that asks for none" },
     { "max-workload-ttl", OPT_DURATION, AT(max_ttl_ms), "2160h", "1m", "8760h", 0, "DURATION", "longest lifetime that may be asked for" },
     { "renew-window", OPT_DURATION, AT(renew_window_ms), "60s", "100ms", "24h", 0, "DURATION", "leaves of the old signer renew at random times within this" },
+    { "jwt-publish", OPT_DURATION, AT(jwt_publish_ms), "30s", "0s", "1h", 0, "DURATION", "a new signer's key is published so long before it signs JWT-SVIDs" },
     { "reread-interval", OPT_DURATION, AT(reread_ms), "10s", "100ms", "1h", 0, "DURATION", "how often files are read again besides their events" },
     { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE", "write the ports in use as JSON once ready" },
     { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "log lines" },
@@ -105,6 +106,7 @@ run(const void *opt_conf, const struct opt_args *args, struct err *e)
         .max_ttl_ms = c->max_ttl_ms,
         .renew_window_ms = c->renew_window_ms,
         .reread_ms = c->reread_ms,
+        .jwt_publish_ms = c->jwt_publish_ms,
     };
     TRY(callers_fill(&c->callers, &who, e));
     m.who = who.who;

@@ -72,6 +72,10 @@ MUST_USE int jwks_of_key(const struct key *k, const char *kid, struct buf *out, 
 /* The key's RFC 7638 thumbprint (SHA-256, base64url): a kid that nobody has to invent. */
 enum { JWK_THUMBPRINT_BYTES = 44 };
 MUST_USE int jwk_thumbprint(const struct key *k, char ret[JWK_THUMBPRINT_BYTES], struct err *e);
+/* A certificate's public key as one JWK without use and alg, as SPIFFE's JWT bundles have them,
+ * appended; its kid is the thumbprint, also in ret_kid. Errors: INVAL (Ed25519), PARSE. */
+MUST_USE int jwk_of_cert(const struct cert *c, char ret_kid[JWK_THUMBPRINT_BYTES], struct buf *out,
+                         struct err *e);
 size_t jwks_count(const struct jwks *j);
 
 /* Key sets that keep themselves fresh: identity/jwks_source.h. */
@@ -113,6 +117,10 @@ MUST_USE int jwt_verify(const struct jwks *keys, struct span token, const struct
 /* What a token says its issuer is, without any check: to choose who checks it, for nothing else.
  * False: it is no token, or does not say. */
 bool jwt_claimed_issuer(struct span token, char ret[JWT_ISSUER_BYTES]);
+
+/* The claims of a token that jwt_verify has let through, as JSON text: all of them, also those that
+ * struct jwt_claims has no place for. Errors: AUTH (not a token). */
+MUST_USE int jwt_claims_json(struct span token, struct buf *out, struct err *e);
 
 /* Signs `claims_json` (an object) with alg by key kind (RS256, ES256, ES384), header
  * {"typ":"JWT","alg","kid"} plus, when x5t is true, "x5t": kid as Entra does; appends the compact

@@ -286,3 +286,21 @@ jwk_thumbprint(const struct key *k, char ret[JWK_THUMBPRINT_BYTES], struct err *
     buf_done(&b);
     return r;
 }
+
+int
+jwk_of_cert(const struct cert *c, char ret_kid[JWK_THUMBPRINT_BYTES], struct buf *out,
+            struct err *e)
+{
+    CLEANUP(key_unrefp) struct key *k = NULL;
+    CLEANUP(json_decrefp) json_t *jwk = NULL;
+    const struct jws_alg *alg;
+
+    TRY(cert_public_key(c, &k, e));
+    TRY(jws_alg_of(k, &alg, e)); /* that it can sign tokens at all */
+    TRY(jwk_thumbprint(k, ret_kid, e));
+    TRY(public_json(k, &jwk, e));
+    if (json_object_set_new(jwk, "kid", json_string(ret_kid)) != 0)
+        return err_nomem(e);
+    CLEANUP(str_freep) char *text = json_dumps(jwk, JSON_COMPACT | JSON_SORT_KEYS);
+    return text == NULL ? err_nomem(e) : buf_add_str(out, text, e);
+}

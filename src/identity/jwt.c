@@ -469,6 +469,16 @@ jwt_claimed_issuer(struct span token, char ret[JWT_ISSUER_BYTES])
            json_text_copy(body, "iss", ret, JWT_ISSUER_BYTES, &e) == 0 && ret[0] != '\0';
 }
 
+int
+jwt_claims_json(struct span token, struct buf *out, struct err *e)
+{
+    const char *reason;
+    struct parts p;
+
+    TRY(parts_cut(token, &p, &reason, e));
+    return base64url_decode(out, p.claims, e) < 0 ? malformed(&reason, e, "claims") : 0;
+}
+
 /* -- making -------------------------------------------------------------------------------------
  */
 

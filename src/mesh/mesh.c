@@ -77,6 +77,7 @@ ca_open(struct mesh *m, bool self_signed, struct err *e)
         .default_ttl_ms = m->conf.default_ttl_ms,
         .max_ttl_ms = m->conf.max_ttl_ms,
         .reread_ms = m->conf.reread_ms,
+        .jwt_publish_ms = m->conf.jwt_publish_ms,
         .ledger = m->ledger,
         .metrics = m->metrics,
         .replica = "local",

@@ -28,7 +28,7 @@ struct mesh_conf {
     const char *trust_domain;
     struct ca_callers who; /* what it points to outlives the mesh */
     size_t workers;
-    uint64_t default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms;
+    uint64_t default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms, jwt_publish_ms;
 };
 
 /* Opens (and locks) the state folder, starts the vault, and goes on where the last run stopped.

@@ -354,6 +354,15 @@ cert_key_kind(const struct cert *c)
     return c->kind;
 }
 
+int
+cert_public_key(const struct cert *c, struct key **ret, struct err *e)
+{
+    EVP_PKEY *k = X509_get_pubkey(c->x); /* a reference */
+
+    return k == NULL ? err_set(e, E_PARSE, "a public key that cannot be read")
+                     : key_from_evp(k, ret, e);
+}
+
 bool
 cert_key_matches(const struct cert *c, const struct key *k)
 {

@@ -95,6 +95,9 @@ bool cert_is_der(const struct cert *c);
 bool cert_is_self_signed(const struct cert *c); /* signature verified with its own key */
 enum key_kind cert_key_kind(const struct cert *c);
 bool cert_key_matches(const struct cert *c, const struct key *k);
+/* The certificate's public key as a key without its private half: for key_spki, jwk_thumbprint and
+ * the like. Owner: caller, key_unref. Errors: PARSE (a kind that is not supported), NOMEM. */
+MUST_USE int cert_public_key(const struct cert *c, struct key **ret, struct err *e);
 /* The one URI SAN into `ret` (borrowed). r: 0 done; CERT_NO_URI none. Errors: DENIED (more than
  * one). */
 enum { CERT_NO_URI = 1 };

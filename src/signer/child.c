@@ -19,6 +19,7 @@ enum { STACK_BYTES = 1024 * 1024, SPARE_FDS = 8, MODULE_FDS = 256 };
 struct child_args {
     size_t lanes;
     int64_t max_life_s;
+    const char *trust_domain;
     const char *token_uri, *reads; /* NULL: none */
 };
 
@@ -270,7 +271,7 @@ child_main(const struct child_args *a)
     (void)signal(SIGHUP, SIG_IGN);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)prctl(PR_SET_NAME, "meshroot-signer");
-    ipc_table_init(&table, a->max_life_s);
+    ipc_table_init(&table, a->max_life_s, a->trust_domain);
     int r = child_start(&table, a, &hello, &e);
     struct ipc_frame f = { .code = (uint32_t)e.code,
                            .body = r < 0 ? span_str(e.msg) : span_of(&hello, sizeof(hello)) };
@@ -290,7 +291,7 @@ signer_child_run(int argc, char *const argv[])
     uint64_t lanes, life;
     struct err e;
 
-    if (argc < 4 || argc > 6 || strcmp(argv[1], "signer") != 0)
+    if (argc < 5 || argc > 7 || strcmp(argv[1], "signer") != 0)
         return;
     if (fstat(IPC_CONTROL_FD, &st) < 0 || !S_ISSOCK(st.st_mode) ||
         u64_parse(span_str(argv[2]), 1, SIGNER_LANES_MAX, &lanes, &e) < 0 ||
@@ -298,6 +299,6 @@ signer_child_run(int argc, char *const argv[])
         fprintf(stderr, "meshroot signer: is started by the CA, not by hand\n");
         _exit(2);
     }
-    child_main(&(struct child_args){ (size_t)lanes, (int64_t)life, argc > 4 ? argv[4] : NULL,
-                                     argc > 5 ? argv[5] : NULL });
+    child_main(&(struct child_args){ (size_t)lanes, (int64_t)life, argv[4],
+                                     argc > 5 ? argv[5] : NULL, argc > 6 ? argv[6] : NULL });
 }

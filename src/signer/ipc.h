@@ -11,7 +11,8 @@
 #include "signer/token.h"
 
 /* clang-format off */
-enum ipc_op { IPC_NONE, IPC_LOAD, IPC_SIGN, IPC_DROP, IPC_MAKE, IPC_CRL, IPC_LOAD_TOKEN, IPC__N };
+enum ipc_op { IPC_NONE, IPC_LOAD, IPC_SIGN, IPC_DROP, IPC_MAKE, IPC_CRL, IPC_LOAD_TOKEN, IPC_JWT,
+              IPC__N };
 /* clang-format on */
 
 enum {
@@ -55,6 +56,7 @@ struct ipc_held { /* one certificate and its key */
     unsigned refs;
     uint32_t id;
     int64_t not_after;
+    enum key_kind kind;
     struct leaf_template *leaf;
     uint64_t crl_number;       /* the greatest that was signed here; under the table's lock */
     struct token_key in_token; /* when the table has a token */
@@ -64,10 +66,20 @@ struct ipc_table {
     pthread_mutex_t lock; /* of held and every refs */
     struct ipc_held *held[SIGNER_KEYS_MAX];
     int64_t max_life_s;
-    struct token *token; /* NULL: keys come as files; else none does */
+    const char *trust_domain; /* of JWT-SVIDs; "": none is made */
+    struct token *token;      /* NULL: keys come as files; else none does */
 };
-void ipc_table_init(struct ipc_table *t, int64_t max_life_s);
+/*   trust_domain   borrowed for the table's life */
+void ipc_table_init(struct ipc_table *t, int64_t max_life_s, const char *trust_domain);
 void ipc_table_done(struct ipc_table *t);
+
+/* The one place where a held key is used: as leaf_sign. */
+MUST_USE int held_sign(const struct ipc_table *t, const struct ipc_held *h, struct span bytes,
+                       uint8_t ret[SIGNATURE_MAX_BYTES], size_t *ret_n, struct err *e);
+/* jwt.c: one JWT-SVID in compact form, appended. `body`: kid, subject, each audience, each ended by
+ * a NUL. Errors: PARSE, DENIED (which rule), LIMIT, INVAL (this kind of key); as held_sign. */
+MUST_USE int jwt_make(const struct ipc_table *t, const struct ipc_held *h, struct span body,
+                      struct buf *out, struct err *e);
 
 /* Answers one request: exactly one frame is appended to `out`.
  *   is_control   lanes may only sign

@@ -11,6 +11,7 @@
 struct call {
     signer_done_fn *done;
     void *arg;
+    size_t max; /* bytes of its answer */
 };
 
 struct signer_lane {
@@ -133,7 +134,7 @@ answer_take(struct signer_lane *l, const struct ipc_frame *f, struct err *e)
     struct err why;
 
     if (l->n == 0 || f->tag != l->first_tag || f->code >= E__MAX ||
-        (f->code == E_NONE && (f->body.n == 0 || f->body.n > SIGNATURE_MAX_BYTES)))
+        (f->code == E_NONE && (f->body.n == 0 || f->body.n > l->calls[l->first].max)))
         return err_set(e, E_PEER, "the signer process: its answers do not fit");
     if (f->code == E_NONE) {
         call_end(l, f->body, NULL);
@@ -282,14 +283,14 @@ signer_lane_free(struct signer_lane *l)
     lane_unref(l);
 }
 
-void
-signer_sign(struct signer_lane *l, struct signer *s, struct span tbs, signer_done_fn *done,
-            void *arg)
+static void
+ask(struct signer_lane *l, struct ipc_frame q, const struct call *c)
 {
-    struct ipc_frame q = {
-        .code = IPC_SIGN, .id = signer_id(s), .tag = l->first_tag + l->n, .body = tbs
-    };
+    signer_done_fn *done = c->done;
+    void *arg = c->arg;
     struct err e;
+
+    q.tag = l->first_tag + l->n;
 
     if (l->fd < 0 || l->is_broken) {
         done((struct span){ NULL, 0 }, &not_there, arg);
@@ -304,8 +305,33 @@ signer_sign(struct signer_lane *l, struct signer *s, struct span tbs, signer_don
         done((struct span){ NULL, 0 }, &e, arg);
         return;
     }
-    l->calls[(l->first + l->n) % SIGNER_LANE_CALLS] = (struct call){ done, arg };
+    l->calls[(l->first + l->n) % SIGNER_LANE_CALLS] = *c;
     if (l->n++ == 0)
         timer_set(l->patience, SIGNER_PATIENCE_MS);
     flush_soon(l);
+}
+
+void
+signer_sign(struct signer_lane *l, struct signer *s, struct span tbs, signer_done_fn *done,
+            void *arg)
+{
+    ask(l, (struct ipc_frame){ .code = IPC_SIGN, .id = signer_id(s), .body = tbs },
+        &(struct call){ done, arg, SIGNATURE_MAX_BYTES });
+}
+
+void
+signer_jwt_sign(struct signer_lane *l, struct signer *s, const struct signer_jwt *q,
+                signer_done_fn *done, void *arg)
+{
+    CLEANUP(buf_done) struct buf body = BUF_INIT(TBS_MAX_BYTES);
+    struct err e;
+    int r = buf_addf(&body, &e, "%s%c%s%c", q->kid, 0, q->subject, 0);
+
+    for (size_t i = 0; i < q->audiences_n && r == 0; i++)
+        r = buf_addf(&body, &e, "%s%c", q->audiences[i], 0);
+    if (r < 0)
+        done((struct span){ NULL, 0 }, &e, arg);
+    else
+        ask(l, (struct ipc_frame){ .code = IPC_JWT, .id = signer_id(s), .body = buf_span(&body) },
+            &(struct call){ done, arg, SIGNER_JWT_MAX_BYTES });
 }

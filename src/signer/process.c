@@ -85,14 +85,16 @@ static int
 child_spawn(const struct signer_process *p, const struct ends *x, pid_t *ret, struct err *e)
 {
     char name[] = "meshroot", verb[] = "signer", lanes[24], life[24];
-    char *argv[] = { name, verb, lanes, life, NULL, NULL, NULL };
+    char *argv[] = { name, verb, lanes, life, NULL, NULL, NULL, NULL };
+    const char *td = p->conf.trust_domain == NULL ? "" : p->conf.trust_domain;
     posix_spawn_file_actions_t files;
 
     (void)snprintf(lanes, sizeof(lanes), "%zu", p->conf.lanes);
     (void)snprintf(life, sizeof(life), "%" PRId64, p->conf.max_life_s);
-    memcpy(&argv[4], &p->conf.token_uri, sizeof(argv[4])); /* only read there */
+    memcpy(&argv[4], &td, sizeof(argv[4])); /* only read there */
+    memcpy(&argv[5], &p->conf.token_uri, sizeof(argv[5]));
     if (p->conf.token_uri != NULL)
-        memcpy(&argv[5], &p->conf.reads, sizeof(argv[5]));
+        memcpy(&argv[6], &p->conf.reads, sizeof(argv[6]));
     int no = posix_spawn_file_actions_init(&files);
     if (no != 0)
         return err_sys(e, no, "signer: start");

@@ -30,7 +30,11 @@ enum {
     SIGNER_SERVER_LIFE_S = 30 * 86400, /* a server's leaf lives no longer */
     SIGNER_BACKDATE_S = 300,           /* nor any leaf's start lies further back than its life */
     SIGNER_CLOCK_S = 60,               /* two readings of the clock */
-    SIGNER_CRL_LIFE_S = 30 * 86400,    /* a revocation list's, or a leaf's longest when longer */
+    SIGNER_JWT_LIFE_S = 300,           /* of a JWT-SVID, from the signing on */
+    SIGNER_JWT_AUDIENCES = 8,
+    SIGNER_JWT_AUDIENCE_BYTES = 256, /* with its NUL */
+    SIGNER_JWT_MAX_BYTES = 8 * 1024, /* of a token */
+    SIGNER_CRL_LIFE_S = 30 * 86400,  /* a revocation list's, or a leaf's longest when longer */
 };
 
 /* -- the child (its whole life) --
@@ -50,8 +54,10 @@ struct signer_process_conf {
     size_t lanes;      /* 1..SIGNER_LANES_MAX */
     int64_t
         max_life_s; /* no leaf of a workload lives longer; the child is told once, at its start */
+    const char
+        *trust_domain;     /* of JWT-SVIDs, told once too; NULL: none is made. Borrowed, as are: */
     const char *token_uri; /* RFC 7512: the keys are in this PKCS#11 token; NULL: they come as
-                              files. Borrowed for the process's life, as is `reads`. */
+                              files */
     const char *reads; /* the one folder in which the token's module may read files; NULL: none */
     /* The child has come (again) or gone: load what is in use. May be NULL. */
     void (*on_state)(bool is_up, void *arg);
@@ -121,5 +127,17 @@ typedef void signer_done_fn(struct span signature, const struct err *why, void *
  * before signer_sign returns. What is asked in one turn of the loop goes out in one write. */
 void signer_sign(struct signer_lane *l, struct signer *s, struct span tbs, signer_done_fn *done,
                  void *arg);
+
+/* What a JWT-SVID says; the child writes and signs it, with its own times. */
+struct signer_jwt {
+    const char *kid;     /* of the signer's key: its thumbprint */
+    const char *subject; /* a SPIFFE id of the trust domain */
+    const char *audiences[SIGNER_JWT_AUDIENCES];
+    size_t audiences_n;
+};
+/* The same for a JWT-SVID: done's `signature` is the whole token in compact form. Codes besides:
+ * DENIED (subject or audience: which rule), INVAL (Ed25519), LIMIT (too long). */
+void signer_jwt_sign(struct signer_lane *l, struct signer *s, const struct signer_jwt *q,
+                     signer_done_fn *done, void *arg);
 
 #endif

@@ -10,11 +10,12 @@
 #include "signer/ipc.h"
 
 void
-ipc_table_init(struct ipc_table *t, int64_t max_life_s)
+ipc_table_init(struct ipc_table *t, int64_t max_life_s, const char *trust_domain)
 {
     memset(t, 0, sizeof(*t));
     (void)pthread_mutex_init(&t->lock, NULL);
     t->max_life_s = max_life_s;
+    t->trust_domain = trust_domain;
 }
 
 static void
@@ -135,7 +136,9 @@ op_load(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
     CLEANUP(held_freep) struct ipc_held *h = calloc(1, sizeof(*h));
     if (h == NULL)
         return err_nomem(e);
-    *h = (struct ipc_held){ .refs = 1, .id = q->id, .not_after = cert_not_after(cert) };
+    *h = (struct ipc_held){
+        .refs = 1, .id = q->id, .not_after = cert_not_after(cert), .kind = cert_key_kind(cert)
+    };
     TRY(leaf_template_new(cert, key, &h->leaf, e));
     return held_add(t, STEAL(h), e);
 }
@@ -154,14 +157,15 @@ op_load_token(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf
     CLEANUP(held_freep) struct ipc_held *h = calloc(1, sizeof(*h));
     if (h == NULL)
         return err_nomem(e);
-    *h = (struct ipc_held){ .refs = 1, .id = q->id, .not_after = cert_not_after(cert) };
+    *h = (struct ipc_held){
+        .refs = 1, .id = q->id, .not_after = cert_not_after(cert), .kind = cert_key_kind(cert)
+    };
     TRY(leaf_template_new(cert, NULL, &h->leaf, e));
     TRY(token_key_find(t->token, cert, &h->in_token, e));
     return held_add(t, STEAL(h), e);
 }
 
-/* The one place where a held key is used. */
-static int
+int
 held_sign(const struct ipc_table *t, const struct ipc_held *h, struct span bytes,
           uint8_t ret[SIGNATURE_MAX_BYTES], size_t *ret_n, struct err *e)
 {
@@ -220,6 +224,19 @@ op_sign(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out,
         r = held_sign(t, h, q->body, signature, &n, e);
     held_put(t, h);
     return r < 0 ? err_wrap(e, "signer") : buf_add(out, span_of(signature, n), e);
+}
+
+static int
+op_jwt(struct ipc_table *t, const struct ipc_frame *q, int fd, struct buf *out, struct err *e)
+{
+    struct ipc_held *h = held_get(t, q->id);
+
+    (void)fd;
+    if (h == NULL)
+        return err_set(e, E_NOTFOUND, "no signer of number %u", q->id);
+    int r = jwt_make(t, h, q->body, out, e);
+    held_put(t, h);
+    return r < 0 ? err_wrap(e, "signer") : 0;
 }
 
 /* -- crl -- */
@@ -330,6 +347,7 @@ static const struct {
     [IPC_DROP] = { true, false, KEY_EITHER, 0, 0, op_drop },
     [IPC_MAKE] = { true, true, KEY_FROM_FILE, 1, NAME_TEXT_BYTES - 1, op_make },
     [IPC_CRL] = { true, true, KEY_EITHER, 0, 0, op_crl },
+    [IPC_JWT] = { false, false, KEY_EITHER, 1, TBS_MAX_BYTES, op_jwt },
     [IPC_LOAD_TOKEN] = { true, false, KEY_IN_TOKEN, 1, IPC_BODY_MAX_BYTES, op_load_token },
 };
 

@@ -16,6 +16,7 @@ from conftest import BINARY, meshroot, openssl, openssl_intermediate, openssl_ro
 from key_hunt import forms_of, memory_has
 from test_agent import Echo, pair, talk
 from test_ca import Ca, make_csr, pb  # noqa: F401 (a fixture)
+from test_jwt_svid import sign, verify
 from test_signer import Load, kill_signer, leaf_is_right, signer, works
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
@@ -125,6 +126,7 @@ def test_leaves_by_each_kind_of_key(tmp_path, daemon, pb, token, kind):  # noqa:
     chain, _ = ca.call(csr, ca.issuer.token())
     leaf_is_right(chain, key)
     openssl_verifies(tmp_path, chain)
+    assert verify(ca, sign(ca, ["a"]))["aud"] == ["a"]  # and JWT-SVIDs
     status = signer(ca)
     assert status["kind"] == "pkcs11" and status["token"].startswith("mesh (SoftHSM project SoftHSM v2, serial ") and status["up"]
     assert ca.metric('meshroot_signer_info{kind="pkcs11",token="mesh (SoftHSM')

@@ -88,7 +88,7 @@ def test_the_serving_process_never_holds_the_key(tmp_path, daemon, pb, kind):  #
     a1 = openssl_intermediate(tmp_path / "cacerts", root, "Intermediate A1", kind)
     a2 = openssl_intermediate(tmp_path / "a2", root, "Intermediate A2", kind)
     forms = {x: forms_of((x / "ca-key.pem").read_bytes()) for x in (a1, a2)}
-    ca = Ca(tmp_path, daemon, pb).ready()
+    ca = Ca(tmp_path, daemon, pb, "--jwt-publish", "0s").ready()  # else A1 signs JWT-SVIDs for a while yet
     with Load(ca) as load:
         load.more(50)
         in_signer_alone(ca, forms[a1], "A1")

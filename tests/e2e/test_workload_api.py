@@ -121,7 +121,7 @@ def test_what_go_spiffe_fetches(tmp_path, daemon, gospiffe, hierarchy):
     assert got["code"] == "OK" and got["id"] == ID + "web" and got["hint"] == ""
     assert got["chain"] == ["Intermediate A1", "Root A"] and got["trust"] == ["Root A"]
     assert got["bundles"] == {"spiffe://cluster.local": ["Root A"]}
-    assert got["jwt"] == "Unimplemented"
+    assert got["jwt"] == "OK"
     assert agent.stop() == 0
     assert not socket.exists()
 

@@ -39,7 +39,7 @@ start(void)
                               .serial = { 1 } };
     if (leaf_tbs(leaf, &q, good, &good_n, &e) < 0)
         abort();
-    ipc_table_init(&table, LIFE_S);
+    ipc_table_init(&table, LIFE_S, "cluster.local");
     h->refs = 1;
     h->id = 1;
     h->not_after = cert_not_after(c);
@@ -59,6 +59,11 @@ answer_check(const struct ipc_frame *q, const struct buf *out)
 
     if (ipc_take(&s, &f, &e) != 0 || s.n != 0 || f.tag != q->tag || f.code >= E__MAX)
         abort();
+    if (f.code == E_NONE && q->code == IPC_JWT) { /* what is signed is never DER */
+        if (f.body.n > SIGNER_JWT_MAX_BYTES || !span_starts(f.body, "eyJ"))
+            abort();
+        return;
+    }
     if (f.code == E_NONE && (q->code != IPC_SIGN || leaf_tbs_lint(leaf, q->body, &facts, &e) < 0 ||
                              facts.not_after > unix_s() + LIFE_S + SIGNER_CLOCK_S))
         abort();

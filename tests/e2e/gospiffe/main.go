@@ -2,6 +2,8 @@
 //
 //	gospiffe fetch SOCKET            one X.509 context, one set of bundles, and what JWT calls are answered; as JSON
 //	gospiffe peer SOCKET SPIFFE-ID   mTLS with the peer of that id, in both directions, new connections all the time
+//	gospiffe jwt SOCKET AUDIENCE     a JWTSource: for each line on stdin a JWT-SVID for the audience, checked by go-spiffe itself
+//	gospiffe check SOCKET AUDIENCE   for each token on stdin what go-spiffe and what ValidateJWTSVID say of it
 //
 // A peer prints {"addr"} once it listens, dials the address that it reads from stdin, and prints what it has seen for each
 // further line; it goes when stdin ends.
@@ -47,8 +49,12 @@ func run(args []string) error {
 		return fetch(args[1])
 	case len(args) == 3 && args[0] == "peer":
 		return peer(args[1], args[2])
+	case len(args) == 3 && args[0] == "jwt":
+		return jwt(args[1], args[2])
+	case len(args) == 3 && args[0] == "check":
+		return check(args[1], args[2])
 	}
-	return errors.New("usage: gospiffe fetch SOCKET | gospiffe peer SOCKET SPIFFE-ID")
+	return errors.New("usage: gospiffe fetch SOCKET | peer SOCKET SPIFFE-ID | jwt SOCKET AUDIENCE | check SOCKET AUDIENCE")
 }
 
 func say(v interface{}) error { return json.NewEncoder(os.Stdout).Encode(v) }
@@ -233,6 +239,118 @@ func peer(socket, other string) error {
 		err = say(s)
 		s.mu.Unlock()
 		if err != nil {
+			return err
+		}
+	}
+	return in.Err()
+}
+
+// -- jwt -----------------------------------------------------------------------------------------
+
+type jwtSeen struct {
+	Error    string   `json:"error"`
+	Token    string   `json:"token"`
+	ID       string   `json:"id"`
+	Audience []string `json:"audience"`
+	Left     float64  `json:"left"` // seconds until it ends
+	Keys     []string `json:"keys"` // ids of the keys in the source's bundle
+}
+
+func keyIDs(source *workloadapi.JWTSource, td spiffeid.TrustDomain) ([]string, error) {
+	bundle, err := source.GetJWTBundleForTrustDomain(td)
+	if err != nil {
+		return nil, err
+	}
+	ids := []string{}
+	for id := range bundle.JWTAuthorities() {
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+func jwtOnce(source *workloadapi.JWTSource, audience string) (out jwtSeen) {
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	out.Keys, out.Audience = []string{}, []string{}
+	svid, err := source.FetchJWTSVID(ctx, jwtsvid.Params{Audience: audience, ExtraAudiences: []string{"extra"}})
+	if err != nil {
+		out.Error = status.Code(err).String() + ": " + err.Error()
+		return out
+	}
+	out.Token = svid.Marshal()
+	if out.Keys, err = keyIDs(source, svid.ID.TrustDomain()); err != nil {
+		out.Error = err.Error()
+		return out
+	}
+	checked, err := jwtsvid.ParseAndValidate(out.Token, source, []string{audience})
+	if err != nil {
+		out.Error = err.Error()
+		return out
+	}
+	out.ID, out.Audience, out.Left = checked.ID.String(), checked.Audience, time.Until(checked.Expiry).Seconds()
+	return out
+}
+
+func jwtSource(socket string) (*workloadapi.JWTSource, error) {
+	start, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	return workloadapi.NewJWTSource(start, workloadapi.WithClientOptions(workloadapi.WithAddr(socket)))
+}
+
+func jwt(socket, audience string) error {
+	source, err := jwtSource(socket)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		if err := say(jwtOnce(source, audience)); err != nil {
+			return err
+		}
+	}
+	return in.Err()
+}
+
+// -- check ---------------------------------------------------------------------------------------
+
+type checked struct {
+	Local  string                 `json:"local"` // go-spiffe's own words; "" it is good
+	Code   string                 `json:"code"`  // of ValidateJWTSVID
+	Words  string                 `json:"words"`
+	ID     string                 `json:"id"`
+	Claims map[string]interface{} `json:"claims"`
+}
+
+func checkOnce(client *workloadapi.Client, source *workloadapi.JWTSource, audience, token string) (out checked) {
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	if _, err := jwtsvid.ParseAndValidate(token, source, []string{audience}); err != nil {
+		out.Local = err.Error()
+	}
+	svid, err := client.ValidateJWTSVID(ctx, token, audience)
+	out.Code, out.Words = status.Code(err).String(), status.Convert(err).Message()
+	if err == nil {
+		out.ID, out.Claims = svid.ID.String(), svid.Claims
+	}
+	return out
+}
+
+func check(socket, audience string) error {
+	source, err := jwtSource(socket)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	client, err := workloadapi.New(context.Background(), workloadapi.WithAddr(socket))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(make([]byte, 1<<20), 1<<20)
+	for in.Scan() {
+		if err := say(checkOnce(client, source, audience, in.Text())); err != nil {
 			return err
 		}
 	}

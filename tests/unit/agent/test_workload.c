@@ -15,9 +15,12 @@
 
 enum { WAIT_MS = 20000, CLIENTS_MAX = 12 };
 
-#define ID      "spiffe://cluster.local/ns/shop/sa/web"
-#define SVID    "/SpiffeWorkloadAPI/FetchX509SVID"
-#define BUNDLES "/SpiffeWorkloadAPI/FetchX509Bundles"
+#define ID          "spiffe://cluster.local/ns/shop/sa/web"
+#define SVID        "/SpiffeWorkloadAPI/FetchX509SVID"
+#define BUNDLES     "/SpiffeWorkloadAPI/FetchX509Bundles"
+#define JWT_SVID    "/SpiffeWorkloadAPI/FetchJWTSVID"
+#define JWT_BUNDLES "/SpiffeWorkloadAPI/FetchJWTBundles"
+#define VALIDATE    "/SpiffeWorkloadAPI/ValidateJWTSVID"
 
 struct got { /* of one call */
     struct world *w;
@@ -416,11 +419,14 @@ refusals_have_the_codes_of_the_specification(void **state)
         { SVID, "", "security header", twice, GRPC_INVALID_ARGUMENT },
         { SVID, "\x0a\x7f", "not what this method takes", security, GRPC_INVALID_ARGUMENT },
         { BUNDLES, "\x0a\x7f", "not what this method takes", security, GRPC_INVALID_ARGUMENT },
-        { "/SpiffeWorkloadAPI/FetchJWTSVID", "", "FetchJWTSVID", security, GRPC_UNIMPLEMENTED },
-        { "/SpiffeWorkloadAPI/FetchJWTBundles", "", "unknown method", security,
-          GRPC_UNIMPLEMENTED },
-        { "/SpiffeWorkloadAPI/ValidateJWTSVID", "", "unknown method", security,
-          GRPC_UNIMPLEMENTED },
+        { JWT_SVID, "\x0a\x01x", "security header", no, GRPC_INVALID_ARGUMENT },
+        { JWT_SVID, "", "1 to 8 audiences", security, GRPC_INVALID_ARGUMENT },
+        { JWT_BUNDLES, "", "security header missing", none, GRPC_INVALID_ARGUMENT },
+        { JWT_BUNDLES, "", "told no keys of JWT-SVIDs yet", security, GRPC_UNAVAILABLE },
+        { VALIDATE, "", "security header", twice, GRPC_INVALID_ARGUMENT },
+        { VALIDATE, "", "an audience and a token", security, GRPC_INVALID_ARGUMENT },
+        { VALIDATE, "\x0a\x01x\x12\x01y", "keys of JWT-SVIDs are not known", security,
+          GRPC_UNAVAILABLE },
         { "/SpiffeWorkloadAPI/FetchWITSVID", "", "unknown method", security, GRPC_UNIMPLEMENTED },
         { "/spire.api.X/Y", "", "unknown service", security, GRPC_UNIMPLEMENTED },
     };

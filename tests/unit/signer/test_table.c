@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "pki/crl.h"
+#include "base/clock.h"
+#include "base/str.h"
 #include "pki/openssl.h"
 #include "signer/ipc.h"
 
@@ -50,7 +52,7 @@ setup(void **state)
     CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
 
     assert_non_null(s);
-    ipc_table_init(&s->table, MAX_LIFE_S);
+    ipc_table_init(&s->table, MAX_LIFE_S, "cluster.local");
     kit_make(&s->a, KEY_P256, "CN=A", 365);
     kit_make(&s->b, KEY_P256, "CN=B", 10);
     assert_int_equal(
@@ -234,6 +236,10 @@ requests_that_are_refused(void **state)
           E_DENIED,
           "crl lint" },
         { "nobody's list", { IPC_CRL, 9, 1, { NULL, 0 } }, true, garbage, E_NOTFOUND, "no signer" },
+        { "a token with a file", { IPC_JWT, 1, 1, a }, false, s->a.key_fd, E_DENIED, "a file" },
+        { "a token of nothing", { IPC_JWT, 1, 1, { NULL, 0 } }, false, -1, E_LIMIT, "0 bytes" },
+        { "nobody's token", { IPC_JWT, 9, 1, a }, false, -1, E_NOTFOUND, "no signer" },
+        { "a token of DER", { IPC_JWT, 1, 1, a }, false, -1, E_PARSE, "bad form" },
         { "load without a file", { IPC_LOAD, 3, 1, a }, true, -1, E_DENIED, "a file" },
         { "sign with a file", { IPC_SIGN, 1, 1, a }, true, s->a.key_fd, E_DENIED, "a file" },
         { "sign nothing", { IPC_SIGN, 1, 1, { NULL, 0 } }, false, -1, E_LIMIT, "0 bytes" },
@@ -404,6 +410,86 @@ frames_are_whole_or_not_there(void **state)
                "more than");
 }
 
+#define KID "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+/* The parent is not believed with tokens either: whose, for whom, and nothing between the lines. */
+static void
+tokens_that_are_refused(void **state)
+{
+    static const struct {
+        const char *what, *body; /* '|' stands for NUL */
+        enum err_code code;
+        const char *says;
+    } rows[] = {
+        { "no end", KID "|spiffe://cluster.local/ns/a/sa/b|x", E_PARSE, "bad form" },
+        { "no audience", KID "|spiffe://cluster.local/ns/a/sa/b|", E_DENIED, "at least one" },
+        { "an empty audience", KID "|spiffe://cluster.local/a||", E_DENIED, "an audience is" },
+        { "a quote", KID "|spiffe://cluster.local/a|x\",\"sub\":\"y|", E_DENIED, "an audience is" },
+        { "a backslash", KID "|spiffe://cluster.local/a|x\\|", E_DENIED, "an audience is" },
+        { "a control character", KID "|spiffe://cluster.local/a|x\n|", E_DENIED, "an audience is" },
+        { "nine", KID "|spiffe://cluster.local/a|1|2|3|4|5|6|7|8|9|", E_LIMIT, "more than 8" },
+        { "a short kid", "AAAA|spiffe://cluster.local/a|x|", E_DENIED, "thumbprint" },
+        { "a kid with a quote",
+          "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"|spiffe://cluster.local/a|x|", E_DENIED,
+          "thumbprint" },
+        { "another trust domain", KID "|spiffe://evil.test/a|x|", E_DENIED,
+          "no SPIFFE id of this" },
+        { "a longer trust domain", KID "|spiffe://cluster.local.evil/a|x|", E_DENIED, "no SPIFFE" },
+        { "no path", KID "|spiffe://cluster.local|x|", E_DENIED, "no SPIFFE" },
+        { "an empty path", KID "|spiffe://cluster.local/|x|", E_DENIED, "no SPIFFE" },
+        { "dots", KID "|spiffe://cluster.local/a/../b|x|", E_DENIED, "no SPIFFE" },
+        { "an empty segment", KID "|spiffe://cluster.local/a//b|x|", E_DENIED, "no SPIFFE" },
+        { "a quote in the subject", KID "|spiffe://cluster.local/a\"b|x|", E_DENIED, "no SPIFFE" },
+        { "no subject", KID "||x|", E_DENIED, "no SPIFFE" },
+    };
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES);
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char body[512];
+        size_t n = strlen(rows[i].body);
+
+        memcpy(body, rows[i].body, n);
+        for (size_t k = 0; k < n; k++)
+            body[k] = body[k] == '|' ? '\0' : body[k];
+        struct ipc_frame q = { IPC_JWT, 1, i, span_of((const uint8_t *)body, n) };
+        assert_answer(ask(s, q, false, -1, &out), rows[i].what, rows[i].code, rows[i].says);
+    }
+}
+
+static void
+a_token_is_what_was_asked_for(void **state)
+{
+    static const char body[] = KID "\0spiffe://cluster.local/ns/a/sa/b\0x\0https://y/?z";
+    struct scene *s = *state;
+    CLEANUP(buf_done)
+    struct buf out = BUF_INIT(IPC_FRAME_MAX_BYTES), head = BUF_INIT(256), claims = BUF_INIT(1024);
+    struct ipc_frame q = { IPC_JWT, 1, 1, span_of((const uint8_t *)body, sizeof(body)) };
+    struct ipc_frame f = ask(s, q, false, -1, &out);
+    struct span rest = f.body, part;
+    char want[256];
+    struct err e;
+
+    assert_answer(f, "a token", E_NONE, "");
+    assert_true(span_starts(f.body, "eyJ")); /* a TBSCertificate begins with 0x30 */
+    assert_true(span_cut(&rest, '.', &part));
+    assert_ok(base64url_decode(&head, part, &e));
+    assert_string_equal(buf_text(&head), "{\"alg\":\"ES256\",\"kid\":\"" KID "\",\"typ\":\"JWT\"}");
+    assert_true(span_cut(&rest, '.', &part));
+    assert_ok(base64url_decode(&claims, part, &e));
+    int64_t now = unix_s();
+    bool found = false;
+    for (int64_t at = now - 5; at <= now && !found; at++) {
+        (void)snprintf(want, sizeof(want),
+                       "{\"aud\":[\"x\",\"https://y/?z\"],\"exp\":%lld,\"iat\":%lld,"
+                       "\"sub\":\"spiffe://cluster.local/ns/a/sa/b\"}",
+                       (long long)at + SIGNER_JWT_LIFE_S, (long long)at);
+        found = strcmp(want, buf_text(&claims)) == 0;
+    }
+    assert_true(found);
+    assert_int_equal(rest.n, 86); /* 64 bytes: r and s */
+}
+
 int
 main(void)
 {
@@ -413,7 +499,8 @@ main(void)
         T(a_ca_s_certificate_is_refused),  T(no_changed_byte_makes_a_ca),
         T(lists_are_judged_too),           T(requests_that_are_refused),
         T(keys_are_bounded_and_forgotten), T(frames_are_whole_or_not_there),
-        T(cve_02_every_request_code),
+        T(cve_02_every_request_code),      T(tokens_that_are_refused),
+        T(a_token_is_what_was_asked_for),
     };
 
     return cmocka_run_group_tests_name("signer/table", tests, NULL, NULL);
