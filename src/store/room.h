@@ -39,8 +39,8 @@ struct store {
     pthread_mutex_t read_lock;
     pthread_t thread;
     bool running;
-    uint64_t revision;           /* the writer's thread only, as are these */
-    size_t group_want, groups_n; /* the size that a group is let grow to; how many had it */
+    uint64_t revision; /* the writer's thread only, as are these */
+    size_t group_n;    /* things in the last group */
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t more, calm;

@@ -143,7 +143,6 @@ store_alloc(void)
     (void)pthread_condattr_destroy(&monotonic);
     (void)pthread_cond_init(&s->calm, NULL);
     s->wake_at = SIZE_MAX;
-    s->group_want = 1;
     return s;
 }
 

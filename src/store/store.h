@@ -72,9 +72,9 @@ MUST_USE int store_commit_wait(struct store *s, const struct store_op *ops, size
 /* -- a source: a transaction that is written down at the last moment -----------------------------
  *
  * For one that makes many small writes: it says that there is more, and is asked for its operations
- * when the writer begins a group, so that they take in all that came until then. Under load the
- * writer waits up to STORE_GROUP_US for a group to become as large as they have been lately; a
- * caller alone is not made to wait once a group of one has been seen.
+ * when the writer begins a group, so that they take in all that came until then. After a group of
+ * several the next one starts a millisecond later for each of them, STORE_GROUP_US at most; a
+ * caller alone is not made to wait.
  */
 enum { STORE_SOURCE_OPS = 256, STORE_GROUP_US = 8000 };
 struct store_source;

@@ -8,7 +8,8 @@
 
 enum {
     ANSWER_RETRY_US = 10000,
-    GROUPS_BEFORE_MORE = 8, /* of the size wanted, until a larger one is tried */
+    ROW_US = 1000, /* the pause between two groups, for each thing in the first */
+    GROUP_FULL = STORE_SOURCE_OPS / 2, /* nobody waits for more */
 };
 
 void
@@ -148,10 +149,10 @@ group_run(struct store *s, struct group *g)
 
 /* -- how large a group becomes -------------------------------------------------------------------
  *
- * A transaction costs the disk and us ten times what a row in it does. So when groups have been
- * large lately the writer waits, a short while from the start of the last one, until as many things
- * wait again; now and then it tries whether a few more would come. One caller after another makes
- * groups of one, for which nobody waits.
+ * A transaction costs the disk and us ten times what a row in it does. So after a group of several
+ * the writer pauses, for as many milliseconds as there were things in it (STORE_GROUP_US at most,
+ * and not when GROUP_FULL wait). One caller after another makes groups of one, for which nobody
+ * waits.
  */
 
 void
@@ -231,20 +232,11 @@ writer_idle(struct store *s)
     writer_sleep(s, 1, NULL);
 }
 
-static void
-group_learn(struct store *s, size_t n)
+/* From the start of a group of `n` to the start of the next. */
+static long
+pause_us(size_t n)
 {
-    if (n < s->group_want) {
-        s->group_want = n == 0 ? 1 : n;
-        s->groups_n = 0;
-    } else if (n > s->group_want) {
-        s->group_want = n;
-    } else if (n > 1 && ++s->groups_n >= GROUPS_BEFORE_MORE) {
-        s->group_want += 1 + s->group_want / 4;
-        s->groups_n = 0;
-    }
-    if (s->group_want > STORE_SOURCE_OPS / 2)
-        s->group_want = STORE_SOURCE_OPS / 2;
+    return n < 2 ? 0 : n * ROW_US > STORE_GROUP_US ? STORE_GROUP_US : (long)n * ROW_US;
 }
 
 /* Under the lock. r: false when the store is closed and nothing waits. */
@@ -253,17 +245,17 @@ group_take(struct store *s, const struct timespec *last, struct group *ret)
 {
     struct timespec until;
 
-    deadline_after(last, STORE_GROUP_US, &until);
+    deadline_after(last, pause_us(s->group_n), &until);
     do {
         writer_idle(s);
-        writer_sleep(s, s->group_want, &until);
+        writer_sleep(s, GROUP_FULL, &until);
         while (s->changing_n > 0)
             (void)pthread_cond_wait(&s->calm, &s->lock);
     } while (s->waiting_n == 0 && !s->stopping);
     if (s->waiting_n == 0)
         return false;
     *ret = (struct group){ s->head, s->sources, s->waiting_n };
-    group_learn(s, s->waiting_n);
+    s->group_n = s->waiting_n;
     s->head = NULL;
     s->tail = &s->head;
     s->ops_n = s->bytes_n = s->waiting_n = 0;
