@@ -80,6 +80,7 @@ static void
 load(void)
 {
     void *all = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    const char *why = all == NULL ? dlerror() : "a function is missing";
 
     for (size_t i = 0; all != NULL && i < ARRAY_LEN(symbols); i++) {
         void *f = dlsym(all, symbols[i].name);
@@ -93,7 +94,7 @@ load(void)
     }
     is_loaded = all != NULL;
     if (!is_loaded)
-        log_error("", "%s cannot be used, install libcurl4: %s", LIBRARY, dlerror());
+        log_error("", "%s cannot be used, install libcurl4: %s", LIBRARY, why);
 }
 
 static bool
