@@ -34,6 +34,7 @@ libsqlite3-dev:embedded store
 libseccomp-dev:sandbox of the signer process
 libp11-kit-dev:PKCS#11 headers, URIs and modules, for keys in a token
 softhsm2:a PKCS#11 token for the tests of the signer
+faketime:tests under a clock that steps
 opensc:pkcs11-tool, which makes keys in that token
 libyaml-dev:kubeconfig (any members, so no schema)
 libcmocka-dev:unit tests

@@ -1,6 +1,7 @@
 /* ca.c - start, stop, and what the control loop does between reloads. */
 #include "ca/ca.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -143,12 +144,33 @@ on_keys(struct jwks *keys, void *arg)
     jwks_unref(old);
 }
 
+/* Timers run on the clock that does not jump; the dates of leaves can only follow the one that may.
+ */
+static void
+clock_look(struct ca *c)
+{
+    int64_t now_s = unix_s(), step;
+    uint64_t now_ms = mono_ms();
+
+    step = now_s - c->tick_s - (int64_t)((now_ms - c->tick_ms) / 1000);
+    if (c->tick_ms > 0 && (step > CA_CLOCK_STEP_S || step < -CA_CLOCK_STEP_S)) {
+        log_error("",
+                  "THE CLOCK HAS STEPPED by %+" PRId64 " s: leaves are dated by it, and may be "
+                  "refused as not yet valid or expired; mend the time service of this machine",
+                  step);
+        metric_add(c->conf.metrics, &ca_m_clock_steps, "", 1);
+    }
+    c->tick_s = now_s;
+    c->tick_ms = now_ms;
+}
+
 void
 ca_tick(void *arg)
 {
     struct ca *c = arg;
 
     timer_set(c->tick, CA_TICK_MS);
+    clock_look(c);
     ca_load_again(c);
     if (c->view == NULL)
         return;
@@ -243,6 +265,7 @@ sources_open(struct ca *c, struct err *e)
         TRY(jwks_source_new(c->loop, &k, &c->jwks[i].source, e));
     }
     TRY(timer_new(c->loop, ca_tick, c, &c->tick, e));
+    clock_look(c);
     TRY(timer_new(c->loop, ca_load_say, c, &c->say, e));
     TRY(timer_new(c->loop, ca_load_jwt, c, &c->jwt_timer, e));
     ca_load_recall(c);

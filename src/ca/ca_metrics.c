@@ -37,7 +37,10 @@ const struct metric_desc
                            "Signer processes that took a lost one's place.", METRIC_COUNTER };
 
 const struct metric_desc ca_m_jwt_issued = { "meshroot_ca_jwt_svids_total", "JWT-SVIDs issued.",
-                                             METRIC_COUNTER };
+                                             METRIC_COUNTER },
+                         ca_m_clock_steps = { "meshroot_clock_steps_total",
+                                              "Times that the wall clock has jumped.",
+                                              METRIC_COUNTER };
 
 static const struct metric_desc ledger_up = { "meshroot_ledger_up",
                                               "1 while the ledger's last write is on the disk; 0: "

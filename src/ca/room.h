@@ -21,6 +21,7 @@ enum {
     CA_WATCHERS_MAX = 20000,                 /* Trust.Watch streams of one worker */
     CA_BACKDATE_S = 120,                     /* specs/istio-ca.md 4.2: notBefore = now - 2 min */
     CA_SERVER_LEAF_S = SIGNER_SERVER_LIFE_S, /* our own serving certificate, at most */
+    CA_CLOCK_STEP_S = 5,                     /* from tick to tick: more is said loudly */
     CA_TICK_MS = 30 * 1000,                  /* half-life of that, expiry gauges, a held set */
     CA_TEXTS_MAX = 64,
     /* tokens that the API server judges */
@@ -266,6 +267,8 @@ struct ca {
     bool signer_is_lost; /* a new child does not hold the key in force yet */
     struct filewatch *watch;
     struct timer *tick, *say;
+    int64_t tick_s; /* both clocks at the last tick */
+    uint64_t tick_ms;
     struct ca_jwks jwks[CA_JWKS_MAX];
     struct pods_file *pods;
     struct kube_client *kube;
@@ -316,7 +319,7 @@ void ca_unknown_kid(struct ca *c); /* any thread: fetch the key sets soon */
 /* ca_metrics.c */
 extern const struct metric_desc ca_m_csr, ca_m_auth_failure, ca_m_sign_error, ca_m_issued,
     ca_m_auth_reason, ca_m_handled, ca_m_seconds, ca_m_generation, ca_m_refused, ca_m_is_present,
-    ca_m_watchers, ca_m_told_later, ca_m_reloads, ca_m_jwt_issued, ca_m_signer_up,
+    ca_m_watchers, ca_m_told_later, ca_m_reloads, ca_m_jwt_issued, ca_m_clock_steps, ca_m_signer_up,
     ca_m_signer_starts;
 void ca_metrics_expiry(struct ca *c);
 void ca_metrics_signer(struct ca *c);
