@@ -83,8 +83,8 @@ batch_serve(const struct lane *l, struct buf *in, struct buf *out)
     while ((r = ipc_take(&s, &q, &e)) == 0) {
         if (ipc_serve(l->table, &q, false, -1, out, &e) < 0)
             leave();
-        /* slow keys: nobody waits for the rest of the batch */
-        if (mono_ms() != from || out->n > IPC_BATCH_BYTES / 2) {
+        /* slow keys: nobody waits long for the rest of the batch */
+        if (mono_ms() - from >= IPC_HOLD_MS || out->n > IPC_BATCH_BYTES / 2) {
             write_all(l->fd, out);
             from = mono_ms();
         }

@@ -20,6 +20,7 @@ enum {
     IPC_BODY_MAX_BYTES = 16 * 1024,
     IPC_FRAME_MAX_BYTES = IPC_HEAD_BYTES + IPC_BODY_MAX_BYTES,
     IPC_BATCH_BYTES = 64 * 1024, /* of one read or write */
+    IPC_HOLD_MS = 40,            /* an answer waits so long for others of its batch */
     IPC_CONTROL_FD = 3,          /* the child's; lanes follow */
 };
 
