@@ -128,10 +128,10 @@ row_append(struct bench *b)
 static int
 verify_line(struct bench *b, struct err *e)
 {
-    struct ledger_mark m;
+    struct ledger_mark m, removed;
     double from = clock_us(CLOCK_MONOTONIC);
 
-    TRY(ledger_check(b->store, NULL, &m, e));
+    TRY(ledger_check(b->store, NULL, &m, &removed, e));
     double s = (clock_us(CLOCK_MONOTONIC) - from) / 1e6;
     printf("verify: %" PRIu64 " rows in %.2f s\n", m.rows, s);
     if (b->conf->report == NULL || b->lines == 0)

@@ -41,7 +41,7 @@ changes(const struct creds *before, const struct creds *c)
     if (before == NULL)
         return RELOAD_LEAF | RELOAD_TRUST;
     return (span_eq(cert_der(before->leaf), cert_der(c->leaf)) ? 0u : RELOAD_LEAF) |
-           (roots_equal(before->roots, c->roots) ? 0u : RELOAD_TRUST);
+           (creds_trust_equal(before, c) ? 0u : RELOAD_TRUST);
 }
 
 static void
@@ -62,6 +62,9 @@ log_applied(const struct agent *a, const struct creds *before)
     if (!creds_leaf_is_trusted(c))
         log_warn("cache", "the trust set of generation %s has no root for our own leaf %s",
                  generation, serial);
+    if (crls_revoke(c->crls, c->leaf))
+        log_warn("cache", "our own leaf %s is revoked: peers refuse it; a new one is asked for",
+                 serial);
 }
 
 static void
@@ -89,6 +92,8 @@ use(struct agent *a, struct creds *take, struct tls_conf *const conf[2])
 
     a->now = take;
     proxies_set(a, conf);
+    if (before != NULL && !crls_equal(before->crls, take->crls))
+        proxies_recheck(a);
     if (a->workload != NULL)
         workload_use(a->workload, take);
     log_applied(a, before);

@@ -38,6 +38,10 @@ static const struct metric_desc m_handshakes = {
     "meshroot_agent_handshakes_total", "Proxied connections by direction, result and reason.",
     METRIC_COUNTER
 };
+static const struct metric_desc m_cut = {
+    "meshroot_agent_connections_cut_total",
+    "Proxied connections that were ended because their peer was revoked.", METRIC_COUNTER
+};
 static const struct metric_desc m_root_expiry = {
     "meshroot_agent_root_expiry_seconds", "Seconds until each root of the trust set expires.",
     METRIC_GAUGE
@@ -77,6 +81,14 @@ void
 count_started(struct agent *a)
 {
     metric_set(a->conf.metrics, &m_startup, "", (double)(mono_ms() - a->started_ms) / 1000);
+}
+
+void
+count_cut(struct agent *a, bool is_inbound, size_t n)
+{
+    if (n > 0)
+        metric_add(a->conf.metrics, &m_cut,
+                   is_inbound ? "direction=\"inbound\"" : "direction=\"outbound\"", (double)n);
 }
 
 void

@@ -14,6 +14,9 @@ check_peer(const struct tls_peer *peer, void *self, struct err *e)
 
     if (spiffe_uri_check(peer->uri, &td, e) < 0)
         return err_set(e, E_DENIED, "the peer's certificate has no SPIFFE id");
+    if (crls_revoke(p->agent->now->crls, peer->leaf))
+        return err_set(e, E_DENIED, "the certificate of peer %.*s is revoked",
+                       peer->uri.n > 256 ? 256 : (int)peer->uri.n, (const char *)peer->uri.p);
     if (!p->is_inbound && allow_rule_matches(p->rule, peer->uri))
         return 0;
     for (size_t i = 0; p->is_inbound && i < c->allow_n; i++)
@@ -92,6 +95,19 @@ proxies_set(struct agent *a, struct tls_conf *const conf[2])
 {
     for (size_t i = 0; i < a->proxies_n; i++)
         proxy_set_tls(a->proxies[i].proxy, conf[a->proxies[i].is_inbound ? 0 : 1]);
+}
+
+void
+proxies_recheck(struct agent *a)
+{
+    for (size_t i = 0; i < a->proxies_n; i++) {
+        size_t n = proxy_recheck(a->proxies[i].proxy);
+
+        count_cut(a, a->proxies[i].is_inbound, n);
+        if (n > 0)
+            log_info("proxy", "%zu open %s connections are ended: their peers are revoked", n,
+                     a->proxies[i].is_inbound ? "inbound" : "outbound");
+    }
 }
 
 void

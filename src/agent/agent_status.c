@@ -29,10 +29,11 @@ leaf_json(const struct creds *c)
 
     cert_serial_text(c->leaf, serial);
     cert_issuer_text(c->leaf, issuer);
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b}", "serial", serial, "issuer", issuer,
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:b}", "serial", serial, "issuer", issuer,
                      "signer_id", id_json(c->signer_id), "root_id", id_json(c->leaf_root_id),
                      "not_before", time_json(cert_not_before(c->leaf)), "not_after",
-                     time_json(cert_not_after(c->leaf)), "trusted", creds_leaf_is_trusted(c));
+                     time_json(cert_not_after(c->leaf)), "trusted", creds_leaf_is_trusted(c),
+                     "revoked", crls_revoke(c->crls, c->leaf));
 }
 
 static json_t *

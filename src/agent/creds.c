@@ -12,10 +12,11 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "obs/log.h"
 
-enum { SET_KEY, SET_CHAIN, SET_ROOTS, SET_META, SET__N };
+enum { SET_KEY, SET_CHAIN, SET_ROOTS, SET_META, SET_CRL, SET__N }; /* the last one may be absent */
 static const char *const set_names[SET__N] = { "key.pem", "cert-chain.pem", "root-cert.pem",
-                                               "meshroot.json" };
+                                               "meshroot.json", "ca-crl.pem" };
 
 void
 creds_free(struct creds *c)
@@ -27,6 +28,7 @@ creds_free(struct creds *c)
     for (size_t i = 0; i < c->chain_n; i++)
         cert_unref(c->chain[i]);
     roots_unref(c->roots);
+    crls_unref(c->crls);
     free(c);
 }
 
@@ -141,7 +143,7 @@ creds_from_answer(struct key *key, const char *identity, char *const *chain, siz
 }
 
 int
-creds_with_roots(const struct creds *c, struct roots *roots, uint64_t generation,
+creds_with_roots(const struct creds *c, struct roots *roots, struct crls *crls, uint64_t generation,
                  struct creds **ret, struct err *e)
 {
     struct creds *d = calloc(1, sizeof(*d));
@@ -154,6 +156,7 @@ creds_with_roots(const struct creds *c, struct roots *roots, uint64_t generation
                          .chain_n = c->chain_n,
                          .received_s = c->received_s,
                          .roots = roots_ref(roots),
+                         .crls = crls == NULL ? NULL : crls_ref(crls),
                          .generation = generation };
     memcpy(d->signer_id, c->signer_id, DIGEST_BYTES);
     for (size_t i = 0; i < c->chain_n; i++)
@@ -167,6 +170,20 @@ bool
 creds_leaf_is_trusted(const struct creds *c)
 {
     return roots_has(c->roots, c->leaf_root_id);
+}
+
+bool
+creds_trust_equal(const struct creds *a, const struct creds *b)
+{
+    return roots_equal(a->roots, b->roots) && crls_equal(a->crls, b->crls);
+}
+
+int
+creds_crls_pem(const struct creds *c, struct buf *b, struct err *e)
+{
+    if (!crls_are_for_all(c->crls))
+        return 0;
+    return crls_to_pem(c->crls, b, e) < 0 ? err_result(e) : 1;
 }
 
 /* -- files --------------------------------------------------------------------------------------
@@ -206,11 +223,12 @@ creds_write(const char *dir, const char *identity, const struct creds *c, struct
         TRY(cert_to_pem(c->chain[i], &bufs[SET_CHAIN], e));
     TRY(roots_to_pem(c->roots, &bufs[SET_ROOTS], e));
     TRY(meta_text(identity, c, &bufs[SET_META], e));
+    size_t n = TRY(creds_crls_pem(c, &bufs[SET_CRL], e)) > 0 ? SET__N : SET_CRL;
     for (size_t i = 0; i < SET__N; i++)
         files[i] = (struct fileset_file){ .name = set_names[i],
                                           .mode = i == SET_KEY ? 0600 : 0644,
                                           .data = buf_span(&bufs[i]) };
-    return fileset_write(dir, files, SET__N, e);
+    return fileset_write(dir, files, n, e);
 }
 
 static int
@@ -242,6 +260,9 @@ creds_parse(const struct buf *bufs, const char *identity, struct creds **ret, st
         return err_wrap(e, "%s", set_names[SET_CHAIN]);
     if (roots_from_pem(buf_span(&bufs[SET_ROOTS]), &c->roots, e) < 0)
         return err_wrap(e, "%s", set_names[SET_ROOTS]);
+    /* a bad list never blocks a key: without one until the stream brings it again */
+    if (bufs[SET_CRL].n > 0 && crls_from_pem(buf_span(&bufs[SET_CRL]), &c->crls, e) < 0)
+        log_warn("agent", "%s is not used: %s", set_names[SET_CRL], e->msg);
     TRY(check_all(c, identity, e));
     *ret = STEAL(c);
     return 0;
@@ -258,7 +279,7 @@ creds_read(const char *dir, const char *identity, struct creds **ret, struct err
     int r = TRY(fileset_read(dir, set_names, SET__N, bufs, present, e));
     if (r == FILE_ABSENT)
         return CREDS_ABSENT;
-    for (size_t i = 0; i < SET__N; i++)
+    for (size_t i = 0; i < SET_CRL; i++)
         if (!present[i])
             return CREDS_ABSENT;
     return creds_parse(bufs, identity, ret, e) < 0 ? err_wrap(e, "%s", dir) : 0;

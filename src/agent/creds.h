@@ -5,6 +5,7 @@
 #define AGENT_CREDS_H
 
 #include "base/err.h"
+#include "pki/crl.h"
 #include "pki/pki.h"
 
 struct creds {
@@ -13,6 +14,7 @@ struct creds {
     struct cert *chain[CHAIN_MAX]; /* intermediates, nothing self-signed */
     size_t chain_n;
     struct roots *roots; /* the trust set */
+    struct crls *crls;   /* the revocation lists beside it; NULL: nothing is revoked */
     int64_t received_s;  /* wall clock when the leaf came: its half-life counts from here */
     uint64_t generation; /* of the trust set; 0: a CA that has none */
     uint8_t signer_id[DIGEST_BYTES];    /* of the certificate that signed the leaf */
@@ -30,13 +32,19 @@ MUST_USE int creds_from_answer(struct key *key, const char *identity, char *cons
 /* A set of roots as a CA or its ConfigMap says it: the same twice is one. Errors: as
  * roots_from_pem. */
 MUST_USE int creds_roots_from_pem(struct span pem, struct roots **ret, struct err *e);
-/* The same leaf with another trust set. */
-MUST_USE int creds_with_roots(const struct creds *c, struct roots *roots, uint64_t generation,
-                              struct creds **ret, struct err *e);
+/* The same leaf with another trust set. References are taken; crls NULL: nothing is revoked. */
+MUST_USE int creds_with_roots(const struct creds *c, struct roots *roots, struct crls *crls,
+                              uint64_t generation, struct creds **ret, struct err *e);
 /* The trust set accepts the leaf. */
 bool creds_leaf_is_trusted(const struct creds *c);
+/* Trust set and lists are the same in both. */
+bool creds_trust_equal(const struct creds *a, const struct creds *b);
+/* The lists as PEM, appended, when others may have them: those who want one for each issuer would
+ * refuse every peer of one that has none (specs/istio-ca.md 7.8). r: whether there is any. */
+MUST_USE int creds_crls_pem(const struct creds *c, struct buf *b, struct err *e);
 
-/* The file set key.pem (0600), cert-chain.pem, root-cert.pem, meshroot.json; one atomic swap. */
+/* The file set key.pem (0600), cert-chain.pem, root-cert.pem, meshroot.json, and ca-crl.pem while
+ * there are lists for others; one atomic swap. */
 MUST_USE int creds_write(const char *dir, const char *identity, const struct creds *c,
                          struct err *e);
 /* Checked like an answer. r: 0 done; CREDS_ABSENT there is no set. Errors: as creds_from_answer,

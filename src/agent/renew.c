@@ -129,6 +129,9 @@ on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
     }
     struct creds *c = STEAL(a->answer);
     c->generation = generation;
+    const struct creds *held = agent_newest(a);
+    if (held != NULL && held->crls != NULL) /* the answer brings none */
+        c->crls = crls_ref(held->crls);
     key_unref(a->asking_key);
     a->asking_key = NULL;
     count_csr_end(a, true, (double)(mono_ms() - a->renew_started_ms));

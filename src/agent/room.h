@@ -164,6 +164,8 @@ MUST_USE int proxies_open(struct agent *a, struct err *e);
 MUST_USE int proxies_use(struct agent *a, const struct creds *c, struct tls_conf *ret[2],
                          struct err *e); /* settings, inbound and outbound */
 void proxies_set(struct agent *a, struct tls_conf *const conf[2]);
+/* The peers of open connections once more: those that are revoked now are cut off. */
+void proxies_recheck(struct agent *a);
 void proxies_close(struct agent *a);
 
 /* agent_metrics.c */
@@ -172,6 +174,7 @@ void count_csr_end(struct agent *a, bool ok, double latency_ms);
 void count_write_failure(struct agent *a);
 void count_ca_failure(struct agent *a);
 void count_started(struct agent *a);
+void count_cut(struct agent *a, bool is_inbound, size_t n); /* open connections, revoked peers */
 void count_handshake(struct agent *a, bool is_inbound, const struct err *why);
 
 #endif

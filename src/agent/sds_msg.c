@@ -52,7 +52,7 @@ set_version(char version[SDS_VERSION_BYTES], const uint8_t *id)
 unsigned
 sds_content_use(struct sds_content *c, const struct creds *creds)
 {
-    uint8_t all[ROOTS_MAX * DIGEST_BYTES], id[DIGEST_BYTES];
+    uint8_t all[(ROOTS_MAX + CRLS_MAX) * DIGEST_BYTES], id[DIGEST_BYTES];
     char before[2][SDS_VERSION_BYTES];
     size_t n = roots_count(creds->roots);
 
@@ -60,6 +60,8 @@ sds_content_use(struct sds_content *c, const struct creds *creds)
     c->creds = creds;
     for (size_t i = 0; i < n; i++)
         memcpy(all + i * DIGEST_BYTES, cert_id(roots_at(creds->roots, i)), DIGEST_BYTES);
+    for (size_t i = 0; crls_are_for_all(creds->crls) && i < crls_count(creds->crls); i++)
+        digest(crl_der(crls_at(creds->crls, i)), all + n++ * DIGEST_BYTES);
     digest(span_of(all, n * DIGEST_BYTES), id);
     set_version(c->version[0], cert_id(creds->leaf));
     set_version(c->version[1], id);
@@ -214,8 +216,8 @@ sds_request_parse(const struct sds_content *c, bool is_delta, struct span msg,
 
 /* The parts of an answer; nothing on the heap but the texts, of which one is a key. */
 struct answer {
-    struct buf chain, key, roots;
-    Envoy__Sds__DataSource source[3];
+    struct buf chain, key, roots, lists;
+    Envoy__Sds__DataSource source[4];
     Envoy__Sds__TlsCertificate leaf;
     Envoy__Sds__CertificateValidationContext trust;
     Envoy__Sds__Secret secret[SDS_NAME__N];
@@ -231,6 +233,7 @@ answer_done(struct answer *a)
     buf_done(&a->chain);
     buf_wipe(&a->key);
     buf_done(&a->roots);
+    buf_done(&a->lists);
 }
 
 static Envoy__Sds__DataSource *
@@ -262,6 +265,11 @@ fill_trust(struct answer *a, const struct creds *c, struct err *e)
     a->trust =
         (Envoy__Sds__CertificateValidationContext)ENVOY__SDS__CERTIFICATE_VALIDATION_CONTEXT__INIT;
     a->trust.trusted_ca = source_of(&a->source[2], &a->roots);
+    if (TRY(creds_crls_pem(c, &a->lists, e)) > 0) {
+        /* there is a list for each signer of leaves, none for those above them */
+        a->trust.crl = source_of(&a->source[3], &a->lists);
+        a->trust.only_verify_leaf_cert_crl = true;
+    }
     return 0;
 }
 
@@ -326,7 +334,8 @@ sds_answer_pack(const struct sds_content *c, bool is_delta, unsigned names, stru
     CLEANUP(answer_done)
     struct answer a = { .chain = BUF_INIT(PEM_TEXT_MAX_BYTES),
                         .key = BUF_INIT(KEY_TEXT_MAX_BYTES),
-                        .roots = BUF_INIT(PEM_TEXT_MAX_BYTES) };
+                        .roots = BUF_INIT(PEM_TEXT_MAX_BYTES),
+                        .lists = BUF_INIT(PEM_TEXT_MAX_BYTES) };
     Envoy__Sds__DiscoveryResponse whole = ENVOY__SDS__DISCOVERY_RESPONSE__INIT;
     Envoy__Sds__DeltaDiscoveryResponse delta = ENVOY__SDS__DELTA_DISCOVERY_RESPONSE__INIT;
     char version[2 * SDS_VERSION_BYTES];

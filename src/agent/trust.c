@@ -37,6 +37,28 @@ roots_of(const Meshroot__V1__TrustSet *m, struct roots **ret, struct err *e)
     return r;
 }
 
+static int
+lists_of(const Meshroot__V1__TrustSet *m, struct crls **ret, struct err *e)
+{
+    struct crl *all[CRLS_MAX];
+    size_t n = 0;
+    int r = 0;
+
+    if (m->n_crls + m->n_bare_lists == 0)
+        return 0;
+    if (m->n_crls > CRLS_MAX || m->n_bare_lists > CRLS_MAX - m->n_crls)
+        return err_set(e, E_LIMIT, "more than %d revocation lists", CRLS_MAX);
+    for (size_t i = 0; i < m->n_crls && r == 0; i++, n += r == 0)
+        r = crl_from_der(span_of(m->crls[i].data, m->crls[i].len), &all[n], e);
+    for (size_t i = 0; i < m->n_bare_lists && r == 0; i++, n += r == 0)
+        r = crl_from_tbs(span_of(m->bare_lists[i].data, m->bare_lists[i].len), &all[n], e);
+    if (r == 0)
+        r = crls_new(all, n, ret, e);
+    while (n > 0)
+        crl_unref(all[--n]);
+    return r;
+}
+
 /* A leaf under another signer is to be renewed within the window that the CA gives, drawn once for
  * each signer, so that a fleet does not come all at once. */
 static void
@@ -58,8 +80,10 @@ static int
 take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
 {
     CLEANUP(roots_unrefp) struct roots *roots = NULL;
+    CLEANUP(crls_unrefp) struct crls *crls = NULL;
     const struct creds *held = agent_newest(a);
     struct creds *next;
+    struct err why = { 0 };
 
     if (plan_generation(held->generation, m->generation) == PLAN_DROP) {
         log_debug("agent", "a trust set of generation %llu, older than %llu, is put aside",
@@ -67,11 +91,16 @@ take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
         return 0;
     }
     TRY(roots_of(m, &roots, e));
-    if (m->generation != held->generation || !roots_equal(roots, held->roots)) {
-        TRY(creds_with_roots(held, roots, m->generation, &next, e));
-        bool is_trusted = creds_leaf_is_trusted(next);
+    if (lists_of(m, &crls, &why) < 0) { /* a bad list blocks no root: those of before stay */
+        agent_note_error(a, "the revocation lists are not used", &why);
+        crls = held->crls == NULL ? NULL : crls_ref(held->crls);
+    }
+    if (m->generation != held->generation || !roots_equal(roots, held->roots) ||
+        !crls_equal(crls, held->crls)) {
+        TRY(creds_with_roots(held, roots, crls, m->generation, &next, e));
+        bool is_good = creds_leaf_is_trusted(next) && !crls_revoke(crls, next->leaf);
         agent_apply(a, next);
-        if (!is_trusted)
+        if (!is_good)
             renew_within(a, RENEW_LATE_MS);
     } else if (!a->is_watching)
         trust_word_due(a); /* a new stream: the CA may have lost what we said */

@@ -395,7 +395,7 @@ workload_use(struct workload *w, const struct creds *c)
         sds_use(w->sds, c);
     if (before == NULL)
         return; /* no stream was let in */
-    bool is_new_set = !roots_equal(before->roots, c->roots);
+    bool is_new_set = !creds_trust_equal(before, c);
     bool is_new_leaf = !span_eq(cert_der(before->leaf), cert_der(c->leaf));
     if (is_new_set || is_new_leaf)
         push(w, WORKLOAD_SVID);

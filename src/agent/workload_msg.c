@@ -45,6 +45,21 @@ add_chain(const struct creds *c, struct buf *b, struct err *e)
     return 0;
 }
 
+/* Lists that others may have; how many. */
+static size_t
+lists_of(const struct creds *c, ProtobufCBinaryData ret[CRLS_MAX])
+{
+    size_t n = 0;
+
+    for (size_t i = 0; crls_are_for_all(c->crls) && i < crls_count(c->crls); i++) {
+        const struct crl *x = crls_at(c->crls, i);
+
+        if (crl_is_signed(x))
+            ret[n++] = (ProtobufCBinaryData){ crl_der(x).n, (uint8_t *)(uintptr_t)crl_der(x).p };
+    }
+    return n;
+}
+
 int
 workload_svid_pack(const struct creds *c, struct span pkcs8, struct buf *b, struct err *e)
 {
@@ -55,6 +70,7 @@ workload_svid_pack(const struct creds *c, struct span pkcs8, struct buf *b, stru
     Spiffe__Workload__SvidResponse m = SPIFFE__WORKLOAD__SVID_RESPONSE__INIT;
     Spiffe__Workload__Svid svid = SPIFFE__WORKLOAD__SVID__INIT;
     Spiffe__Workload__Svid *all[] = { &svid };
+    ProtobufCBinaryData lists[CRLS_MAX];
     uint8_t *p;
 
     TRY(ids_of(c, &id, &domain, e));
@@ -64,6 +80,8 @@ workload_svid_pack(const struct creds *c, struct span pkcs8, struct buf *b, stru
     svid.x509_svid = bytes_of(&chain);
     svid.x509_svid_key = (ProtobufCBinaryData){ pkcs8.n, (uint8_t *)(uintptr_t)pkcs8.p };
     svid.bundle = bytes_of(&roots);
+    m.crl = lists;
+    m.n_crl = lists_of(c, lists);
     m.n_svids = 1;
     m.svids = all;
     TRY(buf_reserve(b, spiffe__workload__svid_response__get_packed_size(&m), &p, e));
@@ -82,12 +100,15 @@ workload_bundles_pack(const struct creds *c, struct span pkcs8, struct buf *b, s
     Spiffe__Workload__BundlesResponse__BundlesEntry own =
         SPIFFE__WORKLOAD__BUNDLES_RESPONSE__BUNDLES_ENTRY__INIT;
     Spiffe__Workload__BundlesResponse__BundlesEntry *all[] = { &own };
+    ProtobufCBinaryData lists[CRLS_MAX];
     uint8_t *p;
 
     TRY(ids_of(c, &id, &domain, e));
     TRY(add_roots(c, &roots, e));
     own.key = (char *)domain.p;
     own.value = bytes_of(&roots);
+    m.crl = lists;
+    m.n_crl = lists_of(c, lists);
     m.n_bundles = 1;
     m.bundles = all;
     TRY(buf_reserve(b, spiffe__workload__bundles_response__get_packed_size(&m), &p, e));

@@ -140,7 +140,7 @@ on_keys(struct jwks *keys, void *arg)
     struct jwks *old = j->keys;
 
     j->keys = jwks_ref(keys);
-    ca_load_keys(j->ca);
+    ca_load_view(j->ca, "the keys of tokens have changed");
     jwks_unref(old);
 }
 
@@ -174,6 +174,7 @@ ca_tick(void *arg)
     ca_load_again(c);
     if (c->view == NULL)
         return;
+    revocations_tick(c->revocations);
     if (c->server.half_life <= unix_s() && c->view->not_after > unix_s())
         ca_load_server_cert(c);
     ca_metrics_expiry(c);
@@ -299,6 +300,7 @@ ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *
     TRY(conf_check(&c->conf, e));
     TRY(texts_keep(c, e));
     TRY(cluster_open(c, e));
+    TRY(revocations_new(c, &c->revocations, e));
     TRY(signer_open(c, e));
     TRY(listeners_open(c, e));
     TRY(sources_open(c, e));
@@ -328,6 +330,7 @@ ca_free(struct ca *c)
     tls_conf_unref(c->tls);
     ca_server_cert_done(&c->server);
     ca_jwt_done(&c->jwt);
+    revocations_free(c->revocations);
     bundle_unref(c->loaded.bundle);
     signer_unref(c->loaded.signer);
     signer_process_free(c->signer);

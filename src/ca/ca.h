@@ -14,6 +14,7 @@
 #include "identity/identity.h"
 #include "kube/kube.h"
 #include "ledger/ledger.h"
+#include "net/admin.h"
 #include "net/loop.h"
 #include "obs/metrics.h"
 #include "sync/sync.h"
@@ -69,6 +70,7 @@ struct ca_conf {
     uint64_t jwt_publish_ms; /* a new signer's key is published for so long before it signs
                                 JWT-SVIDs: longer than the slowest replica takes to see a set */
     struct ledger *ledger;   /* borrowed */
+    struct store *store; /* where revoked leaves are kept; borrowed; NULL: none can be revoked */
     struct metrics *metrics;
     const char *replica;   /* this replica's name */
     const char *trust_dir; /* where root-cert.pem, what callers verify us with, and the local
@@ -97,6 +99,14 @@ bool ca_is_ready(const struct ca *c);
 const char *ca_why_not_ready(struct ca *c);
 /* Before /metrics: gauges that are looked up when asked for. */
 void ca_metrics_refresh(struct ca *c);
+/* Answers what is a page of the CA's: /crl (DER, of the signer in force), /ca-crl.pem (of every
+ * signer whose leaves may be alive). c NULL: there is none. r: whether it was one. */
+bool ca_page(const struct ca *c, struct http_exchange *x);
+/* Calls of the admin socket; `self` is a struct ca *const *, whose NULL says that none runs:
+ *   POST /v1/ca/revoke   {"serial"|"identity", "reason", "yes"}
+ *   GET  /v1/ca/revoked {"revoked":[{"serial","identity","signer","not_after","revoked","reason"}],
+ *                         "lists":[{"signer","id","signed","key_held","number",...}]} */
+extern const struct admin_route ca_admin_routes[];
 /* The set changed on disk by our own hand: read it now. */
 void ca_poke(struct ca *c);
 

@@ -134,6 +134,7 @@ ca_status(const struct ca *c)
     (void)json_object_set_new(o, "signer", signer_json(c));
     (void)json_object_set_new(o, "callers", callers_json(c));
     (void)json_object_set_new(o, "jwt", jwt_json(c));
+    (void)json_object_set_new(o, "revocation", revocations_status(c->revocations));
     (void)json_object_set_new(o, "present", id_json(filewatch_present_id(c->watch)));
     (void)json_object_set_new(o, "loaded", id_json(c->loaded_id));
     if (l->bundle == NULL)

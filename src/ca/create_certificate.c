@@ -140,6 +140,17 @@ answer_build(const struct issue *q, struct span *ret, struct err *e)
     return 0;
 }
 
+/* The caller's certificate was revoked while its leaf was made: the workers have known it since
+ * (revoke.c), so no leaf goes out that the last look at the ledger has not seen. */
+static bool
+caller_is_revoked(const struct issue *q)
+{
+    const struct tls_peer *peer = q->call == NULL ? NULL : grpc_peer(q->call);
+
+    return peer != NULL && peer->leaf != NULL && strstr(q->caller.auth, "cert:") != NULL &&
+           crls_revoke(q->worker->view->crls, peer->leaf);
+}
+
 static void
 answer(struct issue *q)
 {
@@ -149,6 +160,11 @@ answer(struct issue *q)
     metric_add(q->worker->ca->conf.metrics, &ca_m_issued, "", 1);
     if (q->call == NULL) {
         issue_end(q, GRPC_CANCELLED, NULL);
+        return;
+    }
+    if (caller_is_revoked(q)) {
+        ca_count_refusal(q->worker, "cert_revoked");
+        issue_end(q, GRPC_UNAUTHENTICATED, "request authenticate failure");
         return;
     }
     if (answer_build(q, &msg, &e) < 0 ||

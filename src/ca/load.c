@@ -136,9 +136,14 @@ view_make(struct ca *c, const struct ca_loaded *l, const struct ca_jwt *jwt,
 
     for (size_t i = 0; i < c->conf.who.issuers_n; i++)
         keys[i] = c->jwks[i].keys;
-    struct ca_view_args a = {
-        l->bundle, l->signer, keys, l->generation, l->manifest.renew_window_ms, jwt, &c->views_alive
-    };
+    struct ca_view_args a = { .bundle = l->bundle,
+                              .signer = l->signer,
+                              .keys = keys,
+                              .crls = revocations_handed_out(c->revocations),
+                              .generation = l->generation,
+                              .renew_window_ms = l->manifest.renew_window_ms,
+                              .jwt = jwt,
+                              .alive = &c->views_alive };
     TRY(ca_view_new(&a, &v, e));
     if (server != NULL)
         TRY(ca_server_cert_make(&c->conf, v, server, e));
@@ -322,6 +327,7 @@ load(struct ca *c, const struct ca_loaded *next, struct err *e)
     bool is_reload = c->loaded.bundle != NULL;
     if (is_reload && !roots_equal(bundle_roots(c->loaded.bundle), bundle_roots(next->bundle)))
         log_info("", "Updating new ROOT-CA");
+    revocations_signer(c->revocations, bundle_signer(next->bundle), next->signer);
     if (view_make(c, next, &jwt, &server, &v, &tls, e) < 0) {
         ca_server_cert_done(&server);
         return err_result(e);
@@ -390,6 +396,7 @@ adopt(struct ca *c, struct signer *signer, struct err *e)
     struct tls_conf *tls;
 
     next.signer = signer;
+    revocations_signer(c->revocations, bundle_signer(next.bundle), signer);
     ca_jwt_copy(&c->jwt, &jwt);
     ca_jwt_adopt(&jwt, signer);
     TRY(view_make(c, &next, &jwt, NULL, &v, &tls, e));
@@ -656,7 +663,7 @@ ca_load_signer(bool is_up, void *arg)
 }
 
 void
-ca_load_keys(struct ca *c)
+ca_load_view(struct ca *c, const char *why)
 {
     struct ca_view *v;
     struct tls_conf *tls;
@@ -665,7 +672,7 @@ ca_load_keys(struct ca *c)
     if (c->loaded.bundle == NULL)
         return;
     if (view_make(c, &c->loaded, &c->jwt, NULL, &v, &tls, &e) < 0)
-        log_error("", "token keys have changed and are not in use yet: %s", e.msg);
+        log_error("", "%s, which is not in force yet: %s", why, e.msg);
     else
         view_put(c, v, tls);
 }

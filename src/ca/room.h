@@ -14,6 +14,7 @@
 #include "net/filewatch.h"
 #include "net/grpc.h"
 #include "obs/log.h"
+#include "pki/crl.h"
 #include "signer/signer.h"
 
 enum {
@@ -77,6 +78,7 @@ struct ca_view {
     struct bundle *bundle;
     struct signer *signer;
     struct jwks *keys[CA_JWKS_MAX]; /* by issuer; NULL: not read yet */
+    struct crls *crls;              /* NULL: nothing is revoked */
     uint64_t generation;
     char generation_text[24];
     int64_t not_after;      /* the end of the chain: no leaf outlives it */
@@ -90,6 +92,7 @@ struct ca_view_args {
     struct bundle *bundle;    /* a reference is taken */
     struct signer *signer;    /* of the bundle's intermediate; a reference is taken */
     struct jwks *const *keys; /* CA_JWKS_MAX, references are taken */
+    struct crls *crls;        /* a reference is taken; NULL: none */
     uint64_t generation, renew_window_ms;
     const struct ca_jwt *jwt; /* references are taken; NULL: no JWT-SVIDs */
     atomic_size_t *alive;
@@ -237,6 +240,18 @@ int ca_sign_code(const struct err *why);
 void ca_trust_changed(struct ca_worker *w); /* the view has another trust set */
 void ca_trust_close(struct ca_worker *w);   /* ends every stream */
 bool ca_instance_is_sound(struct span s);   /* "" or 32 lower-case hex digits */
+/* -- revocation: revoke.c, revoked.c, lists.c; the control loop's -- */
+
+struct revocations;
+MUST_USE int revocations_new(struct ca *c, struct revocations **ret, struct err *e);
+void revocations_free(struct revocations *r); /* NULL is fine */
+/* This signer is about to sign: its list is made, its predecessor's is made to last. */
+void revocations_signer(struct revocations *r, struct cert *cert, struct signer *s);
+/* What views carry; borrowed; NULL: nothing is revoked. */
+struct crls *revocations_handed_out(const struct revocations *r);
+void revocations_tick(struct revocations *r); /* and when a signer process has come */
+json_t *revocations_status(const struct revocations *r);
+
 /* -- control -- */
 
 enum ca_mode { CA_MODE_NONE, CA_MODE_PLUGGED_IN, CA_MODE_SELF_SIGNED };
@@ -279,6 +294,7 @@ struct ca {
     struct ca_server_cert server;
     struct ca_jwt jwt;
     struct timer *jwt_timer;
+    struct revocations *revocations;
     uint8_t loaded_id[DIGEST_BYTES]; /* filewatch_present_id when it was loaded */
     char refused[ERR_MSG_BYTES];     /* "" when what is present is loaded */
     char why_not_ready[ERR_MSG_BYTES + 1];
@@ -301,10 +317,11 @@ filewatch_error_fn ca_load_failed;
 void ca_load_again(struct ca *c);
 /* The signer process has come (again), or gone. */
 void ca_load_signer(bool is_up, void *arg);
-loop_fn ca_load_jwt;                    /* a moment of the keys of JWT-SVIDs has come */
-void ca_load_recall(struct ca *c);      /* at the start: what was kept of them */
-loop_fn ca_load_say;                    /* on_loaded, once no call holds an older view */
-void ca_load_keys(struct ca *c);        /* issuers' keys changed: a view of the same set */
+loop_fn ca_load_jwt;               /* a moment of the keys of JWT-SVIDs has come */
+void ca_load_recall(struct ca *c); /* at the start: what was kept of them */
+loop_fn ca_load_say;               /* on_loaded, once no call holds an older view */
+/* Something beside the set has changed (issuers' keys, revocation): a view of the same set. */
+void ca_load_view(struct ca *c, const char *why);
 void ca_load_server_cert(struct ca *c); /* at half-life */
 /* The rules for one new set against what is loaded; r: 0 load it; CA_LOAD_SAME nothing new.
  * *ret_reason is the metric's word. Errors: DENIED, STATE. */

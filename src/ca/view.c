@@ -43,7 +43,7 @@ trust_set_fill(struct ca_view *v, const struct ca_view_args *a, struct err *e)
     CLEANUP(buf_done) struct buf jwks = BUF_INIT(VIEW_MAX_BYTES);
     Meshroot__V1__TrustSet m = MESHROOT__V1__TRUST_SET__INIT;
     struct roots *roots = bundle_roots(v->bundle);
-    ProtobufCBinaryData ders[ROOTS_MAX];
+    ProtobufCBinaryData ders[ROOTS_MAX], signed_lists[CRLS_MAX], bare_lists[CRLS_MAX];
     uint8_t signer_id[DIGEST_BYTES], *to;
 
     if (a->jwt != NULL)
@@ -55,6 +55,17 @@ trust_set_fill(struct ca_view *v, const struct ca_view_args *a, struct err *e)
         /* protobuf-c has no const; the bytes are only read */
         memcpy(&p, &der.p, sizeof(p));
         ders[m.n_roots] = (ProtobufCBinaryData){ der.n, p };
+    }
+    m.crls = signed_lists;
+    m.bare_lists = bare_lists;
+    for (size_t i = 0; i < crls_count(v->crls); i++) {
+        const struct crl *c = crls_at(v->crls, i);
+        struct span der = crl_der(c);
+        uint8_t *p;
+
+        memcpy(&p, &der.p, sizeof(p));
+        *(crl_is_signed(c) ? &signed_lists[m.n_crls++] : &bare_lists[m.n_bare_lists++]) =
+            (ProtobufCBinaryData){ der.n, p };
     }
     memcpy(signer_id, cert_id(bundle_signer(v->bundle)), DIGEST_BYTES);
     m.roots = ders;
@@ -88,6 +99,7 @@ ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e)
     v->answer_tail = BUF_INIT(VIEW_MAX_BYTES);
     v->trust_set = BUF_INIT(VIEW_MAX_BYTES);
     v->signer = signer_ref(a->signer);
+    v->crls = a->crls == NULL ? NULL : crls_ref(a->crls);
     TRY(answer_tail_fill(v, e));
     TRY(trust_set_fill(v, a, e));
     *ret = STEAL(v);
@@ -109,6 +121,7 @@ ca_view_unref(struct ca_view *v)
     signer_unref(v->signer);
     signer_unref(v->jwt_signer);
     bundle_unref(v->bundle);
+    crls_unref(v->crls);
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         jwks_unref(v->keys[i]);
     buf_done(&v->answer_tail);

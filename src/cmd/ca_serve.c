@@ -16,7 +16,7 @@
 struct serve_conf {
     const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *log_format, *port_file;
     struct caller_flags callers;
-    uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms, jwt_publish_ms;
+    uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms, jwt_publish_ms, keep_ms;
     const char *signer, *signer_reads;
     bool self_signed;
 };
@@ -43,6 +43,7 @@ static const struct opt opts[] = {
       "how often the folder is read again, events or not" },
     { "jwt-publish", OPT_DURATION, AT(jwt_publish_ms), "2m", "0s", "1h", 0, "DURATION",
       "a new intermediate's key is published so long before it signs JWT-SVIDs" },
+    OPT_LEDGER_RETENTION(struct serve_conf, keep_ms),
     { "self-signed", OPT_FLAG, AT(self_signed), NULL, NULL, NULL, 0, NULL,
       "with nothing in the folder, make a self-signed root (kept in STATE/self-signed)" },
     { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15014", NULL, NULL, 0, "ADDR",
@@ -61,6 +62,7 @@ struct serve { /* everything that runs, freed in reverse */
     struct ledger *ledger;
     struct ca *ca;
     struct monitor *monitor;
+    struct admin *admin;
     char *dir, *trust_dir, *self_signed_dir;
     int lock_fd;
 };
@@ -68,6 +70,7 @@ struct serve { /* everything that runs, freed in reverse */
 static void
 serve_done(struct serve *s)
 {
+    admin_free(s->admin);
     monitor_free(s->monitor);
     ca_free(s->ca);
     ledger_close(s->ledger);
@@ -116,6 +119,36 @@ status_text(void *self)
     return text;
 }
 
+static bool
+page(struct http_exchange *x, void *self)
+{
+    const struct serve *s = self;
+
+    return ca_page(s->ca, x);
+}
+
+static void
+serve_status(void *self, struct http_exchange *x)
+{
+    const struct serve *s = self;
+
+    admin_reply(x, 200, ca_status(s->ca));
+}
+
+static const struct admin_route routes[] = { { "GET", "/v1/ca/status", serve_status },
+                                             { NULL, NULL, NULL } };
+
+static int
+admin_start(struct serve *s, struct err *e)
+{
+    struct admin_conf a = { .state_dir = s->dir,
+                            .tables = { { routes, s }, { ca_admin_routes, &s->ca } },
+                            .metrics = s->metrics,
+                            .monitor = s->monitor };
+
+    return admin_new(s->loop, &a, &s->admin, e);
+}
+
 static int
 monitoring_start(struct serve *s, const char *listen, struct err *e)
 {
@@ -124,6 +157,7 @@ monitoring_start(struct serve *s, const char *listen, struct err *e)
                               .why_not_ready = why_not_ready,
                               .refresh = refresh,
                               .status = status_text,
+                              .page = page,
                               .self = s };
 
     return monitor_new(s->loop, listen, &m, &s->monitor, e);
@@ -143,6 +177,7 @@ ca_start(struct serve *s, const struct serve_conf *o, struct err *e)
                          .reread_ms = o->reread_ms,
                          .jwt_publish_ms = o->jwt_publish_ms,
                          .ledger = s->ledger,
+                         .store = s->store,
                          .metrics = s->metrics,
                          .replica = "ca" };
     bool in_token = strcmp(o->signer, "file") != 0;
@@ -196,10 +231,13 @@ serve_start(struct serve *s, const struct serve_conf *o, struct err *e)
     TRY(loop_new(&s->loop, e));
     TRY(store_open_sqlite(s->dir, &s->store, e));
     TRY(ledger_open(s->store, s->metrics, &s->ledger, e));
+    if (o->keep_ms > 0)
+        TRY(ledger_keep_for(s->ledger, o->keep_ms, e));
     TRY(loop_on_signal(s->loop, SIGTERM, on_stop, s, e));
     TRY(loop_on_signal(s->loop, SIGINT, on_stop, s, e));
     TRY(ca_start(s, o, e));
     TRY(monitoring_start(s, o->monitoring, e));
+    TRY(admin_start(s, e));
     TRY(port_file_write(s, o->port_file, e));
     return loop_run(s->loop, e);
 }

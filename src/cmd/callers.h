@@ -15,6 +15,11 @@ struct caller_flags {
 };
 
 /* clang-format off */
+/* 0s: every row is kept. */
+#define OPT_LEDGER_RETENTION(T, member)                                                            \
+    { "ledger-retention", OPT_DURATION, offsetof(T, member), "0s", "0s", "876000h", 0, "DURATION",   \
+      "remove rows whose leaf ended longer ago; what is left stays verifiable; 0s keeps all" }
+
 #define OPT_CALLERS(type, member)                                                                                          \
     { "issuer", OPT_LIST, offsetof(type, member.issuers), NULL, NULL, NULL, 0, "ISS[=JWKS]",                               \
       "trusted issuer of workload tokens; its keys: a file, an https URL, \"kubernetes\" (the API server's), or, without JWKS, by discovery; repeatable" }, \

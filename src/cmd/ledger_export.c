@@ -1,7 +1,9 @@
 /* ledger_export.c - meshroot ledger export: all rows with their hashes, for a third party. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/str.h"
 #include "cmd/commands.h"
 #include "cmd/ledger_tool.h"
 
@@ -30,18 +32,34 @@ row_export(const struct ledger_found *f, void *arg, struct err *e)
     return ferror(stdout) == 0 ? 0 : stdout_check(e);
 }
 
+/* What the first row follows: rows that retention removed. */
+static void
+removed_print(const struct ledger_mark *m)
+{
+    char hex[DIGEST_TEXT_BYTES];
+
+    hex_text(span_of(m->hash, DIGEST_BYTES), hex);
+    printf("{\"removed\":{\"rows\":%" PRIu64 ",\"seq\":%" PRIu64 ",\"hash\":\"%s\"}}\n", m->rows,
+           m->seq, hex);
+}
+
 static int
 run(const void *conf, const struct opt_args *args, struct err *e)
 {
     const struct export_conf *c = conf;
     struct ledger_query q = { .since = INT64_MIN, .oldest_first = true };
     CLEANUP(store_closep) struct store *s = NULL;
+    struct ledger_mark removed;
     bool as_csv = strcmp(c->output, "csv") == 0;
 
     (void)args;
     TRY(ledger_store(c->state_dir, &s, e));
+    TRY(store_hold_snapshot(s, e)); /* retention takes no row from under it */
+    TRY(ledger_removed(s, &removed, e));
     if (as_csv)
         TRY(csv_head(false, e));
+    else if (removed.rows > 0)
+        removed_print(&removed);
     TRY(ledger_find(s, &q, row_export, &as_csv, e));
     return stdout_check(e);
 }

@@ -119,12 +119,19 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     struct ledger_query q = { .since = INT64_MIN, .limit = 1 };
     struct showing s = { .as_json = strcmp(c->output, "json") == 0 };
     CLEANUP(store_closep) struct store *store = NULL;
+    struct ledger_mark removed;
 
     TRY(serial_parse(args->v[0], serial, &q.serial.n, e));
     q.serial.p = serial;
     TRY(ledger_store(c->state_dir, &store, e));
     s.store = store;
     TRY(ledger_find(store, &q, row_show, &s, e));
+    TRY(ledger_removed(store, &removed, e));
+    if (s.n == 0 && removed.rows > 0)
+        return err_set(e, E_NOTFOUND,
+                       "no leaf with serial number %.80s is in the ledger; rows up to %" PRIu64
+                       " were removed by --ledger-retention",
+                       args->v[0], removed.seq);
     if (s.n == 0)
         return err_set(e, E_NOTFOUND, "no leaf with serial number %.80s was issued here",
                        args->v[0]);

@@ -33,19 +33,25 @@ mark_parse(const char *text, struct ledger_mark *ret, struct err *e)
 }
 
 static void
-print_good(const struct ledger_mark *m, bool as_json)
+print_good(const struct ledger_mark *m, const struct ledger_mark *removed, bool as_json)
 {
     char hex[DIGEST_TEXT_BYTES];
 
     hex_text(span_of(m->hash, DIGEST_BYTES), hex);
     if (as_json) {
-        json_t *j = json_pack("{s:b, s:I, s:I, s:s}", "ok", 1, "rows", (json_int_t)m->rows, "seq",
-                              (json_int_t)m->seq, "hash", hex);
+        json_t *j =
+            json_pack("{s:b, s:I, s:I, s:s, s:I, s:I}", "ok", 1, "rows", (json_int_t)m->rows, "seq",
+                      (json_int_t)m->seq, "hash", hex, "removed_rows", (json_int_t)removed->rows,
+                      "removed_seq", (json_int_t)removed->seq);
         print_json(j);
         json_decref(j);
         return;
     }
     printf("ok: %" PRIu64 " rows, none edited, removed or moved\n", m->rows);
+    if (removed->rows > 0)
+        printf("the first %" PRIu64 " of them, up to row %" PRIu64 ", were removed by "
+               "--ledger-retention; the rest follows the last of them\n",
+               removed->rows, removed->seq);
     if (m->rows > 0)
         printf("mark: %" PRIu64 ":%s\n", m->seq, hex);
 }
@@ -56,18 +62,18 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     const struct verify_conf *c = conf;
     CLEANUP(store_closep) struct store *s = NULL;
     bool as_json = strcmp(c->output, "json") == 0;
-    struct ledger_mark mark, newest;
+    struct ledger_mark mark, newest, removed;
 
     (void)args;
     if (c->mark != NULL)
         TRY(mark_parse(c->mark, &mark, e));
     TRY(ledger_store(c->state_dir, &s, e));
     TRY(store_hold_snapshot(s, e));
-    int r = ledger_check(s, c->mark != NULL ? &mark : NULL, &newest, e);
+    int r = ledger_check(s, c->mark != NULL ? &mark : NULL, &newest, &removed, e);
     if (r < 0 && e->code != E_DENIED)
         return r;
     if (r == 0) {
-        print_good(&newest, as_json);
+        print_good(&newest, &removed, as_json);
     } else if (as_json) {
         json_t *j = json_pack("{s:b, s:s}", "ok", 0, "reason", e->msg);
         print_json(j);

@@ -38,8 +38,7 @@ static const struct opt opts[] = {
     { .name = NULL },
 };
 
-/* The offline root: of the certificates in its file, the one that its key belongs to. */
-struct issuer {
+struct issuer { /* the offline root */
     struct cert *cert;
     struct key *key;
 };
@@ -49,27 +48,6 @@ issuer_done(struct issuer *i)
 {
     cert_unref(i->cert);
     key_unref(i->key);
-}
-
-static int
-issuer_read(const char *dir, struct issuer *ret, struct err *e)
-{
-    CLEANUP(buf_wipe) struct buf cert = BUF_INIT(PEM_MAX_BYTES), key = BUF_INIT(PEM_MAX_BYTES);
-    CLEANUP(roots_unrefp) struct roots *roots = NULL;
-    const char *name = bundle_file_names[PART_ROOT_CERT];
-
-    TRY(read_input(dir, name, &cert, e));
-    TRY(read_input(dir, ROOT_KEY_FILE, &key, e));
-    if (roots_from_pem(buf_span(&cert), &roots, e) < 0)
-        return err_wrap(e, "%s/%s", dir, name);
-    if (key_from_pem(buf_span(&key), &ret->key, e) < 0)
-        return err_wrap(e, "%s/%s", dir, ROOT_KEY_FILE);
-    for (size_t i = 0; i < roots_count(roots) && ret->cert == NULL; i++)
-        if (cert_key_matches(roots_at(roots, i), ret->key))
-            ret->cert = cert_ref(roots_at(roots, i));
-    if (ret->cert == NULL)
-        return err_set(e, E_DENIED, "%s: %s does not belong to %s", dir, ROOT_KEY_FILE, name);
-    return 0;
 }
 
 /* The issuer, and what --also-trust names. */
@@ -157,7 +135,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     enum key_kind kind;
 
     (void)args;
-    TRY(issuer_read(c->root, &by, e));
+    TRY(root_read(c->root, &by.cert, &by.key, e));
     TRY(trust_set(c, by.cert, &roots, e));
     TRY(key_kind_parse(c->key_type, &kind, e));
     TRY(key_make(kind, &k, e));

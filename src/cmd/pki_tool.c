@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "pki/bundle.h"
 
 enum { DAY_S = 24 * 60 * 60, KEY_ID_MAX_BYTES = 64, SAN_TEXT_BYTES = 300 };
 
@@ -192,6 +193,30 @@ cert_print(const struct cert *c, int indent)
     printf("%*sKey id     %s\n", indent, "", ski[0] == '\0' ? "-" : ski);
     printf("%*sIssuer id  %s\n", indent, "", aki[0] == '\0' ? "-" : aki);
     printf("%*sSHA-256    %s\n", indent, "", id);
+}
+
+int
+root_read(const char *dir, struct cert **ret_cert, struct key **ret_key, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf cert = BUF_INIT(PEM_MAX_BYTES), pem = BUF_INIT(PEM_MAX_BYTES);
+    CLEANUP(roots_unrefp) struct roots *roots = NULL;
+    CLEANUP(key_unrefp) struct key *key = NULL;
+    const char *name = bundle_file_names[PART_ROOT_CERT];
+    size_t i = 0;
+
+    TRY(read_input(dir, name, &cert, e));
+    TRY(read_input(dir, ROOT_KEY_FILE, &pem, e));
+    if (roots_from_pem(buf_span(&cert), &roots, e) < 0)
+        return err_wrap(e, "%s/%s", dir, name);
+    if (key_from_pem(buf_span(&pem), &key, e) < 0)
+        return err_wrap(e, "%s/%s", dir, ROOT_KEY_FILE);
+    while (i < roots_count(roots) && !cert_key_matches(roots_at(roots, i), key))
+        i++;
+    if (i == roots_count(roots))
+        return err_set(e, E_DENIED, "%s: %s does not belong to %s", dir, ROOT_KEY_FILE, name);
+    *ret_cert = cert_ref(roots_at(roots, i));
+    *ret_key = STEAL(key);
+    return 0;
 }
 
 json_t *

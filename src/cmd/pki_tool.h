@@ -41,6 +41,11 @@ void out_done(struct out *o);
 /* DIR/name, or name when dir is NULL, whole. Errors: NOTFOUND, SYS, LIMIT. */
 MUST_USE int read_input(const char *dir, const char *name, struct buf *b, struct err *e);
 
+/* The offline root in `dir`: of the certificates in root-cert.pem, the one that root-key.pem
+ * belongs to. References, the caller's. Errors: NOTFOUND, PARSE, DENIED. */
+MUST_USE int root_read(const char *dir, struct cert **ret_cert, struct key **ret_key,
+                       struct err *e);
+
 /* Facts of a certificate for people, indented by `indent`, and for programs; owner: caller. */
 void cert_print(const struct cert *c, int indent);
 json_t *cert_json(const struct cert *c);

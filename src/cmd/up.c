@@ -16,7 +16,8 @@ struct up_conf {
     const char *state_dir, *ca_listen, *vault_listen, *monitoring, *vault_name, *trust_domain,
         *port_file, *log_format, *log_level;
     struct caller_flags callers;
-    uint64_t workers, default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms, jwt_publish_ms;
+    uint64_t workers, default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms, jwt_publish_ms,
+        keep_ms;
 };
 
 #define AT(member) offsetof(struct up_conf, member)
@@ -35,6 +36,7 @@ static const struct opt opts[] = {
     { "renew-window", OPT_DURATION, AT(renew_window_ms), "60s", "100ms", "24h", 0, "DURATION", "leaves of the old signer renew at random times within this" },
     { "jwt-publish", OPT_DURATION, AT(jwt_publish_ms), "30s", "0s", "1h", 0, "DURATION", "a new signer's key is published so long before it signs JWT-SVIDs" },
     { "reread-interval", OPT_DURATION, AT(reread_ms), "10s", "100ms", "1h", 0, "DURATION", "how often files are read again besides their events" },
+    OPT_LEDGER_RETENTION(struct up_conf, keep_ms),
     { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE", "write the ports in use as JSON once ready" },
     { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "log lines" },
     { "log-level", OPT_CHOICE, AT(log_level), "info", "debug|info|warn|error", NULL, 0, "LEVEL", "least level that is logged" },
@@ -104,6 +106,7 @@ run(const void *opt_conf, const struct opt_args *args, struct err *e)
         .workers = c->workers,
         .default_ttl_ms = c->default_ttl_ms,
         .max_ttl_ms = c->max_ttl_ms,
+        .ledger_keep_ms = c->keep_ms,
         .renew_window_ms = c->renew_window_ms,
         .reread_ms = c->reread_ms,
         .jwt_publish_ms = c->jwt_publish_ms,

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "ledger/compact.h"
 #include "ledger/live.h"
 #include "ledger/record.h"
 #include "ledger/walk.h"
@@ -76,6 +77,7 @@ struct ledger {
     size_t words_n;              /* at the store */
     size_t answering;            /* batches done, whose answers are being posted */
     int64_t pruned;
+    struct compactor *compactor; /* NULL: every row is kept */
 };
 
 static void
@@ -296,6 +298,7 @@ ledger_close(struct ledger *l)
 {
     if (l == NULL)
         return;
+    compactor_free(l->compactor);
     (void)pthread_mutex_lock(&l->lock);
     while (l->flight.n > 0 || l->waiting.n > 0 || l->words_n > 0 || l->answering > 0)
         (void)pthread_cond_wait(&l->idle, &l->lock);
@@ -307,6 +310,12 @@ ledger_close(struct ledger *l)
     (void)pthread_cond_destroy(&l->idle);
     (void)pthread_mutex_destroy(&l->lock);
     free(l);
+}
+
+int
+ledger_keep_for(struct ledger *l, uint64_t keep_ms, struct err *e)
+{
+    return compactor_new(l->store, l->metrics, (int64_t)(keep_ms / 1000), &l->compactor, e);
 }
 
 /* -- batches, under the lock ---------------------------------------------------------------------
@@ -619,6 +628,16 @@ ledger_workloads(struct ledger *l, ledger_workload_fn *fn, void *arg)
     (void)pthread_mutex_unlock(&l->lock);
 }
 
+uint64_t
+ledger_leaves(struct ledger *l, const char *identity, ledger_leaf_fn *fn, void *arg)
+{
+    (void)pthread_mutex_lock(&l->lock);
+    live_issued(l->live, identity, unix_s(), fn, arg);
+    uint64_t newest = l->next_seq - 1;
+    (void)pthread_mutex_unlock(&l->lock);
+    return newest;
+}
+
 struct rows_of {
     size_t left;
     ledger_row_fn *fn;
@@ -649,9 +668,9 @@ ledger_rows(struct ledger *l, uint64_t before, size_t limit, ledger_row_fn *fn, 
 int
 ledger_verify(struct ledger *l, uint64_t *ret_rows, struct err *e)
 {
-    struct head h = { .seq = 0 };
+    struct head h = { .seq = 0 }, floor;
 
-    TRY(rows_verify(l->store, NULL, &h, e));
+    TRY(rows_verify(l->store, NULL, &h, &floor, e));
     *ret_rows = h.rows;
     return 0;
 }

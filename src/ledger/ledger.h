@@ -57,6 +57,10 @@ MUST_USE int ledger_open(struct store *s, struct metrics *m, struct ledger **ret
 /* After its loops have stopped, before its store is closed. Waits for what is on its way; NULL is
  * fine. */
 void ledger_close(struct ledger *l);
+/* From now on rows whose leaf expired longer ago than `keep_ms` are removed in the background, from
+ * the oldest on and never the newest; what is left stays verifiable (reader.h). Called once at
+ * most. Errors: SYS (no thread), NOMEM. */
+MUST_USE int ledger_keep_for(struct ledger *l, uint64_t keep_ms, struct err *e);
 
 /* Appends; done(e, arg) on `loop` once durable (e->code == E_NONE) or not (then it does not exist,
  * nor do those appended behind it meanwhile). The row counts as in use from this call on. `done`
@@ -110,6 +114,19 @@ typedef void ledger_workload_fn(const struct ledger_workload *w, void *arg);
 /* Calls fn for each workload with at least one leaf in use now (expired rows are let go first). fn
  * must not call the ledger. */
 void ledger_workloads(struct ledger *l, ledger_workload_fn *fn, void *arg);
+
+/* One leaf that has not expired, whether its holder has replaced it or not. */
+struct ledger_leaf {
+    const char *identity, *instance; /* all borrowed for the call */
+    struct span serial;
+    const uint8_t *signer_id; /* DIGEST_BYTES */
+    int64_t not_after;
+    uint64_t seq;
+};
+typedef void ledger_leaf_fn(const struct ledger_leaf *leaf, void *arg);
+/* Calls fn for each such leaf of `identity` (NULL: of all), also for those whose row is on its way
+ * to the disk; the newest seq so far. fn must not call the ledger. About 30 ns a leaf of all. */
+uint64_t ledger_leaves(struct ledger *l, const char *identity, ledger_leaf_fn *fn, void *arg);
 
 /* Rows, newest first, at most `limit`, older than seq `before` (0: from the newest). Blocks: disk.
  */

@@ -465,6 +465,27 @@ workload_sum(struct live *v, const struct workload *w, int64_t now, struct ledge
     *ret = s;
 }
 
+void
+live_issued(const struct live *v, const char *identity, int64_t now, ledger_leaf_fn *fn, void *arg)
+{
+    for (size_t i = 0; i < v->buckets_n; i++)
+        for (const struct workload *w = v->buckets[i]; w != NULL; w = w->next) {
+            if (identity != NULL && strcmp(identity, w->identity) != 0)
+                continue;
+            for (size_t k = 0; k < w->n; k++) {
+                const struct leaf *f = &w->leaves[k];
+                const struct ledger_leaf leaf = { .identity = w->identity,
+                                                  .instance = w->instance,
+                                                  .serial = span_of(f->serial, f->serial_n),
+                                                  .signer_id = v->ids[f->signer],
+                                                  .not_after = f->not_after,
+                                                  .seq = f->seq };
+                if (f->not_after >= now)
+                    fn(&leaf, arg);
+            }
+        }
+}
+
 size_t
 live_each(struct live *v, int64_t now, ledger_workload_fn *fn, void *arg)
 {

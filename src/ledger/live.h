@@ -36,6 +36,9 @@ void live_word_undo(struct live *v, const struct word *w);
 /* Lets go what has expired; calls gone(identity, instance, arg) for each workload that leaves. */
 typedef void live_gone_fn(const char *identity, const char *instance, void *arg);
 void live_prune(struct live *v, int64_t now, live_gone_fn *gone, void *arg);
+/* As ledger_leaves. */
+void live_issued(const struct live *v, const char *identity, int64_t now, ledger_leaf_fn *fn,
+                 void *arg);
 /* As ledger_workloads; the number of leaves in use. */
 size_t live_each(struct live *v, int64_t now, ledger_workload_fn *fn, void *arg);
 

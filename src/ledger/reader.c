@@ -122,14 +122,33 @@ ledger_find(struct store *s, const struct ledger_query *q, ledger_found_fn *fn, 
     return r;
 }
 
+static struct ledger_mark
+mark_of(const struct head *h)
+{
+    struct ledger_mark m = { .seq = h->seq, .rows = h->rows };
+
+    memcpy(m.hash, h->hash, DIGEST_BYTES);
+    return m;
+}
+
 int
 ledger_check(struct store *s, const struct ledger_mark *mark, struct ledger_mark *ret,
-             struct err *e)
+             struct ledger_mark *ret_removed, struct err *e)
 {
-    struct head h = { .seq = 0 };
+    struct head h = { .seq = 0 }, floor = { .seq = 0 };
 
-    TRY(rows_verify(s, mark, &h, e));
-    *ret = (struct ledger_mark){ .seq = h.seq, .rows = h.rows };
-    memcpy(ret->hash, h.hash, DIGEST_BYTES);
+    TRY(rows_verify(s, mark, &h, &floor, e));
+    *ret = mark_of(&h);
+    *ret_removed = mark_of(&floor);
+    return 0;
+}
+
+int
+ledger_removed(struct store *s, struct ledger_mark *ret, struct err *e)
+{
+    struct head floor = { .seq = 0 };
+
+    TRY(floor_read(s, &floor, e));
+    *ret = mark_of(&floor);
     return 0;
 }

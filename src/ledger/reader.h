@@ -46,10 +46,14 @@ struct ledger_mark {
     uint64_t seq, rows;
     uint8_t hash[DIGEST_BYTES];
 };
-/* Walks the whole chain. `mark` (NULL: none): a row that must be in it, by seq and hash. Errors:
- * DENIED (the first bad row, and what is wrong with it), SYS. */
+/* Walks the whole chain, from where retention has cut it (*ret_removed: the last row that is gone,
+ * and how many; seq 0: none). `mark` (NULL: none): a row that must be in it, by seq and hash.
+ * Errors: DENIED (the first bad row, and what is wrong with it), NOTFOUND (the mark is of a row
+ * that retention removed: nothing can be said), SYS. */
 MUST_USE int ledger_check(struct store *s, const struct ledger_mark *mark, struct ledger_mark *ret,
-                          struct err *e);
+                          struct ledger_mark *ret_removed, struct err *e);
+/* The last row that retention removed, and how many there were; seq 0: none. Errors: PARSE, SYS. */
+MUST_USE int ledger_removed(struct store *s, struct ledger_mark *ret, struct err *e);
 
 /* The certificate that ledger_note_issuers kept. r: 0; STORE_ABSENT. Errors: DENIED (it is not what
  * its id says), PARSE, SYS, NOMEM. Owner of *ret: caller, cert_unref. */

@@ -2,6 +2,7 @@
  *
  *   ledger/row/<16 hex digits of seq>   2, seq, hash of the row before, fields, own hash (1: no key
  * id) ledger/head                         1, seq, rows, longest lifetime, hash of the newest row
+ *   ledger/floor                        the same, as it was at the last row that retention removed
  *   ledger/issuer/<hex id>              DER of a signer or root that rows may name
  *   fleet/<identity>/<instance>         1, the workload's last word
  *
@@ -16,6 +17,7 @@
 
 #define ROW_PREFIX    "ledger/row/"
 #define HEAD_KEY      "ledger/head"
+#define FLOOR_KEY     "ledger/floor"
 #define ISSUER_PREFIX "ledger/issuer/"
 #define FLEET_PREFIX  "fleet/"
 

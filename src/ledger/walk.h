@@ -16,10 +16,12 @@ MUST_USE int rows_walk(struct store *s, uint64_t seq, bool reverse, record_fn *f
                        struct err *e);
 /* All zero when there is none. */
 MUST_USE int head_read(struct store *s, struct head *ret, struct err *e);
+/* What retention has removed: the head as it was at the last of those rows. The same. */
+MUST_USE int floor_read(struct store *s, struct head *ret, struct err *e);
 MUST_USE int rows_exist(struct store *s, bool *ret, struct err *e);
-/* As ledger_check; *ret is the head. */
+/* As ledger_check. */
 MUST_USE int rows_verify(struct store *s, const struct ledger_mark *mark, struct head *ret,
-                         struct err *e);
+                         struct head *ret_floor, struct err *e);
 
 /* The issuers that a filter names. */
 struct issuer_ids {

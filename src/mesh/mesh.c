@@ -79,6 +79,7 @@ ca_open(struct mesh *m, bool self_signed, struct err *e)
         .reread_ms = m->conf.reread_ms,
         .jwt_publish_ms = m->conf.jwt_publish_ms,
         .ledger = m->ledger,
+        .store = m->store,
         .metrics = m->metrics,
         .replica = "local",
         .on_loaded = on_loaded,
@@ -412,6 +413,8 @@ parts_open(struct mesh *m, struct err *e)
     TRY(metrics_new(&m->metrics, e));
     TRY(store_open_sqlite(m->state_dir, &m->store, e));
     TRY(ledger_open(m->store, m->metrics, &m->ledger, e));
+    if (m->conf.ledger_keep_ms > 0)
+        TRY(ledger_keep_for(m->ledger, m->conf.ledger_keep_ms, e));
     struct vault_service_conf vault = {
         .state_dir = m->state_dir,
         .store = m->store,
@@ -452,7 +455,7 @@ mesh_free(struct mesh *m)
 
     if (m == NULL)
         return;
-    http_server_free(m->admin);
+    admin_free(m->admin);
     monitor_free(m->monitor);
     (void)err_set(&gone, E_STATE, "meshroot up is stopping");
     if (m->pending.done != NULL)

@@ -29,6 +29,7 @@ struct mesh_conf {
     struct ca_callers who; /* what it points to outlives the mesh */
     size_t workers;
     uint64_t default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms, jwt_publish_ms;
+    uint64_t ledger_keep_ms; /* ledger_keep_for; 0: every row is kept */
 };
 
 /* Opens (and locks) the state folder, starts the vault, and goes on where the last run stopped.

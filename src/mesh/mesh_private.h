@@ -5,7 +5,7 @@
 #include "ledger/ledger.h"
 #include "mesh/mesh.h"
 #include "mesh/vault_service.h"
-#include "net/http.h"
+#include "net/admin.h"
 #include "net/monitor.h"
 #include "obs/metrics.h"
 #include "rotate/rotate.h"
@@ -49,7 +49,7 @@ struct mesh {
     struct plugged plugged;
     struct pending pending;
     struct timer *patience; /* ends a pending enable that the CA does not answer */
-    struct http_server *admin;
+    struct admin *admin;
     struct monitor *monitor;
 };
 

@@ -79,7 +79,7 @@ monitor_serve(struct monitor *m, struct http_exchange *x)
             pages[i].reply(m, x);
         return true;
     }
-    return false;
+    return m->conf.page != NULL && m->conf.page(x, m->conf.self);
 }
 
 static void

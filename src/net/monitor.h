@@ -21,6 +21,8 @@ struct monitor_conf {
     /* The JSON of /status as a text the caller frees; NULL: out of memory. NULL for daemons without
      * that page. */
     char *(*status)(void *self);
+    /* Answers a page of the daemon's own; r: whether it was one. NULL: it has none. */
+    bool (*page)(struct http_exchange *x, void *self);
     void *self;
 };
 

@@ -438,6 +438,23 @@ proxy_set_tls(struct proxy *p, struct tls_conf *tls)
 }
 
 size_t
+proxy_recheck(struct proxy *p)
+{
+    size_t n = 0;
+
+    for (struct pair *c = p->pairs, *next; c != NULL; c = next) {
+        struct err e;
+
+        next = c->next;
+        if (!c->is_piping || check_peer(c, p->conf.is_inbound ? c->near : c->far, &e) == 0)
+            continue;
+        pair_abort(c);
+        n++;
+    }
+    return n;
+}
+
+size_t
 proxy_connections(const struct proxy *p)
 {
     return p->pairs_n;

@@ -38,6 +38,9 @@ struct proxy_conf {
 MUST_USE int proxy_new(struct loop *l, const struct proxy_conf *conf, struct proxy **ret,
                        struct err *e);
 void proxy_set_tls(struct proxy *p, struct tls_conf *tls); /* a reference is taken */
+/* Asks check_peer again for each open connection, and ends those that it refuses now; how many.
+ * The clear side sees a break, not an end. */
+size_t proxy_recheck(struct proxy *p);
 size_t proxy_connections(const struct proxy *p);
 void proxy_free(struct proxy *p); /* closes everything; NULL is fine */
 

@@ -12,7 +12,7 @@
 enum {
     CRL_ENTRIES_MAX = 2048,
     CRL_MAX_BYTES = 120 * 1024,  /* room for so many entries of the longest form */
-    CRLS_MAX = 16,               /* of one set: each signer with leaves alive, and roots */
+    CRLS_MAX = 32,               /* of one set: signed and bare, of each signer, and of roots */
     CRLS_MAX_BYTES = 176 * 1024, /* of them together: as PEM they fit PEM_MAX_BYTES */
 };
 
@@ -73,10 +73,14 @@ struct crl;
  * indirect, of a part only) are refused. The signature is not looked at. Owner: caller, crl_unref.
  * Errors: PARSE, DENIED (such an extension), LIMIT. */
 MUST_USE int crl_from_der(struct span der, struct crl **ret, struct err *e);
+/* The same of a TBSCertList alone: what its issuer says, when there is no one to sign it (its key
+ * is gone, or its certificate may not sign lists). For those who have it from the CA itself. */
+MUST_USE int crl_from_tbs(struct span tbs, struct crl **ret, struct err *e);
+bool crl_is_signed(const struct crl *c); /* of crl_from_der */
 struct crl *crl_ref(struct crl *c);
 void crl_unref(struct crl *c); /* NULL is fine */
 DEFINE_CLEANUP(struct crl, crl_unref)
-struct span crl_der(const struct crl *c); /* borrowed */
+struct span crl_der(const struct crl *c); /* borrowed; a TBSCertList when it is not signed */
 uint64_t crl_number(const struct crl *c); /* 0: it has none */
 int64_t crl_this_update(const struct crl *c);
 int64_t crl_next_update(const struct crl *c); /* INT64_MAX: it has none */
@@ -85,6 +89,10 @@ size_t crl_count(const struct crl *c);
 bool crl_is_of(const struct crl *c, const struct cert *issuer);
 /* Signed by this certificate, whose key usage allows it. Errors: DENIED (what does not fit). */
 MUST_USE int crl_verify(const struct crl *c, const struct cert *issuer, struct err *e);
+bool crl_has(const struct crl *c, struct span serial); /* of its issuer */
+/* Calls fn for each entry, in order; a negative result stops and is returned. */
+typedef int crl_entry_fn(const struct crl_entry *x, void *arg, struct err *e);
+MUST_USE int crl_each(const struct crl *c, crl_entry_fn *fn, void *arg, struct err *e);
 /* The certificate is of the list's issuer and in it. */
 bool crl_revokes(const struct crl *c, const struct cert *cert);
 /* Key usage is absent, or has cRLSign (RFC 5280 4.2.1.3): others believe lists that it signs. */
@@ -100,6 +108,7 @@ MUST_USE int crls_new(struct crl *const *all, size_t n, struct crls **ret, struc
 /* X509 CRL blocks, nothing else; an empty text is no list. Errors: as crl_from_der (which block),
  * LIMIT. */
 MUST_USE int crls_from_pem(struct span pem, struct crls **ret, struct err *e);
+/* The signed ones. */
 MUST_USE int crls_to_pem(const struct crls *s, struct buf *b, struct err *e);
 struct crls *crls_ref(struct crls *s);
 void crls_unref(struct crls *s); /* NULL is fine */
@@ -109,5 +118,8 @@ size_t crls_count(const struct crls *s);
 struct crl *crls_at(const struct crls *s, size_t i); /* borrowed */
 bool crls_equal(const struct crls *a, const struct crls *b);
 bool crls_revoke(const struct crls *s, const struct cert *cert);
+/* Every issuer has a signed list, so that those who want one for each (Envoy, OpenSSL) may be given
+ * them; false for the empty set. Source: specs/istio-ca.md 7.8. */
+bool crls_are_for_all(const struct crls *s);
 
 #endif

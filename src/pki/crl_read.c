@@ -195,8 +195,9 @@ struct serial {
 
 struct crl {
     atomic_uint refs;
-    struct buf der;         /* owned */
-    struct crl_head head;   /* spans inside der */
+    struct buf der;       /* owned */
+    struct crl_head head; /* spans inside der */
+    bool is_signed;
     struct serial *serials; /* owned; in order */
     size_t n, cap;
 };
@@ -228,8 +229,8 @@ serial_collect(const struct crl_entry *x, void *arg, struct err *e)
     return 0;
 }
 
-int
-crl_from_der(struct span der, struct crl **ret, struct err *e)
+static int
+crl_new(struct span der, struct crl **ret, struct err *e)
 {
     CLEANUP(crl_unrefp) struct crl *c = calloc(1, sizeof(*c));
 
@@ -240,16 +241,46 @@ crl_from_der(struct span der, struct crl **ret, struct err *e)
     if (der.n > CRL_MAX_BYTES)
         return err_set(e, E_LIMIT, "a revocation list of more than %d bytes", CRL_MAX_BYTES);
     TRY(buf_add(&c->der, der, e));
+    *ret = STEAL(c);
+    return 0;
+}
+
+/* `tbs` lies in c->der. */
+static int
+tbs_take(struct crl *c, struct span tbs, struct err *e)
+{
+    TRY(crl_tbs_read(tbs, &c->head, serial_collect, c, e));
+    if (c->n > 0)
+        qsort(c->serials, c->n, sizeof(c->serials[0]), serial_compare);
+    return 0;
+}
+
+int
+crl_from_tbs(struct span tbs, struct crl **ret, struct err *e)
+{
+    CLEANUP(crl_unrefp) struct crl *c = NULL;
+
+    TRY(crl_new(tbs, &c, e));
+    TRY(tbs_take(c, buf_span(&c->der), e));
+    *ret = STEAL(c);
+    return 0;
+}
+
+int
+crl_from_der(struct span der, struct crl **ret, struct err *e)
+{
+    CLEANUP(crl_unrefp) struct crl *c = NULL;
+
+    TRY(crl_new(der, &c, e));
+    c->is_signed = true;
     struct der all = der_of(buf_span(&c->der)), x = der_enter(&all, DER_SEQUENCE);
     struct span tbs = der_take_whole(&x, DER_SEQUENCE);
     struct span algorithm = der_take_whole(&x, DER_SEQUENCE), signature = der_bits(&x);
     if (!der_done(&x) || !der_done(&all) || signature.n == 0)
         return malformed(e, "it is one CertificateList and nothing else");
-    TRY(crl_tbs_read(tbs, &c->head, serial_collect, c, e));
+    TRY(tbs_take(c, tbs, e));
     if (!span_eq(algorithm, c->head.algorithm))
         return malformed(e, "its signature algorithm, twice the same (RFC 5280 5.1.1.2)");
-    if (c->n > 0)
-        qsort(c->serials, c->n, sizeof(c->serials[0]), serial_compare);
     *ret = STEAL(c);
     return 0;
 }
@@ -269,6 +300,12 @@ crl_unref(struct crl *c)
     buf_done(&c->der);
     free(c->serials);
     free(c);
+}
+
+bool
+crl_is_signed(const struct crl *c)
+{
+    return c->is_signed;
 }
 
 struct span
@@ -350,15 +387,34 @@ issuer_is(const struct crl *c, const struct cert *cert)
 }
 
 bool
-crl_revokes(const struct crl *c, const struct cert *cert)
+crl_has(const struct crl *c, struct span serial)
 {
-    struct span serial = cert_serial(cert);
     struct serial want = { .n = (uint8_t)serial.n };
 
-    if (serial.n > SERIAL_MAX_BYTES || c->n == 0 || !issuer_is(c, cert))
+    if (serial.n > SERIAL_MAX_BYTES || c->n == 0)
         return false;
     memcpy(want.bytes, serial.p, serial.n);
     return bsearch(&want, c->serials, c->n, sizeof(want), serial_compare) != NULL;
+}
+
+int
+crl_each(const struct crl *c, crl_entry_fn *fn, void *arg, struct err *e)
+{
+    struct span tbs = buf_span(&c->der);
+    struct crl_head ignored;
+
+    if (c->is_signed) {
+        struct der all = der_of(tbs), x = der_enter(&all, DER_SEQUENCE);
+
+        tbs = der_take_whole(&x, DER_SEQUENCE);
+    }
+    return crl_tbs_read(tbs, &ignored, fn, arg, e);
+}
+
+bool
+crl_revokes(const struct crl *c, const struct cert *cert)
+{
+    return c->n > 0 && issuer_is(c, cert) && crl_has(c, cert_serial(cert));
 }
 
 /* -- a set -- */
@@ -439,7 +495,8 @@ int
 crls_to_pem(const struct crls *s, struct buf *b, struct err *e)
 {
     for (size_t i = 0; i < crls_count(s); i++)
-        TRY(pem_add(b, "X509 CRL", crl_der(s->all[i]), e));
+        if (s->all[i]->is_signed)
+            TRY(pem_add(b, "X509 CRL", crl_der(s->all[i]), e));
     return 0;
 }
 
@@ -490,4 +547,23 @@ crls_revoke(const struct crls *s, const struct cert *cert)
         if (crl_revokes(s->all[i], cert))
             return true;
     return false;
+}
+
+static bool
+has_signed(const struct crls *s, const struct crl *c)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (s->all[i]->is_signed && span_eq(s->all[i]->head.issuer, c->head.issuer) &&
+            span_eq(s->all[i]->head.aki, c->head.aki))
+            return true;
+    return false;
+}
+
+bool
+crls_are_for_all(const struct crls *s)
+{
+    for (size_t i = 0; i < crls_count(s); i++)
+        if (!has_signed(s, s->all[i]))
+            return false;
+    return crls_count(s) > 0;
 }

@@ -16,7 +16,6 @@ struct crl_head {
 };
 /* Calls fn for each entry, in order; a negative result stops and is returned. *ret is set to zero
  * first. Errors: PARSE, DENIED (an extension that changes what entries mean), LIMIT. */
-typedef int crl_entry_fn(const struct crl_entry *x, void *arg, struct err *e);
 MUST_USE int crl_tbs_read(struct span tbs, struct crl_head *ret, crl_entry_fn *fn, void *arg,
                           struct err *e);
 

@@ -7,8 +7,6 @@
 /* X509_NAME to the text of cert_subject_text; cut with "..." when it is longer. */
 void name_text(const X509_NAME *n, char ret[NAME_TEXT_BYTES]);
 
-/* `c` names `issuer` as its issuer (names, key identifiers), and its signature is by that key. */
-bool cert_is_signed_by(const struct cert *c, const struct cert *issuer);
 /* Extended key usage, where present, allows both serverAuth and clientAuth. */
 bool x509_usage_fits(X509 *x);
 /* Valid at wall time now. Errors: DENIED ("\"CN=..\" expired at .. (now ..)", "not valid before").

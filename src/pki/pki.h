@@ -93,6 +93,8 @@ int cert_path_len(const struct cert *c); /* -1 without a constraint */
  * does not, and what it does not read is no CA to a stock agent. Source: X.690 10, 11. */
 bool cert_is_der(const struct cert *c);
 bool cert_is_self_signed(const struct cert *c); /* signature verified with its own key */
+/* `c` names `issuer` as its issuer (names, key identifiers), and its signature is by that key. */
+bool cert_is_signed_by(const struct cert *c, const struct cert *issuer);
 enum key_kind cert_key_kind(const struct cert *c);
 bool cert_key_matches(const struct cert *c, const struct key *k);
 /* The certificate's public key as a key without its private half: for key_spki, jwk_thumbprint and

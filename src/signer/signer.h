@@ -34,7 +34,7 @@ enum {
     SIGNER_JWT_AUDIENCES = 8,
     SIGNER_JWT_AUDIENCE_BYTES = 256, /* with its NUL */
     SIGNER_JWT_MAX_BYTES = 8 * 1024, /* of a token */
-    SIGNER_CRL_LIFE_S = 30 * 86400,  /* a revocation list's, or a leaf's longest when longer */
+    SIGNER_CRL_LIFE_S = 30 * 86400,  /* a revocation list outlives a new leaf by no more */
 };
 
 /* -- the child (its whole life) --

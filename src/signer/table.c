@@ -265,10 +265,8 @@ list_read(int fd, struct buf *tbs, struct err *e)
 static int
 list_check(struct ipc_table *t, struct ipc_held *h, const struct crl_facts *f, struct err *e)
 {
-    int64_t now = unix_s(), life = t->max_life_s;
+    int64_t now = unix_s(), life = t->max_life_s + SIGNER_CRL_LIFE_S;
 
-    if (life < SIGNER_CRL_LIFE_S)
-        life = SIGNER_CRL_LIFE_S;
     if (f->this_update < now - SIGNER_BACKDATE_S || f->this_update > now + SIGNER_CLOCK_S)
         return err_set(e, E_DENIED, "the list is not of now");
     if (f->next_update > now + life + SIGNER_CLOCK_S)

@@ -1,4 +1,5 @@
 """meshroot agent run against meshroot ca serve: files, proxies, renewal, outage, restart."""
+import contextlib
 import json
 import os
 import pathlib
@@ -36,7 +37,7 @@ class Echo(threading.Thread):
 
     @staticmethod
     def serve(peer):
-        with peer:
+        with peer, contextlib.suppress(ConnectionError):
             while data := peer.recv(65536):
                 peer.sendall(data)
 

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from check_ledger import check
-from conftest import BINARY, meshroot, openssl, wait_for
+from conftest import BINARY, meshroot, openssl, openssl_intermediate, openssl_root, wait_for
+from test_ca import Ca, make_csr, pb  # noqa: F401  (pb is a fixture)
 
 ID = "spiffe://cluster.local/ns/test/sa/"
 
@@ -160,3 +161,42 @@ def test_a_reader_that_goes_away_is_an_error(issued):
         done = subprocess.run([BINARY, "ledger", "export", "--state-dir", issued.state], stdout=full,
                               stderr=subprocess.PIPE, text=True, timeout=30)
     assert done.returncode == 11 and "cannot write to the standard output" in done.stderr
+
+
+def test_retention_keeps_a_verifiable_rest_over_kills(tmp_path, daemon, pb):
+    """Rows come and go, the process is killed at any moment: what is left is a chain, and says what went before it."""
+    root = openssl_root(tmp_path / "root-a", "Root A", "p256")
+    openssl_intermediate(tmp_path / "cacerts", root, "Intermediate A1", "p256")
+    issued, mark = 0, None
+    for turn in range(4):
+        ca = Ca(tmp_path, daemon, pb, "--ledger-retention", "1s").ready()
+        token, removed = ca.issuer.token(), verified(ca)["removed_rows"]
+
+        def more():
+            nonlocal issued
+            with ca.channel() as channel:
+                for _ in range(60):
+                    ca.call(csr, token, validity=1, channel=channel)
+                    issued += 1
+            return verified(ca)["removed_rows"] > removed + 62
+
+        csr = make_csr()[1]
+        wait_for("more than one step", more, 60)
+        ca.daemon.kill()
+        good = verified(ca)
+        assert good["ok"] and good["rows"] == issued and 0 < good["removed_rows"] < issued
+        if mark is not None:
+            done = meshroot("ledger", "verify", "--mark", mark, "--state-dir", ca.state, check=False)
+            assert done.returncode == 3 and f"row {mark.split(':')[0]} was removed by --ledger-retention" in done.stderr
+        lines = meshroot("ledger", "export", "--state-dir", ca.state).stdout.splitlines()
+        assert json.loads(lines[0])["removed"]["rows"] == good["removed_rows"]
+        assert check(lines, f"{good['seq']}:{good['hash']}") == issued
+        first = json.loads(lines[1])
+        mark = f"{first['seq']}:{first['hash']}"
+        meshroot("ledger", "verify", "--mark", mark, "--state-dir", ca.state)
+    done = meshroot("ledger", "show", "77", "--state-dir", ca.state, check=False)
+    assert done.returncode == 3 and "were removed by --ledger-retention" in done.stderr
+
+
+def verified(ca):
+    return json.loads(meshroot("ledger", "verify", "--state-dir", ca.state, "--output", "json").stdout)

@@ -133,7 +133,7 @@ setup(void **state)
     assert_ok(roots_union(w->root.roots, w->other.roots, &w->wide, &e));
     w->creds = creds_make(w, w->key, 1);
     w->next = creds_make(w, w->key2, 2);
-    assert_ok(creds_with_roots(w->next, w->wide, 3, &w->wider, &e));
+    assert_ok(creds_with_roots(w->next, w->wide, NULL, 3, &w->wider, &e));
     w->svid = (struct got){ .w = w, .last = BUF_INIT(1 << 20) };
     w->bundles = (struct got){ .w = w, .last = BUF_INIT(1 << 20) };
     *state = w;

@@ -120,6 +120,28 @@ ledger_health(struct ledger *l, struct err *e)
     return fake.disk_is_full ? err_set(e, E_SYS, "meshroot.db: no space left on device") : 0;
 }
 
+uint64_t
+ledger_leaves(struct ledger *l, const char *of, ledger_leaf_fn *fn, void *arg)
+{
+    (void)l;
+    (void)of;
+    (void)fn;
+    (void)arg;
+    return 0;
+}
+
+int
+ledger_rows(struct ledger *l, uint64_t before, size_t limit, ledger_row_fn *fn, void *arg,
+            struct err *e)
+{
+    (void)l;
+    (void)before;
+    (void)limit;
+    (void)fn;
+    (void)arg;
+    return err_set(e, E_SYS, "no rows here");
+}
+
 /* -- the scene -- */
 
 struct scene {

@@ -9,7 +9,9 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "ledger/compact.h"
 #include "ledger/ledger.h"
+#include "ledger/reader.h"
 #include "tmpdir.h"
 
 enum { HOUR = 3600, DAY = 86400 };
@@ -576,6 +578,149 @@ verify_finds_every_change(void **state)
     }
 }
 
+/* -- retention -- */
+
+enum { KEPT_FROM = 130 };
+
+/* 200 rows: all but some at the end are long expired. */
+static void
+rows_to_compact(struct fix *f)
+{
+    for (size_t i = 1; i <= 200; i++) {
+        struct ledger_row r = row_of("A", "", (uint8_t)i, DAY);
+        if (i < KEPT_FROM)
+            r.not_after = r.issued - 100 + (int64_t)(i % 7);
+        assert_int_equal(append(f, &r), E_NONE);
+    }
+}
+
+static size_t
+compact_all(struct fix *f, int64_t before)
+{
+    struct err e = { 0 };
+    size_t all = 0, n;
+
+    do {
+        assert_ok(compact_step(f->s, before, &n, &e));
+        assert_true(n <= COMPACT_ROWS);
+        all += n;
+    } while (n == COMPACT_ROWS);
+    return all;
+}
+
+static void
+what_is_left_is_verifiable_and_goes_on(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    struct ledger_mark before, kept, removed, m;
+    uint64_t n = 0;
+
+    rows_to_compact(f);
+    assert_ok(ledger_check(f->s, NULL, &before, &removed, &e));
+    assert_int_equal(removed.rows, 0);
+    assert_int_equal(compact_all(f, unix_s() - 200), 0); /* none ended so long ago */
+    assert_int_equal(compact_all(f, unix_s() - 50), KEPT_FROM - 1);
+    assert_ok(ledger_check(f->s, &before, &kept, &removed, &e));
+    assert_true(kept.seq == 200 && kept.rows == 200);
+    assert_true(removed.seq == KEPT_FROM - 1 && removed.rows == KEPT_FROM - 1);
+    assert_ok(ledger_check(f->s, &removed, &m, &removed, &e)); /* the last that is gone is proved */
+    struct ledger_mark old = { .seq = 7 }, bent = removed;
+    assert_err(ledger_check(f->s, &old, &m, &removed, &e), E_NOTFOUND, "row 7 was removed by");
+    bent.hash[3] ^= 1;
+    assert_err(ledger_check(f->s, &bent, &m, &removed, &e), E_DENIED, "row 129, the last that");
+
+    ledger_close(f->led);
+    assert_ok(ledger_open(f->s, f->m, &f->led, &e)); /* a start finds its way too */
+    struct ledger_row r = row_of("A", "", 9, DAY);
+    assert_int_equal(append(f, &r), E_NONE);
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_int_equal(n, 201);
+    assert_int_equal(compact_all(f, unix_s() + 10 * DAY), 201 - KEPT_FROM);
+    assert_ok(ledger_verify(f->led, &n, &e)); /* the newest row stays */
+    assert_int_equal(n, 201);
+    ledger_close(f->led);
+    assert_ok(ledger_open(f->s, f->m, &f->led, &e));
+}
+
+/* A flipped byte of what is left, or of the floor, is named; a broken chain is not cut. */
+static void
+verify_finds_every_change_of_a_compacted_ledger(void **state)
+{
+    static const struct {
+        const char *what, *key, *says;
+        size_t from_end; /* 0: removed */
+    } rows[] = {
+        { "the floor's hash", "ledger/floor", "row 130: it does not follow row 129, the last", 1 },
+        { "the floor's count", "ledger/floor", "201 rows", 41 },
+        { "the floor removed", "ledger/floor", "row 130: it does not follow row 0", 0 },
+        { "the first row", "ledger/row/0000000000000082", "row 130: its content", 60 },
+        { "the first row removed", "ledger/row/0000000000000082", "row 131: it does not follow",
+          0 },
+        { "a later row", "ledger/row/00000000000000c0", "row 192: its content", 60 },
+    };
+    struct fix *f = *state;
+    struct err e = { 0 };
+
+    rows_to_compact(f);
+    assert_int_equal(compact_all(f, unix_s() - 50), KEPT_FROM - 1);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        CLEANUP(buf_done) struct buf was = BUF_INIT(4096), now = BUF_INIT(4096);
+        uint64_t n = 0;
+        size_t gone = 0;
+
+        assert_ok(store_get(f->s, rows[i].key, &was, NULL, &e));
+        assert_ok(buf_add(&now, buf_span(&was), &e));
+        if (rows[i].from_end > 0)
+            now.p[now.n - rows[i].from_end] ^= rows[i].from_end == 41 ? 0x40 : 1;
+        put_raw(f, rows[i].key, buf_span(&now), rows[i].from_end == 0);
+        int r = ledger_verify(f->led, &n, &e);
+        if (r != -E_DENIED || (i != 1 && strstr(e.msg, rows[i].says) == NULL))
+            fail_msg("%s: %d %s", rows[i].what, r, e.msg);
+        if (i != 1 && i != 5) { /* not seen from the start of what is left */
+            r = compact_step(f->s, unix_s() + 10 * DAY, &gone, &e);
+            if (r != -E_DENIED)
+                fail_msg("%s: compaction went on: %d", rows[i].what, r);
+        }
+        put_raw(f, rows[i].key, buf_span(&was), false);
+        assert_ok(ledger_verify(f->led, &n, &e));
+        assert_int_equal(n, 200);
+    }
+}
+
+static void *
+verify_again_and_again(void *arg)
+{
+    struct fix *f = arg;
+    struct err e = { 0 };
+    struct ledger_mark m, removed;
+
+    for (int i = 0; i < 40; i++)
+        assert_ok(ledger_check(f->s, NULL, &m, &removed, &e));
+    return NULL;
+}
+
+static void
+rows_come_go_and_are_verified_at_one_time(void **state)
+{
+    struct fix *f = *state;
+    struct err e = { 0 };
+    pthread_t t;
+    uint64_t n = 0;
+
+    rows_to_compact(f);
+    assert_ok(ledger_keep_for(f->led, 1000, &e));
+    assert_int_equal(pthread_create(&t, NULL, verify_again_and_again, f), 0);
+    for (size_t i = 0; i < 300; i++) {
+        struct ledger_row r = row_of("A", "", (uint8_t)i, DAY);
+        r.not_after = r.issued - 10;
+        assert_int_equal(append(f, &r), E_NONE);
+    }
+    assert_int_equal(pthread_join(t, NULL), 0);
+    assert_ok(ledger_verify(f->led, &n, &e));
+    assert_int_equal(n, 500);
+}
+
 /* -- against a naive model */
 
 enum { N_IDENTITIES = 3, N_INSTANCES = 3, N_ROWS = 600, STEPS = 500, TICK = 70, KEPT = 3600 };
@@ -825,6 +970,9 @@ main(void)
         T(another_writer_is_noticed_and_its_rows_are_taken_over),
         T(no_answered_row_is_lost_to_kill_9),
         T(verify_finds_every_change),
+        T(what_is_left_is_verifiable_and_goes_on),
+        T(verify_finds_every_change_of_a_compacted_ledger),
+        T(rows_come_go_and_are_verified_at_one_time),
         T(agrees_with_a_naive_model),
         T(any_thread_may_append),
     };

@@ -226,20 +226,22 @@ a_mark_must_be_in_the_chain(void **state)
 {
     struct fix *f = *state;
     struct err e = { 0 };
-    struct ledger_mark now, old, was;
+    struct ledger_mark now, old, was, removed;
 
-    assert_ok(ledger_check(f->reader, NULL, &old, &e));
+    assert_ok(ledger_check(f->reader, NULL, &old, &removed, &e));
     assert_int_equal(old.seq, 5);
     assert_int_equal(old.rows, 5);
     row_add(f, 6, "spiffe://t/a", "i1", false, 0, DAY);
-    assert_ok(ledger_check(f->reader, &old, &now, &e));
+    assert_ok(ledger_check(f->reader, &old, &now, &removed, &e));
     assert_int_equal(now.seq, 6);
     was = old;
     was.hash[0] ^= 1;
-    assert_err(ledger_check(f->reader, &was, &now, &e), E_DENIED, "row 5: its hash is not");
+    assert_err(ledger_check(f->reader, &was, &now, &removed, &e), E_DENIED,
+               "row 5: its hash is not");
     was = old;
     was.seq = 9;
-    assert_err(ledger_check(f->reader, &was, &now, &e), E_DENIED, "row 9: it was there once");
+    assert_err(ledger_check(f->reader, &was, &now, &removed, &e), E_DENIED,
+               "row 9: it was there once");
 }
 
 static void
@@ -247,11 +249,11 @@ a_snapshot_is_checked_whatever_comes_meanwhile(void **state)
 {
     struct fix *f = *state;
     struct err e = { 0 };
-    struct ledger_mark m;
+    struct ledger_mark m, removed;
 
     assert_ok(store_hold_snapshot(f->reader, &e));
     row_add(f, 6, "spiffe://t/a", "i1", false, 0, DAY);
-    assert_ok(ledger_check(f->reader, NULL, &m, &e));
+    assert_ok(ledger_check(f->reader, NULL, &m, &removed, &e));
     assert_int_equal(m.rows, 5);
 }
 

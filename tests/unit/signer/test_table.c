@@ -313,8 +313,9 @@ lists_are_judged_too(void **state)
         { "another's", true, 6, 0, DAY_S, E_DENIED, "crl lint" },
         { "of the past", false, 6, -SIGNER_BACKDATE_S - 5, DAY_S, E_DENIED, "not of now" },
         { "of the future", false, 6, SIGNER_CLOCK_S + 5, DAY_S, E_DENIED, "not of now" },
-        { "as long as a leaf", false, 6, 0, MAX_LIFE_S, E_NONE, "" },
-        { "for ever", false, 7, 0, MAX_LIFE_S + SIGNER_CLOCK_S + 5, E_DENIED, "longer" },
+        { "longer than a leaf", false, 6, 0, MAX_LIFE_S + SIGNER_CRL_LIFE_S, E_NONE, "" },
+        { "for ever", false, 7, 0, MAX_LIFE_S + SIGNER_CRL_LIFE_S + SIGNER_CLOCK_S + 5, E_DENIED,
+          "longer" },
         { "the next", false, 7, 0, DAY_S, E_NONE, "" },
     };
     struct scene *s = *state;

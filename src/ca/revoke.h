@@ -1,0 +1,94 @@
+/* revoke.h - private to ca/: which leaves are revoked, and the lists that say so.
+ *
+ * revoked.c keeps the table, on disk before anything acts on it; lists.c makes one revocation list
+ * for each signer whose leaves may be alive; revoke.c is the operation and its admin calls. All on
+ * the control loop. Source: RFC 5280 5; specs/peers.md 29 ("revoked and unexpired: in the list").
+ *
+ *   revoked/<hex id of the signer>/<hex serial>   one leaf, JSON
+ *   crl/<hex id of the signer>                    its last signed list, DER
+ */
+#ifndef CA_REVOKE_H
+#define CA_REVOKE_H
+
+#include "ca/room.h"
+#include "pki/crl.h"
+
+enum {
+    REVOKED_MAX = CRL_ENTRIES_MAX, /* not expired, in all; beyond: LIMIT */
+    REVOKED_KEPT_S = 3600,         /* after the leaf's end: clocks differ */
+    CA_LISTS_MAX = 16,             /* signers with a list at one time */
+    CA_CRL_LIFE_S = 7 * 86400,     /* of a list, at least */
+    CA_CRL_SPARE_S = 2 * 86400,    /* and at least so long after its signer's last leaf */
+    CA_CRL_EVERY_S = 86400,        /* a new one, whether anything has changed or not */
+    CA_REVOKE_ASKS_ABOVE = 16,     /* leaves at once: wants to be confirmed */
+};
+
+/* -- the table: revoked.c -- */
+
+struct revoked {
+    uint8_t signer_id[DIGEST_BYTES];
+    struct crl_entry entry;
+    int64_t not_after;
+    char *identity;   /* owned */
+    uint64_t seen_ms; /* mono, when it was first seen to be over; 0: it is not */
+};
+
+struct revoked_table {
+    struct store *store; /* borrowed; NULL: nothing is kept */
+    struct loop *loop;
+    struct revoked *all; /* owned; in the order in which they came */
+    size_t n, cap;
+};
+MUST_USE int revoked_open(struct revoked_table *t, struct store *s, struct loop *l, struct err *e);
+void revoked_done(struct revoked_table *t);
+const struct revoked *revoked_find(const struct revoked_table *t,
+                                   const uint8_t signer_id[DIGEST_BYTES], struct span serial);
+/* Puts `n` of them (identities are copied; none is in the table) on disk and, once they are there,
+ * into the table; then done, on the loop. n > 0. Errors: LIMIT (REVOKED_MAX), NOMEM, STATE. */
+MUST_USE int revoked_add(struct revoked_table *t, const struct revoked *v, size_t n,
+                         void (*done)(const struct err *e, void *arg), void *arg, struct err *e);
+/* Lets go of those whose leaf is over, by the wall clock for REVOKED_KEPT_S and by the monotonic
+ * one too: a clock that jumped gives nothing back. r: whether there were any. */
+bool revoked_prune(struct revoked_table *t, int64_t now, uint64_t now_ms);
+
+/* -- the lists: lists.c -- */
+
+struct crl_list {
+    uint8_t signer_id[DIGEST_BYTES];
+    struct cert *cert;     /* NULL: nobody knows it any more */
+    struct signer *signer; /* NULL: its key is gone, since a start that came after it */
+    struct crl *list;      /* the last signed one; NULL */
+    struct crl *bare;      /* what is to be said beyond that, unsigned; NULL */
+    bool is_dirty;         /* the table has changed since */
+};
+
+struct crl_lists {
+    struct ca *ca;
+    struct revoked_table *table;
+    struct crl_list all[CA_LISTS_MAX]; /* the first n; the one in force is the first */
+    size_t n;
+    struct crls *handed_out; /* what views carry; NULL: nothing is revoked */
+    char trouble[ERR_MSG_BYTES];
+};
+MUST_USE int lists_open(struct crl_lists *l, struct ca *c, struct revoked_table *t, struct err *e);
+void lists_done(struct crl_lists *l);
+/* This signer is about to sign: it comes first, with a list from before its first leaf on. Its
+ * predecessor's key stays loaded until the last of its leaves is over. */
+void lists_signer(struct crl_lists *l, struct cert *cert, struct signer *s);
+/* The table has changed for all signers. */
+void lists_dirty(struct crl_lists *l);
+/* Makes what is due; what cannot be signed now is said unsigned and tried again. r: whether
+ * handed_out is another. */
+bool lists_update(struct crl_lists *l);
+/* [{"signer","id","number","this_update","next_update","entries","signed","key_held"}] */
+json_t *lists_json(const struct crl_lists *l);
+
+/* -- all of it: revoke.c -- */
+
+struct revocations {
+    struct ca *ca;
+    struct revoked_table table;
+    struct crl_lists lists;
+};
+
+#endif
