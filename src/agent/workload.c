@@ -519,7 +519,9 @@ workload_open(struct workload *w, const struct workload_conf *conf, struct err *
                                    .self = w,
                                    .max_connections = WORKLOAD_CONNECTIONS_MAX,
                                    .max_per_uid = WORKLOAD_PER_UID_MAX,
-                                   .sends_secrets = true };
+                                   .sends_secrets = true,
+                                   .metrics = conf->metrics,
+                                   .name = "workload" };
 
     if (conf->sds == NULL)
         gc.methods_n -= SDS_METHODS_N;
