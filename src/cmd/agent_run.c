@@ -330,7 +330,7 @@ const struct command cmd_agent_run = {
     "key,\n"
     "certificate and trust set from there (SPIFFE_ENDPOINT_SOCKET=unix:///PATH), and each change "
     "at once.\n"
-    "JWT-SVIDs too, which the CA signs (a CA that is not ours: UNAVAILABLE). A caller is known by\n"
+    "JWT-SVIDs too, which the CA signs (one that is not ours has none). A caller is known by\n"
     "its uid. It must stay on the stream, as these libraries do: a rotation takes what was pushed "
     "for in\n"
     "use half a second later, and does not see a key that was fetched once and kept. With "
