@@ -177,6 +177,8 @@ count_failure(struct fleet *f, int code, const char *msg)
                                                    : &f->stats.failed;
 
     ++*n;
+    if (n == &f->stats.cut_off)
+        (void)snprintf(f->stats.last_cut, sizeof(f->stats.last_cut), "%.200s", msg);
     if (n == &f->stats.failed)
         (void)snprintf(f->stats.last_failure, sizeof(f->stats.last_failure), "%s: %.200s",
                        grpc_code_name(code), msg == NULL ? "" : msg);

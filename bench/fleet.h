@@ -59,7 +59,7 @@ struct fleet_stats {
     uint64_t leaves, words;                             /* answered */
     uint64_t refused, told_when, cut_off, late, failed; /* RESOURCE_EXHAUSTED; with a time to come
                                                            back; UNAVAILABLE; DEADLINE; others */
-    char last_failure[256];
+    char last_failure[256], last_cut[256];
 };
 const struct fleet_stats *fleet_stats(const struct fleet *f);
 /* The agents' times since fleet_begin or fleet_mark until what is counted was so; ms: the middle

@@ -133,8 +133,11 @@ review(struct ca_worker *w, const struct ca_call *c, struct span token, const st
 static bool
 tell_to_come_back(struct ca_worker *w, const struct ca_call *c, const struct ca_method *m)
 {
-    bool has_waited = grpc_header(c->grpc, "grpc-previous-rpc-attempts").n > 0;
-    uint64_t ms = turnstile_ask(&w->turnstile, has_waited, mono_ms());
+    const struct turnstile_caller caller = {
+        .has_waited = grpc_header(c->grpc, "grpc-previous-rpc-attempts").n > 0,
+        .own = grpc_connection_calls(c->grpc),
+    };
+    uint64_t ms = turnstile_ask(&w->queues[m->queue], &caller, mono_ms());
     char text[24];
     struct err e;
 

@@ -62,7 +62,7 @@ struct ca_conf {
     const char *token_reads;   /* the folder that its module may read; NULL: none */
     const char *listen;        /* "127.0.0.1:15012"; port 0 picks one */
     size_t workers;            /* 1..64 */
-    size_t max_waiting; /* calls of one worker that wait for signer and ledger; 0: a default */
+    size_t max_waiting; /* calls of one kind and worker that wait; 0: the defaults of room.h */
     const char *trust_domain;
     struct ca_callers who;
     uint64_t default_ttl_ms, max_ttl_ms;

@@ -67,7 +67,7 @@ issue_free(struct issue *q)
 {
     struct ca_worker *w = q->worker;
 
-    turnstile_out(&w->turnstile, mono_ms());
+    turnstile_out(&w->queues[CA_QUEUE_LEAVES], mono_ms());
     ca_view_unref(q->view);
     if (w->free_issues_n >= FREE_ISSUES_MAX) {
         buf_done(&q->csr);
@@ -410,7 +410,7 @@ ca_create_certificate(struct ca_worker *w, struct ca_call *c)
     q->call = c->grpc;
     q->start_us = c->start_us;
     q->caller = c->caller;
-    turnstile_in(&w->turnstile, mono_ms());
+    turnstile_in(&w->queues[CA_QUEUE_LEAVES], mono_ms());
     (void)snprintf(q->row.instance, sizeof(q->row.instance), "%.*s", SPAN_ARG(instance));
     grpc_on_gone(c->grpc, on_gone, q);
     issue_start(q, &wire);

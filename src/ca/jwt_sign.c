@@ -34,7 +34,7 @@ on_gone(void *arg)
 static void
 asked_end(struct asked *q, int code, const char *msg)
 {
-    turnstile_out(&q->worker->turnstile, mono_ms());
+    turnstile_out(&q->worker->queues[CA_QUEUE_LEAVES], mono_ms());
     ca_metrics_handled(q->worker->ca, method_name, code, q->start_us);
     if (q->call != NULL)
         grpc_finish(q->call, code, msg);
@@ -112,7 +112,7 @@ asked_send(struct ca_worker *w, struct ca_call *c, const Meshroot__V1__JwtReques
     for (; ask.audiences_n < m->n_audiences; ask.audiences_n++)
         ask.audiences[ask.audiences_n] = m->audiences[ask.audiences_n];
     grpc_on_gone(c->grpc, on_gone, q);
-    turnstile_in(&w->turnstile, mono_ms());
+    turnstile_in(&w->queues[CA_QUEUE_LEAVES], mono_ms());
     w->pending++;
     signer_jwt_sign(w->lane, w->view->jwt_signer, &ask, on_token, q);
     return GRPC_OK;

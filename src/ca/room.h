@@ -25,6 +25,8 @@ enum {
     CA_CLOCK_STEP_S = 5,                     /* from tick to tick: more is said loudly */
     CA_TICK_MS = 30 * 1000,                  /* half-life of that, expiry gauges, a held set */
     CA_TEXTS_MAX = 64,
+    CA_LEAVES_WAITING = 512, /* of one worker: half of SIGNER_LANE_CALLS */
+    CA_WORDS_WAITING = 4096,
     /* tokens that the API server judges */
     CA_REVIEW_FLIGHTS_MAX = 64,       /* under way at once */
     CA_REVIEW_WAITING_MAX = 4096,     /* calls that wait for one */
@@ -142,7 +144,11 @@ struct ca_call { /* valid while the handler runs */
     struct ca_caller caller;
 };
 typedef void ca_handler(struct ca_worker *w, struct ca_call *c);
+/* What waits for signer and ledger, and for the ledger alone: each has places of its own, so that
+ * neither keeps the other out. */
+enum ca_queue { CA_QUEUE_LEAVES, CA_QUEUE_WORDS, CA_QUEUE__N };
 struct ca_method {
+    enum ca_queue queue;
     const char *name; /* for metrics */
     ca_handler *handle;
 };
@@ -217,7 +223,7 @@ struct ca_worker {
     struct grpc_server *server;
     struct ca_view *view;
     struct ca_watcher *watchers;
-    struct turnstile turnstile;
+    struct turnstile queues[CA_QUEUE__N];
     size_t watchers_n, pending; /* pending: calls that wait for the signer or the ledger */
     struct issue *free_issues;  /* CreateCertificate's memory, used again */
     size_t free_issues_n;

@@ -135,7 +135,7 @@ word_end(struct word *q, int code, const char *msg)
     struct err e;
 
     ca_metrics_handled(q->worker->ca, "Acknowledge", code, q->start_us);
-    turnstile_out(&q->worker->turnstile, mono_ms());
+    turnstile_out(&q->worker->queues[CA_QUEUE_WORDS], mono_ms());
     if (q->call != NULL && code == GRPC_OK && grpc_send(q->call, span_str(""), &e) < 0)
         grpc_finish(q->call, GRPC_INTERNAL, e.msg);
     else if (q->call != NULL)
@@ -207,7 +207,7 @@ ca_trust_acknowledge(struct ca_worker *w, struct ca_call *c)
         return;
     }
     *q = (struct word){ w, c->grpc, c->start_us };
-    turnstile_in(&w->turnstile, mono_ms());
+    turnstile_in(&w->queues[CA_QUEUE_WORDS], mono_ms());
     if (word_read(c->msg, &c->caller, &a, &e) < 0) {
         word_end(q, GRPC_INVALID_ARGUMENT, e.msg);
         return;

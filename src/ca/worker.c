@@ -10,7 +10,8 @@
 static void
 on_create(struct grpc_call *c, struct span msg, void *self)
 {
-    static const struct ca_method m = { "CreateCertificate", ca_create_certificate };
+    static const struct ca_method m = { CA_QUEUE_LEAVES, "CreateCertificate",
+                                        ca_create_certificate };
     struct ca_worker *w = self;
 
     metric_add(w->ca->conf.metrics, &ca_m_csr, "", 1);
@@ -20,7 +21,7 @@ on_create(struct grpc_call *c, struct span msg, void *self)
 static void
 on_watch(struct grpc_call *c, struct span msg, void *self)
 {
-    static const struct ca_method m = { "Watch", ca_trust_watch };
+    static const struct ca_method m = { CA_QUEUE_WORDS, "Watch", ca_trust_watch };
 
     ca_admit(self, c, msg, &m);
 }
@@ -28,7 +29,7 @@ on_watch(struct grpc_call *c, struct span msg, void *self)
 static void
 on_acknowledge(struct grpc_call *c, struct span msg, void *self)
 {
-    static const struct ca_method m = { "Acknowledge", ca_trust_acknowledge };
+    static const struct ca_method m = { CA_QUEUE_WORDS, "Acknowledge", ca_trust_acknowledge };
 
     ca_admit(self, c, msg, &m);
 }
@@ -36,7 +37,7 @@ on_acknowledge(struct grpc_call *c, struct span msg, void *self)
 static void
 on_sign_jwt(struct grpc_call *c, struct span msg, void *self)
 {
-    static const struct ca_method m = { "SignJwt", ca_sign_jwt };
+    static const struct ca_method m = { CA_QUEUE_LEAVES, "SignJwt", ca_sign_jwt };
 
     ca_admit(self, c, msg, &m);
 }
@@ -133,7 +134,10 @@ ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e)
 {
     *w = (struct ca_worker){ .ca = c,
                              .listen_fd = listen_fd,
-                             .turnstile.places = c->conf.max_waiting };
+                             .queues = { [CA_QUEUE_LEAVES].places = CA_LEAVES_WAITING,
+                                         [CA_QUEUE_WORDS].places = CA_WORDS_WAITING } };
+    for (size_t i = 0; i < CA_QUEUE__N && c->conf.max_waiting > 0; i++)
+        w->queues[i].places = c->conf.max_waiting;
     TRY(loop_new(&w->loop, e));
     TRY(signer_lane_new(c->signer, w->loop, &w->lane, e));
     int no = pthread_create(&w->thread, NULL, worker_main, w);

@@ -110,6 +110,8 @@ struct span grpc_header(const struct grpc_call *c, const char *name);
 size_t grpc_header_count(const struct grpc_call *c, const char *name);
 /* The verified TLS peer; NULL when it showed no certificate. Borrowed. */
 const struct tls_peer *grpc_peer(const struct grpc_call *c);
+/* How many calls are under way on its connection, itself included; at most GRPC_MAX_STREAMS. */
+size_t grpc_connection_calls(const struct grpc_call *c);
 const char *grpc_peer_addr(const struct grpc_call *c); /* "127.0.0.1:40312" */
 /* unix_peer_of its connection. */
 MUST_USE int grpc_peer_unix(const struct grpc_call *c, struct unix_peer *ret, struct err *e);

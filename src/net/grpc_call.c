@@ -43,6 +43,16 @@ call_get(struct server_conn *c, struct h2_stream *st)
     return call;
 }
 
+size_t
+grpc_connection_calls(const struct grpc_call *c)
+{
+    size_t n = 0;
+
+    for (const struct grpc_call *o = c->conn->calls; o != NULL; o = o->next)
+        n++;
+    return n;
+}
+
 void
 server_call_free(struct grpc_call *call)
 {
