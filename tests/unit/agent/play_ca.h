@@ -31,7 +31,7 @@ enum answer_kind {
     OTHER_KEY,
     OTHER_ROOTS, /* the roots do not have the leaf's */
     NO_ROOTS,    /* one element only */
-    BUSY,        /* RESOURCE_EXHAUSTED, once; good afterwards */
+    BUSY,        /* RESOURCE_EXHAUSTED, once, with `pushback`; good afterwards */
 };
 
 struct word {
@@ -61,10 +61,13 @@ struct world {
     struct roots *roots; /* that go with the answer */
     int64_t life_s;
     int csrs_n, watches_n, refuse_words_n;
+    const char *pushback; /* of refusals, in ms; NULL: none */
+    uint64_t refused_at_ms, taken_at_ms;
     struct grpc_call *watch;
     struct word words[WORDS_MAX];
     size_t words_n, words_before;
     char seen_auth[64], seen_instance[64], seen_uri[128];
+    char seen_attempts[16]; /* with the last CSR that was taken */
     bool stopped;
     int pushes_n; /* to a workload */
 };
@@ -132,6 +135,25 @@ send_answer(struct world *w, struct grpc_call *c, const struct cert *leaf)
 }
 
 static void
+refuse_call(struct world *w, struct grpc_call *c, int code)
+{
+    struct err e;
+
+    if (w->pushback != NULL)
+        assert_ok(grpc_trailer(c, "grpc-retry-pushback-ms", w->pushback, &e));
+    w->refused_at_ms = mono_ms();
+    grpc_finish(c, code, "too many");
+}
+
+static void
+see_attempts(struct world *w, const struct grpc_call *c)
+{
+    w->taken_at_ms = mono_ms();
+    (void)snprintf(w->seen_attempts, sizeof(w->seen_attempts), "%.*s",
+                   SPAN_ARG(grpc_header(c, "grpc-previous-rpc-attempts")));
+}
+
+static void
 create(struct grpc_call *c, struct span msg, void *self)
 {
     struct world *w = self;
@@ -148,9 +170,10 @@ create(struct grpc_call *c, struct span msg, void *self)
         (void)snprintf(w->seen_uri, sizeof(w->seen_uri), "%.*s", SPAN_ARG(grpc_peer(c)->uri));
     if (w->kind == BUSY) {
         w->kind = GOOD;
-        grpc_finish(c, GRPC_RESOURCE_EXHAUSTED, "too many");
+        refuse_call(w, c, GRPC_RESOURCE_EXHAUSTED);
         return;
     }
+    see_attempts(w, c);
     Istio__V1__Auth__IstioCertificateRequest *m =
         istio__v1__auth__istio_certificate_request__unpack(NULL, msg.n, msg.p);
     assert_non_null(m);

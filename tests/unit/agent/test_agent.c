@@ -87,6 +87,20 @@ a_busy_ca_is_asked_again(void **state)
     assert_string_equal(status(w, "last_error"), "");
 }
 
+/* gRPC proposal A6: not before the time that the CA has named, and it says that it was there. */
+static void
+who_is_told_when_comes_back_then(void **state)
+{
+    struct world *w = *state;
+
+    w->kind = BUSY;
+    w->pushback = "400"; /* a first retry of its own would come within 100 ms */
+    start(w);
+    run_until(w, two_csrs);
+    assert_true(w->taken_at_ms - w->refused_at_ms >= 400);
+    assert_string_equal(w->seen_attempts, "1");
+}
+
 static bool
 two_roots(struct world *w)
 {
@@ -502,6 +516,7 @@ main(void)
         T(first_leaf_is_used_and_said),
         T(bad_answers_are_never_used),
         T(a_busy_ca_is_asked_again),
+        T(who_is_told_when_comes_back_then),
         T(wider_trust_set_is_used_and_said_with_the_same_leaf),
         T(an_older_answer_is_put_aside_whole),
         T(a_moved_signer_is_followed_within_the_window),
