@@ -6,9 +6,10 @@ import ssl
 import subprocess
 
 import pytest
+from cryptography import x509
 
 from conftest import BINARY, meshroot, wait_for
-from test_ca import IDENTITY, Ca, pb  # noqa: F401 (fixture)
+from test_ca import IDENTITY, Ca, make_csr, pb  # noqa: F401 (fixture)
 
 BUILT = pathlib.Path(BINARY).resolve().parent / "tests" / "interop" / "c"
 CSRS = 100_000
@@ -114,6 +115,25 @@ def test_roots_and_intermediates_of_meshroot_pki(go_tool, tmp_path):
     limited = tmp_path / "root-limited"
     meshroot("pki", "root", "--out", limited, "--path-len", "1", "--subject", r"C=DE,ST=Bayern,O=Example\, Inc.,CN=Würze")
     in_order(opinion(go_tool, "certs", *files, limited / "root-cert.pem"), 11)
+
+
+def test_the_lists_that_a_ca_serves(go_tool, tmp_path, daemon, pb):  # noqa: F811
+    """Before and after a revocation, by the product's own path; for an EC and an RSA signer."""
+    for kind in ("p256", "rsa2048"):
+        tmp = tmp_path / kind
+        meshroot("pki", "root", "--out", tmp / "root", "--key-type", kind)
+        meshroot("pki", "intermediate", "--root", tmp / "root", "--out", tmp / "cacerts", "--key-type", kind)
+        ca = Ca(tmp, daemon, pb).ready()
+        files = []
+        for reason in (None, "keyCompromise", "superseded"):
+            chain, _ = ca.call(make_csr()[1], ca.issuer.token())
+            if reason:
+                serial = format(x509.load_pem_x509_certificate(chain[0].encode()).serial_number, "x")
+                meshroot("ca", "revoke", "--serial", serial, "--reason", reason, "--state-dir", ca.state)
+            files.append(tmp / f"{reason}.pem")
+            files[-1].write_text(ca.get("/ca-crl.pem")[1])
+        r = opinion(go_tool, "crls", *files)
+        assert not r["Mismatches"] and not r["Lints"] and r["Objects"] == 3, r
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384", "rsa2048", "self-signed"])
