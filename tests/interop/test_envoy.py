@@ -1,7 +1,7 @@
 """Two real Envoys with mTLS between them, keys and trust from our agents by SDS; rotations under load lose nothing."""
 import pytest
 
-from conftest import Mesh, openssl_intermediate, openssl_root, wait_for
+from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
 from envoy_peer import Envoy, Load, client_config, server_config
 from test_flow import settled
 from test_workload_api import status
@@ -108,3 +108,27 @@ def test_envoy_with_spiffe_names(tmp_path, daemon, start, bundles):
     more(load, 10)
     load.stop()
     assert load.failed == [] and pair.sds("web")["settled"]
+
+
+def test_envoy_refuses_a_revoked_peer(tmp_path, daemon, start):
+    """The list comes with ROOTCA; a new leaf is let in."""
+    meshroot("pki", "root", "--out", tmp_path / "root", "--subject", "O=Istio,CN=Root A")
+    meshroot("pki", "intermediate", "--root", tmp_path / "root", "--out", tmp_path / "a1", "--subject", "O=Istio,CN=Intermediate A1")
+    pair = Pair(tmp_path, daemon, start, tmp_path / "a1", "GRPC")
+    load = Load(pair.port)
+    more(load, 20)
+    serial = status(pair.agents["web"])["leaf"]["serial"]
+    pair.agents["web"].kill()  # Envoy goes on with the leaf that it has
+    more(load, 20)
+    meshroot("ca", "revoke", "--serial", serial, "--state-dir", pair.mesh.state)
+    wait_for("cart's Envoy refuses web", lambda: load.failed, 30)
+    assert pair.cart.stat("listener.127.0.0.1_0.ssl.fail_verify_error") > 0
+    assert pair.sds("cart")["refused"] == 0, "Envoy takes the list"
+    load.stop()
+    pair.agents["web"] = pair.agent("web")  # a new leaf
+    wait_for("another leaf", lambda: status(pair.agents["web"])["leaf"]["serial"] != serial, 30)
+    wait_for("Envoy has it", lambda: (s := pair.sds("web"))["settled"] and len(s["streams"]) == 2, 60)
+    again = Load(pair.port)
+    more(again, 20)
+    again.stop()
+    assert again.failed == []
