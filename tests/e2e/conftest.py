@@ -110,8 +110,10 @@ def openssl(*args, cwd=None, stdin=None):
 def _new_key(path, kind):
     if kind.startswith("rsa"):
         openssl("genrsa", "-out", path, kind[3:])
+    elif kind == "ed25519":
+        openssl("genpkey", "-algorithm", "ed25519", "-out", path)
     else:
-        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path)
+        openssl("ecparam", "-name", {"p256": "prime256v1", "p384": "secp384r1"}[kind], "-genkey", "-noout", "-out", path)
 
 
 def openssl_root(folder, name, kind):

@@ -93,9 +93,10 @@ def talk(port, text=b"hello\n"):
 
 
 @pytest.fixture
-def hierarchy(tmp_path):
-    root = openssl_root(tmp_path / "root", "Root A", "p256")
-    return root, openssl_intermediate(tmp_path / "cacerts", root, "Intermediate A1", "p256")
+def hierarchy(tmp_path, request):
+    kind = getattr(request, "param", "p256")
+    root = openssl_root(tmp_path / "root", "Root A", kind)
+    return root, openssl_intermediate(tmp_path / "cacerts", root, "Intermediate A1", kind)
 
 
 @pytest.fixture
@@ -134,6 +135,27 @@ def test_files_appear_as_one_set(tmp_path, daemon, ca, hierarchy):
     metrics = web.get("/metrics")[1]
     assert 'istio_agent_cert_expiry_seconds{resource_name="default"}' in metrics
     assert f"meshroot_agent_generation {meta['generation']}\n" in metrics
+
+
+@pytest.mark.parametrize("kind,words", [("ed25519", "ED25519"), ("p384", "(384 bit)")])
+def test_other_kinds_of_keys(tmp_path, daemon, ca, echo, kind, words):
+    web, db = pair(tmp_path, daemon, ca, echo, TD + "web", TD + "db", "--key-type", kind)
+    assert talk(web.ports["outbound"][0]) == b"hello\n"
+    for agent in (web, db):
+        text = subprocess.run(["openssl", "x509", "-in", agent.dir / "cert-chain.pem", "-noout", "-text"], capture_output=True, text=True,
+                              check=True).stdout
+        assert words in text and f"URI:{TD}{agent.name}" in text
+
+
+@pytest.mark.parametrize("hierarchy,words", [("ed25519", "ED25519"), ("p384", "ecdsa-with-SHA384")], indirect=["hierarchy"])
+def test_other_kinds_of_cas(tmp_path, daemon, ca, echo, hierarchy, words):
+    web, _ = pair(tmp_path, daemon, ca, echo)
+    assert talk(web.ports["outbound"][0]) == b"hello\n"
+    subprocess.run(["openssl", "verify", "-CAfile", web.dir / "root-cert.pem", "-untrusted", web.dir / "cert-chain.pem",
+                    web.dir / "cert-chain.pem"], check=True, capture_output=True)
+    text = subprocess.run(["openssl", "x509", "-in", web.dir / "cert-chain.pem", "-noout", "-text"], capture_output=True, text=True,
+                          check=True).stdout
+    assert f"Signature Algorithm: {words}" in text
 
 
 def test_proxies_talk_and_refuse(tmp_path, daemon, ca, echo):

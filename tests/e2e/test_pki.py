@@ -259,7 +259,7 @@ def test_missing(copy):
 
 # -- what meshroot makes -------------------------------------------------------------------------
 
-@pytest.mark.parametrize("root_type,key_type", [("p256", "p256"), ("p384", "p384"), ("rsa2048", "rsa3072"), ("rsa4096", "p256")])
+@pytest.mark.parametrize("root_type,key_type", [("p256", "p256"), ("p384", "p384"), ("rsa2048", "rsa3072"), ("rsa4096", "p256"), ("ed25519", "ed25519")])
 def test_made_verifies_with_openssl(root_type, key_type, tmp_path):
     root, a1 = tmp_path / "root", tmp_path / "a1"
     meshroot("root", "--out", root, "--subject", "O=Istio,CN=Root A", "--key-type", root_type)
