@@ -36,7 +36,7 @@ struct bench_conf {
 static const struct opt opts[] = {
     { "agents", OPT_COUNT, AT(agents), "10000", "1", "50000", 0, "N", "how many agents" },
     { "identities", OPT_COUNT, AT(identities), "1000", "1", "50000", 0, "N", "service accounts that they share" },
-    { "dial", OPT_COUNT, AT(dial), "1000", "1", "50000", 0, "N", "so many connect at one time, one thread being all we have" },
+    { "dial", OPT_COUNT, AT(dial), "500", "1", "50000", 0, "N", "so many connect at one time, one thread being all we have" },
     { "ca-key", OPT_CHOICE, AT(ca_key), "p256", "p256|rsa2048|rsa4096", NULL, 0, "KIND", "of roots and intermediates" },
     { "show", OPT_CHOICE, AT(show), "leaf", "leaf|token", NULL, 0, "WHAT", "in later handshakes: the leaf, as our agents, or nothing; a token goes with every call" },
     { "renew-window", OPT_DURATION, AT(renew_window_ms), "5s", "100ms", "24h", 0, "DURATION", "meshroot up's own flag" },
@@ -75,12 +75,12 @@ say(struct bench *b)
     b->say_ms = mono_ms() + SAY_MS;
     fprintf(stderr,
             "%6.1f s: %zu; leaves %llu, words %llu, refused %llu, cut off %llu, late %llu; CPU "
-            "seconds: CA %.1f, agents %.1f\n",
+            "seconds: CA %.1f, agents %.1f; %s\n",
             (clock_us(CLOCK_MONOTONIC) - b->since_us) / 1e6, fleet_count(b->fleet, b->question),
             (unsigned long long)st->leaves, (unsigned long long)st->words,
             (unsigned long long)st->refused, (unsigned long long)st->cut_off,
             (unsigned long long)st->late, rig_cpu_us(&b->rig) / 1e6,
-            clock_us(CLOCK_PROCESS_CPUTIME_ID) / 1e6);
+            clock_us(CLOCK_PROCESS_CPUTIME_ID) / 1e6, st->last_cut);
 }
 
 static void
