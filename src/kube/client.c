@@ -9,7 +9,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "kube/feed.h"
 #include "kube/kube.h"
+#include "kube/status.h"
 #include "net/http.h"
 #include "obs/log.h"
 
@@ -40,6 +42,8 @@ struct kube_call {
     char *url, *method, *type;
     struct buf body;
     uint64_t until_ms, wait_ms;
+    size_t max_body_bytes;
+    int (*on_data)(struct span piece, void *arg, struct err *e);
     bool may_repeat;
     bool has_new_token; /* the token was read anew for it after a 401 */
     kube_done_fn *done;
@@ -103,28 +107,35 @@ static const struct {
     int status;
     enum err_code code;
 } statuses[] = {
-    { 400, E_INVAL },    { 401, E_AUTH },     { 403, E_DENIED },
-    { 404, E_NOTFOUND }, { 409, E_CONFLICT }, { 410, E_NOTFOUND },
-    { 422, E_INVAL },    { 429, E_BUSY },     { 503, E_BUSY },
+    { 400, E_INVAL }, { 401, E_AUTH },  { 403, E_DENIED }, { 404, E_NOTFOUND }, { 409, E_CONFLICT },
+    { 410, E_STATE }, { 422, E_INVAL }, { 429, E_BUSY },   { 503, E_BUSY },
 };
 
-/* A Status object has the server's own words, which say which verb on which resource. */
-static void
-answer_error(const struct kube_call *q, const struct http_answer *a, struct err *e)
+void
+kube_status_error(int status, const char *method, const json_t *o, struct err *e)
 {
-    json_t *o = json_loadb((const char *)a->body.p, a->body.n, JSON_REJECT_DUPLICATES, NULL);
     const char *words = json_string_value(json_object_get(o, "message"));
     enum err_code code = E_PEER;
     char shown[200];
     size_t n = 0;
 
     for (size_t i = 0; i < ARRAY_LEN(statuses); i++)
-        code = statuses[i].status == a->status ? statuses[i].code : code;
+        code = statuses[i].status == status ? statuses[i].code : code;
     for (; words != NULL && words[n] != '\0' && n < sizeof(shown) - 1; n++)
         shown[n] = words[n] >= ' ' && words[n] <= '~' ? words[n] : ' ';
     shown[n] = '\0';
-    (void)err_set(e, code, "the Kubernetes API answers %d to %s: %s", a->status, q->method,
+    (void)err_set(e, code, "the Kubernetes API answers %d to %s: %s", status, method,
                   n == 0 ? "no reason given" : shown);
+}
+
+static void
+answer_error(const struct kube_call *q, const struct http_answer *a, struct err *e)
+{
+    json_t *o = NULL;
+    struct err broken;
+
+    (void)!kube_json_parse(a->body, &o, &broken); /* then there are no words */
+    kube_status_error(a->status, q->method, o, e);
     e->retry_after_s = (unsigned)a->retry_after_s;
     json_decref(o);
 }
@@ -132,6 +143,8 @@ answer_error(const struct kube_call *q, const struct http_answer *a, struct err 
 static bool
 may_try_again(const struct kube_call *q, const struct http_answer *a, const struct err *why)
 {
+    if (q->on_data != NULL)
+        return false; /* who reads a stream knows where to go on */
     if (a != NULL && a->status == 429)
         return true; /* was not looked at */
     if (!q->may_repeat)
@@ -168,13 +181,12 @@ count(const struct kube_call *q, const struct http_answer *a)
 static void
 answer_take(struct kube_call *q, const struct http_answer *a)
 {
-    json_error_t je;
-    struct err e;
-    json_t *body = json_loadb((const char *)a->body.p, a->body.n, JSON_REJECT_DUPLICATES, &je);
+    struct err e, broken;
+    json_t *body = NULL;
 
-    if (!json_is_object(body)) {
-        (void)err_set(&e, E_PEER, "the answer of the Kubernetes API to %s is not a JSON object",
-                      q->method);
+    if (kube_json_parse(a->body, &body, &broken) < 0) {
+        (void)err_set(&e, E_PEER, "the answer of the Kubernetes API to %s: %.200s", q->method,
+                      broken.msg);
         call_end(q, NULL, &e);
     } else
         call_end(q, body, NULL);
@@ -190,7 +202,10 @@ on_answer(const struct http_answer *a, const struct err *why, void *arg)
     q->request = NULL;
     count(q, a);
     if (a != NULL && a->status >= 200 && a->status < 300) {
-        answer_take(q, a);
+        if (q->on_data != NULL)
+            call_end(q, NULL, NULL);
+        else
+            answer_take(q, a);
         return;
     }
     if (a != NULL && a->status == 401 && !q->has_new_token && q->client->conf.token_file != NULL) {
@@ -210,6 +225,14 @@ on_answer(const struct http_answer *a, const struct err *why, void *arg)
 
 /* -- a try ---------------------------------------------------------------------------------------
  */
+
+static int
+on_piece(struct span piece, void *arg, struct err *e)
+{
+    struct kube_call *q = arg;
+
+    return q->on_data(piece, q->arg, e);
+}
 
 static int
 auth_read(struct kube_client *c, struct err *e)
@@ -263,7 +286,8 @@ request_send(struct kube_call *q, struct err *e)
                                    .cert_file = c->conf.cert_file,
                                    .key_file = c->conf.key_file,
                                    .timeout_ms = q->until_ms - now,
-                                   .max_body_bytes = KUBE_MAX_BODY_BYTES };
+                                   .max_body_bytes = q->max_body_bytes,
+                                   .on_data = q->on_data == NULL ? NULL : on_piece };
     return http_send(c->http, &h, on_answer, q, &q->request, e);
 }
 
@@ -314,6 +338,8 @@ kube_send(struct kube_client *c, const struct kube_request *q, kube_done_fn *don
     }
     x->until_ms = mono_ms() + (q->deadline_ms == 0 ? DEADLINE_DEFAULT_MS : q->deadline_ms);
     x->wait_ms = KUBE_RETRY_FIRST_MS;
+    x->max_body_bytes = q->max_body_bytes == 0 ? KUBE_MAX_BODY_BYTES : q->max_body_bytes;
+    x->on_data = q->on_data;
     x->may_repeat = q->is_safe || strcmp(q->method, "GET") == 0;
     x->done = done;
     x->arg = arg;

@@ -60,17 +60,22 @@ DEFINE_CLEANUP(struct kube_client, kube_client_free)
 const char *kube_client_server(const struct kube_client *c); /* borrowed, for messages */
 
 struct kube_request {
-    const char *method;   /* "GET", "POST", "PATCH", ... */
-    const char *path;     /* "/api/v1/...": with its query, escaped; copied */
-    struct span body;     /* copied; wiped afterwards, it may hold a token */
-    const char *type;     /* of the body; NULL: application/json */
-    uint64_t deadline_ms; /* for all tries together; 0: 10 s */
-    bool is_safe;         /* may be sent twice although it is not a GET */
+    const char *method;    /* "GET", "POST", "PATCH", ... */
+    const char *path;      /* "/api/v1/...": with its query, escaped; copied */
+    struct span body;      /* copied; wiped afterwards, it may hold a token */
+    const char *type;      /* of the body; NULL: application/json */
+    uint64_t deadline_ms;  /* for all tries together; 0: 10 s */
+    bool is_safe;          /* may be sent twice although it is not a GET */
+    size_t max_body_bytes; /* 0: KUBE_MAX_BODY_BYTES */
+    /* A stream: the body of a 2xx answer goes here (net/http.h), with the call's `arg`; such a call
+     * is not tried again, and its good end has neither body nor `why`. */
+    int (*on_data)(struct span piece, void *arg, struct err *e);
 };
 /* Exactly one call: `body` (borrowed; an object) on 2xx, or `why`: AUTH (401), DENIED (403: the
- * server's words, which name verb and resource), NOTFOUND, CONFLICT (409), INVAL (400, 422), BUSY
- * (429 and 503, with retry_after_s), PEER (other 5xx, no connection, no JSON), TIMEOUT, LIMIT. 429
- * and what is safe are tried again while the deadline lasts. */
+ * server's words, which name verb and resource), NOTFOUND, CONFLICT (409), STATE (410: what was
+ * asked about is too long ago), INVAL (400, 422), BUSY (429 and 503, with retry_after_s), PEER
+ * (other 5xx, no connection, no JSON), TIMEOUT, LIMIT. 429 and what is safe are tried again while
+ * the deadline lasts. */
 typedef void kube_done_fn(const json_t *body, const struct err *why, void *arg);
 struct kube_call;
 /* Never calls back before it returns. `ret` may be NULL. Errors: LIMIT, NOMEM, INVAL. */

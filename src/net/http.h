@@ -90,6 +90,10 @@ struct http_request_conf {
     enum http_reach reach;            /* DENIED where it may not */
     uint64_t timeout_ms;              /* 0: 10 s */
     size_t max_body_bytes;            /* 0: 1 MiB; beyond: LIMIT */
+    /* Where the body of a 2xx answer goes piece by piece, instead of into the answer: of any length
+     * while timeout_ms lasts. Called with the `arg` of the request; <0 ends it, with that reason.
+     * It may neither cancel the request nor free the client. NULL: the answer has the body. */
+    int (*on_data)(struct span piece, void *arg, struct err *e);
 };
 
 struct http_answer {

@@ -43,6 +43,8 @@ struct http_request {
     enum http_reach reach;
     char where[WHERE_BYTES]; /* "https://host:port", for messages: never a query, never a user */
     char curl_text[CURL_ERROR_SIZE];
+    int (*on_data)(struct span piece, void *arg, struct err *e);
+    struct err refused; /* by on_data; E_NONE: not */
     http_done_fn *done;
     void *arg;
 };
@@ -69,7 +71,11 @@ on_body(char *p, size_t size, size_t n, void *arg)
 {
     struct http_request *q = arg;
     struct err e = { 0 };
+    long status = 0;
 
+    (void)curl_easy_getinfo(q->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (q->on_data != NULL && status >= 200 && status < 300)
+        return q->on_data(span_of(p, size * n), q->arg, &q->refused) < 0 ? 0 : size * n;
     if (buf_add(&q->body, span_of(p, size * n), &e) == 0)
         return size * n;
     q->too_big = e.code == E_LIMIT;
@@ -227,6 +233,8 @@ request_error(const struct http_request *q, CURLcode r, struct err *e)
         (void)err_set(e, E_DENIED,
                       "leads to an address that it may not lead to (this host, link-local, or a "
                       "cloud's metadata service)");
+    else if (q->refused.code != E_NONE)
+        *e = q->refused;
     else if (q->no_memory)
         (void)err_nomem(e);
     else if (q->too_big)
@@ -553,6 +561,7 @@ http_send(struct http_client *c, const struct http_request_conf *conf, http_done
                                 .sent = BUF_INIT(conf->body.n),
                                 .body = BUF_INIT(max),
                                 .reach = conf->reach,
+                                .on_data = conf->on_data,
                                 .timeout_ms = conf->timeout_ms == 0 ? CLIENT_DEFAULT_TIMEOUT_MS
                                                                     : conf->timeout_ms,
                                 .done = done,
