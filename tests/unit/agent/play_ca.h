@@ -60,7 +60,7 @@ struct world {
     struct mint_ca *signer;
     struct roots *roots; /* that go with the answer */
     int64_t life_s;
-    int csrs_n, watches_n, refuse_words_n;
+    int csrs_n, watches_n, watches_before, refuse_words_n;
     const char *pushback; /* of refusals, in ms; NULL: none */
     uint64_t refused_at_ms, taken_at_ms;
     struct grpc_call *watch;
