@@ -59,7 +59,7 @@ struct bench {
     const struct fleet_question *question;
     uint64_t by_ms, say_ms;
     bool gave_up;
-    double since_us;
+    double since_us, empty_mib; /* empty: RSS before anybody came */
 };
 
 /* -- waiting, and telling ------------------------------------------------------------------------
@@ -181,6 +181,7 @@ first_leaves(struct bench *b, struct err *e)
 
     TRY(rest(b, b->conf->settle_ms, e));
     TRY(proc_memory_mib(b->rig.pid, "VmRSS", &before, e));
+    b->empty_mib = before;
     cpu = rig_cpu_us(&b->rig);
     start(b);
     fleet_mark(b->fleet);
@@ -253,7 +254,11 @@ killed(struct bench *b, struct err *e)
     TRY(tell_info(b, "CA killed, calls without connection", "calls",
                   (double)(now->cut_off - before.cut_off), e));
     TRY(tell_info(b, "CA killed, calls too late", "calls", (double)(now->late - before.late), e));
-    return tell_info(b, "CA killed, most RSS since", "MiB", mib, e);
+    TRY(tell_info(b, "CA killed, most RSS since", "MiB", mib, e));
+    TRY(rest(b, b->conf->settle_ms, e));
+    TRY(proc_memory_mib(b->rig.pid, "VmRSS", &mib, e));
+    return tell(b, "memory of each, idle, that showed a leaf", "KiB",
+                (mib - b->empty_mib) * 1024 / agents_n(b), REPORT_MOST, 40, e);
 }
 
 /* Leaves a second when every agent starts anew, `at_once` of them at a time. */
