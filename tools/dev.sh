@@ -181,6 +181,6 @@ run_bench() {
   build/bench/bench_leaf --report "$json"
   build/bench/bench_process --report "$json"
   build/bench/bench_agents --report "$json"
-  build/bench/bench_ledger --rows 1000000 --work 0 --report "$json"
+  build/bench/bench_ledger --rows 1000000 --work 0 --flight 200 --report "$json"
   echo; build/bench/bench_table "$json"
 }
