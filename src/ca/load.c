@@ -104,7 +104,7 @@ trust_dir_write(const struct ca *c)
         ca_jwt_write(&c->jwt, mono_ms(), &jwt, &e) == 0) {
         const struct fileset_file files[] = { { "root-cert.pem", 0644, buf_span(&pem) },
                                               { "generation", 0644, span_str(line) },
-                                              { ca_jwt_file, 0644, buf_span(&jwt) } };
+                                              { ca_jwt_file, 0600, buf_span(&jwt) } };
 
         if (fileset_write(c->conf.trust_dir, files, ARRAY_LEN(files), &e) == 0)
             return;
