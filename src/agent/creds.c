@@ -172,6 +172,24 @@ creds_leaf_is_trusted(const struct creds *c)
     return roots_has(c->roots, c->leaf_root_id);
 }
 
+int
+creds_lists_check(const struct creds *c, const struct crls *lists, struct err *e)
+{
+    for (size_t i = 0; i < crls_count(lists); i++) {
+        const struct crl *x = crls_at(lists, i);
+        char end[RFC3339_BYTES];
+
+        if (!crl_is_signed(x))
+            continue; /* believed from the CA alone, handed to nobody */
+        rfc3339_s(crl_next_update(x), end);
+        if (crl_next_update(x) <= unix_s())
+            return err_set(e, E_DENIED, "a revocation list has expired at %s", end);
+        if (c->chain_n > 0 && crl_is_of(x, c->chain[0]))
+            TRY(crl_verify(x, c->chain[0], e));
+    }
+    return 0;
+}
+
 bool
 creds_trust_equal(const struct creds *a, const struct creds *b)
 {
@@ -246,6 +264,23 @@ meta_parse(struct span text, struct creds *c, struct err *e)
     return ok ? 0 : err_set(e, E_PARSE, "%s: no generation", set_names[SET_META]);
 }
 
+/* A bad list never blocks a key: without one until the stream brings it again. */
+static void
+lists_parse(struct span pem, struct creds *c)
+{
+    struct err e;
+
+    if (pem.n == 0)
+        return;
+    int r = crls_from_pem(pem, &c->crls, &e);
+    if (r == 0)
+        r = creds_lists_check(c, c->crls, &e);
+    if (r == 0)
+        return;
+    log_warn("agent", "%s is not used: %s", set_names[SET_CRL], e.msg);
+    crls_unref(STEAL(c->crls));
+}
+
 static int
 creds_parse(const struct buf *bufs, const char *identity, struct creds **ret, struct err *e)
 {
@@ -260,10 +295,8 @@ creds_parse(const struct buf *bufs, const char *identity, struct creds **ret, st
         return err_wrap(e, "%s", set_names[SET_CHAIN]);
     if (roots_from_pem(buf_span(&bufs[SET_ROOTS]), &c->roots, e) < 0)
         return err_wrap(e, "%s", set_names[SET_ROOTS]);
-    /* a bad list never blocks a key: without one until the stream brings it again */
-    if (bufs[SET_CRL].n > 0 && crls_from_pem(buf_span(&bufs[SET_CRL]), &c->crls, e) < 0)
-        log_warn("agent", "%s is not used: %s", set_names[SET_CRL], e->msg);
     TRY(check_all(c, identity, e));
+    lists_parse(buf_span(&bufs[SET_CRL]), c);
     *ret = STEAL(c);
     return 0;
 }

@@ -37,6 +37,10 @@ MUST_USE int creds_with_roots(const struct creds *c, struct roots *roots, struct
                               uint64_t generation, struct creds **ret, struct err *e);
 /* The trust set accepts the leaf. */
 bool creds_leaf_is_trusted(const struct creds *c);
+/* Lists that somebody said are fit to be used with this leaf: none has expired, and what claims to
+ * be of our own signer is signed by it; Envoy, given another, would refuse every peer of ours. The
+ * certificates of other signers are not known here. Errors: DENIED (which rule). */
+MUST_USE int creds_lists_check(const struct creds *c, const struct crls *lists, struct err *e);
 /* Trust set and lists are the same in both. */
 bool creds_trust_equal(const struct creds *a, const struct creds *b);
 /* The lists as PEM, appended, when others may have them: those who want one for each issuer would

@@ -14,6 +14,7 @@ enum {
     BACKOFF_MAX_MS = 60 * 1000,
     RENEW_JITTER_PERCENT = 10, /* of the half-life, either way */
     RENEW_LATE_MS = 1000,      /* a renewal that is overdue starts within this */
+    LISTS_AHEAD_MS = 1000,     /* from a new signer's list to the renewal under it, at least */
 };
 
 /* From now to the renewal: half of the leaf's life since `from_s`, +-10 %. `random` is uniform over

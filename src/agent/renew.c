@@ -35,7 +35,13 @@ renew_schedule(struct agent *a)
 void
 renew_within(struct agent *a, uint64_t ms)
 {
-    uint64_t in = random_below(ms + 1), now = mono_ms();
+    renew_between(a, 0, ms);
+}
+
+void
+renew_between(struct agent *a, uint64_t from_ms, uint64_t to_ms)
+{
+    uint64_t in = from_ms + random_below(to_ms - from_ms + 1), now = mono_ms();
 
     if (a->is_stopping || a->renew_call != NULL || a->keymaker != NULL)
         return; /* on its way */

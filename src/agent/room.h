@@ -134,6 +134,7 @@ void agent_jwt_cancel(struct agent *a);
 MUST_USE int renew_init(struct agent *a, struct err *e);
 void renew_schedule(struct agent *a);            /* by the leaf in use */
 void renew_within(struct agent *a, uint64_t ms); /* at a random time, if that is sooner */
+void renew_between(struct agent *a, uint64_t from_ms, uint64_t to_ms);
 void renew_done(struct agent *a);
 
 /* trust.c */

@@ -60,7 +60,8 @@ lists_of(const Meshroot__V1__TrustSet *m, struct crls **ret, struct err *e)
 }
 
 /* A leaf under another signer is to be renewed within the window that the CA gives, drawn once for
- * each signer, so that a fleet does not come all at once. */
+ * each signer, so that a fleet does not come all at once. While there are lists, they go ahead: an
+ * Envoy that has lists refuses a leaf of a signer whose list it has not got yet. */
 static void
 follow_signer(struct agent *a, const Meshroot__V1__TrustSet *m)
 {
@@ -71,9 +72,9 @@ follow_signer(struct agent *a, const Meshroot__V1__TrustSet *m)
         memcmp(a->pushed_signer, m->signer_id.data, DIGEST_BYTES) == 0)
         return;
     memcpy(a->pushed_signer, m->signer_id.data, DIGEST_BYTES);
-    log_info("agent", "the signer has moved: renews within %llu ms",
-             (unsigned long long)m->renew_window_ms);
-    renew_within(a, m->renew_window_ms);
+    uint64_t from = m->n_crls > 0 ? LISTS_AHEAD_MS : 0, to = from + m->renew_window_ms;
+    log_info("agent", "the signer has moved: renews within %llu ms", (unsigned long long)to);
+    renew_between(a, from, to);
 }
 
 static int
@@ -91,8 +92,12 @@ take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
         return 0;
     }
     TRY(roots_of(m, &roots, e));
-    if (lists_of(m, &crls, &why) < 0) { /* a bad list blocks no root: those of before stay */
+    int r = lists_of(m, &crls, &why);
+    if (r == 0)
+        r = creds_lists_check(held, crls, &why);
+    if (r < 0) { /* a bad list blocks no root: those of before stay */
         agent_note_error(a, "the revocation lists are not used", &why);
+        crls_unref(crls);
         crls = held->crls == NULL ? NULL : crls_ref(held->crls);
     }
     if (m->generation != held->generation || !roots_equal(roots, held->roots) ||

@@ -22,12 +22,13 @@ def _sds(name, api):
         "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}]}}}
 
 
-def _common(api, peer, names):
-    """Key and leaf from one name, trust set from the other; the peer is known by its SPIFFE id."""
+def _common(api, peers, names):
+    """Key and leaf from one name, trust set from the other; a peer is known by its SPIFFE id."""
     return {"tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
             "tls_certificate_sds_secret_configs": [_sds(names[0], api)],
             "combined_validation_context": {
-                "default_validation_context": {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": peer}}]},
+                "default_validation_context": {"match_typed_subject_alt_names": [
+                    {"san_type": "URI", "matcher": {"exact": p}} for p in peers]},
                 "validation_context_sds_secret_config": _sds(names[1], api)}}
 
 
@@ -54,8 +55,8 @@ def _header(name, value):
     return {"header": {"key": name, "value": value}}
 
 
-def server_config(socket, peer, api, names=("default", "ROOTCA")):
-    tls = {"common_tls_context": _common(api, peer, names), "require_client_certificate": True,
+def server_config(socket, peers, api, names=("default", "ROOTCA")):
+    tls = {"common_tls_context": _common(api, peers, names), "require_client_certificate": True,
            "disable_stateless_session_resumption": True, "disable_stateful_session_resumption": True}
     told = [_header("x-client-issuer", "%DOWNSTREAM_PEER_ISSUER%"), _header("x-client-uri", "%DOWNSTREAM_PEER_URI_SAN%")]
     return {"static_resources": {"clusters": [_sds_cluster(socket)], "listeners": [
@@ -70,7 +71,7 @@ def client_config(socket, peer, api, to_port, names=("default", "ROOTCA")):
             "common_http_protocol_options": {"max_requests_per_connection": 1},
             "explicit_http_config": {"http_protocol_options": {}}}},
         "transport_socket": {"name": "tls", "typed_config": {
-            "@type": TLS + "UpstreamTlsContext", "max_session_keys": 0, "common_tls_context": _common(api, peer, names)}},
+            "@type": TLS + "UpstreamTlsContext", "max_session_keys": 0, "common_tls_context": _common(api, [peer], names)}},
         "load_assignment": {"cluster_name": "peer", "endpoints": [{"lb_endpoints": [
             {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": to_port}}}}]}]}}
     return {"static_resources": {"clusters": [_sds_cluster(socket), cluster], "listeners": [

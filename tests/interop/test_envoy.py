@@ -35,16 +35,26 @@ class Pair:
     """web talks to cart, each behind an Envoy that gets its secrets from an agent of ours."""
 
     def __init__(self, tmp, daemon, start, bundle, api, names=(("default", "ROOTCA"),) * 2):
-        self.tmp, self.mesh = tmp, Mesh(tmp, daemon)
+        self.tmp, self.mesh, self.start_envoy, self.api = tmp, Mesh(tmp, daemon), start, api
         self.mesh.set_all(bundle)
         self.mesh.enable()
         self.sockets = {n: tmp / "run" / f"{n}.sock" for n in ("web", "cart")}
         self.agents = {n: self.agent(n) for n in self.sockets}
         wait_for("both on A1", lambda: settled(self.mesh, "Intermediate A1", 2))
-        self.cart = start("cart", server_config(self.sockets["cart"], ID + "web", api, names[0]))
-        port = wait_for("cart listens", lambda: self.cart.is_live() and self.cart.port("in"))
-        self.web = start("web", client_config(self.sockets["web"], ID + "cart", api, port, names[1]))
-        self.port = wait_for("web listens", lambda: self.web.is_live() and self.web.port("out"))
+        self.cart = start("cart", server_config(self.sockets["cart"], [ID + "web", ID + "shop"], api, names[0]))
+        self.to_port = wait_for("cart listens", lambda: self.cart.is_live() and self.cart.port("in"))
+        self.port = self.client("web", names[1])
+
+    def client(self, name, names=("default", "ROOTCA")):
+        """The port behind which an Envoy with the secrets of agent `name` talks to cart."""
+        envoy = self.start_envoy(name, client_config(self.sockets[name], ID + "cart", self.api, self.to_port, names))
+        return wait_for(f"{name} listens", lambda: envoy.is_live() and envoy.port("out"))
+
+    def another(self, name):
+        """A client more: an agent and its Envoy."""
+        self.sockets[name] = self.tmp / "run" / f"{name}.sock"
+        self.agents[name] = self.agent(name)
+        return self.client(name)
 
     def agent(self, name):
         return self.mesh.agent(name, "--workload-socket", self.sockets[name], *SDS)
@@ -110,11 +120,19 @@ def test_envoy_with_spiffe_names(tmp_path, daemon, start, bundles):
     assert load.failed == [] and pair.sds("web")["settled"]
 
 
-def test_envoy_refuses_a_revoked_peer(tmp_path, daemon, start):
-    """The list comes with ROOTCA; a new leaf is let in."""
+@pytest.fixture
+def signers(tmp_path):
+    """Intermediates that may sign lists, under one root."""
     meshroot("pki", "root", "--out", tmp_path / "root", "--subject", "O=Istio,CN=Root A")
-    meshroot("pki", "intermediate", "--root", tmp_path / "root", "--out", tmp_path / "a1", "--subject", "O=Istio,CN=Intermediate A1")
-    pair = Pair(tmp_path, daemon, start, tmp_path / "a1", "GRPC")
+    for n in ("a1", "a2", "a3"):
+        meshroot("pki", "intermediate", "--root", tmp_path / "root", "--out", tmp_path / n, "--subject", f"O=Istio,CN=Intermediate {n.upper()}")
+    return {n: tmp_path / n for n in ("a1", "a2", "a3")}
+
+
+def test_envoy_refuses_a_revoked_peer_and_no_other(tmp_path, daemon, start, signers):
+    """The list comes with ROOTCA; a new leaf, got with the token, is let in."""
+    pair = Pair(tmp_path, daemon, start, signers["a1"], "GRPC")
+    other = Load(pair.another("shop"))  # through all of it
     load = Load(pair.port)
     more(load, 20)
     serial = status(pair.agents["web"])["leaf"]["serial"]
@@ -122,13 +140,39 @@ def test_envoy_refuses_a_revoked_peer(tmp_path, daemon, start):
     more(load, 20)
     meshroot("ca", "revoke", "--serial", serial, "--state-dir", pair.mesh.state)
     wait_for("cart's Envoy refuses web", lambda: load.failed, 30)
+    load.stop()
+    refused = Load(pair.port)
+    wait_for("every time", lambda: len(refused.failed) >= 3, 30)
+    refused.stop()
+    assert refused.ok == 0
     assert pair.cart.stat("listener.127.0.0.1_0.ssl.fail_verify_error") > 0
     assert pair.sds("cart")["refused"] == 0, "Envoy takes the list"
-    load.stop()
     pair.agents["web"] = pair.agent("web")  # a new leaf
     wait_for("another leaf", lambda: status(pair.agents["web"])["leaf"]["serial"] != serial, 30)
     wait_for("Envoy has it", lambda: (s := pair.sds("web"))["settled"] and len(s["streams"]) == 2, 60)
     again = Load(pair.port)
     more(again, 20)
+    more(other, 20)
     again.stop()
-    assert again.failed == []
+    other.stop()
+    assert again.failed == [] and other.failed == [], (again.failed[:1], other.failed[:1])
+    assert other.ok >= 40
+
+
+@pytest.mark.parametrize("api", ["GRPC", "DELTA_GRPC"])
+def test_intermediates_change_while_something_is_revoked(tmp_path, daemon, start, signers, api):
+    """Envoy, once it has lists, wants one for each signer: that of a new one is there before its first leaf."""
+    pair = Pair(tmp_path, daemon, start, signers["a1"], api)
+    serial = status(pair.agents["web"])["leaf"]["serial"]
+    meshroot("ca", "revoke", "--serial", serial, "--state-dir", pair.mesh.state)
+    wait_for("another leaf", lambda: status(pair.agents["web"])["leaf"]["serial"] != serial, 30)
+    wait_for("Envoy has it", lambda: pair.sds("web")["settled"] and pair.sds("cart")["settled"], 30)
+    load = Load(pair.port)
+    more(load, 20)
+    for n in ("A2", "A3"):
+        pair.rotate(signers[n.lower()], f"Intermediate {n}")
+        more(load, 20)
+    load.stop()
+    assert not load.failed, (len(load.failed), load.failed[0], load.failed[-1])
+    assert any("A3" in i for i in load.server_issuers) and any("A3" in i for i in load.client_issuers)
+    assert pair.cart.stat("listener.127.0.0.1_0.ssl.fail_verify_error") == 0

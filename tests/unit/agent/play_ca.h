@@ -19,6 +19,7 @@
 #include "meshroot.pb-c.h"
 #include "net/addr.h"
 #include "net/grpc.h"
+#include "pki/crl.h"
 
 enum { WAIT_MS = 20000, WORDS_MAX = 64 };
 
@@ -69,7 +70,8 @@ struct world {
     char seen_auth[64], seen_instance[64], seen_uri[128];
     char seen_attempts[16]; /* with the last CSR that was taken */
     bool stopped;
-    int pushes_n; /* to a workload */
+    int pushes_n;              /* to a workload */
+    ProtobufCBinaryData lists; /* one, in the next pushes; empty: none */
 };
 
 /* -- the CA -- */
@@ -219,6 +221,8 @@ push(struct world *w, uint64_t generation, struct roots *roots, const struct min
     m.signer_id =
         (ProtobufCBinaryData){ DIGEST_BYTES, (uint8_t *)(uintptr_t)cert_id(signer->cert) };
     m.renew_window_ms = window_ms;
+    m.crls = &w->lists;
+    m.n_crls = w->lists.len > 0;
     size_t n = meshroot__v1__trust_set__pack(&m, packed);
     assert_non_null(w->watch);
     assert_ok(grpc_send(w->watch, span_of(packed, n), &e));
@@ -449,6 +453,55 @@ word_is_said(struct world *w)
     return w->words_n > 0 && w->watch != NULL && strcmp(status(w, "watching"), "true") == 0 &&
            last_word(w)->generation == strtoull(status(w, "generation"), NULL, 10) &&
            strcmp(status(w, "acknowledged_generation"), status(w, "generation")) == 0;
+}
+
+/* -- revocation lists -- */
+
+/* Into the next pushes: a list that says it is of `of`, signed with the key of `by`, with one
+ * serial number, hex. */
+static void
+list_make(struct world *w, const struct mint_ca *of, const struct mint_ca *by, int64_t life_s,
+          const char *serial, struct buf *der)
+{
+    CLEANUP(buf_done) struct buf tbs = BUF_INIT(CRL_MAX_BYTES);
+    struct crl_entry entry = { .serial_n = strlen(serial) / 2, .revoked = unix_s() - 900 };
+    const struct crl_request q = { (uint64_t)unix_s(), unix_s() - 900, unix_s() + life_s, &entry,
+                                   1 };
+    uint8_t signature[SIGNATURE_MAX_BYTES];
+    struct leaf_template *t, *by_t;
+    size_t n;
+    struct err e;
+
+    assert_ok(hex_parse(span_str(serial), entry.serial, entry.serial_n, &e));
+    assert_ok(leaf_template_new(of->cert, of->key, &t, &e));
+    assert_ok(leaf_template_new(by->cert, by->key, &by_t, &e));
+    assert_ok(crl_tbs(t, &q, &tbs, &e));
+    assert_ok(leaf_sign(by_t, buf_span(&tbs), signature, &n, &e));
+    der->n = 0;
+    assert_ok(crl_finish(t, buf_span(&tbs), span_of(signature, n), der, &e));
+    w->lists = (ProtobufCBinaryData){ der->n, der->p };
+    leaf_template_free(t);
+    leaf_template_free(by_t);
+}
+
+static void
+lists_file(const struct world *w, struct buf *b)
+{
+    char path[160];
+    struct err e;
+
+    (void)snprintf(path, sizeof(path), "%s/ca-crl.pem", w->state);
+    b->n = 0;
+    assert_ok(file_read(path, b, &e));
+}
+
+static bool
+lists_are_gone(const struct world *w)
+{
+    char path[160];
+
+    (void)snprintf(path, sizeof(path), "%s/ca-crl.pem", w->state);
+    return access(path, F_OK) != 0;
 }
 
 #endif

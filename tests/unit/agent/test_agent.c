@@ -2,6 +2,11 @@
  */
 #include "play_ca.h"
 
+#include <errno.h>
+
+#include "agent/plan.h"
+#include "pki/pem.h"
+
 static bool
 csr_is_refused(struct world *w)
 {
@@ -222,6 +227,131 @@ an_empty_trust_set_is_refused(void **state)
     run_until(w, csr_is_refused);
     assert_non_null(strstr(status(w, "last_error"), "trust set of 0 roots"));
     assert_string_equal(status(w, "generation"), "5");
+}
+
+/* -- revocation lists -- */
+
+static bool
+lists_are_refused(struct world *w)
+{
+    return strstr(status(w, "last_error"), "revocation lists are not used") != NULL &&
+           word_is_said(w) && last_word(w)->generation == w->generation;
+}
+
+static bool
+signer_is_followed(struct world *w)
+{
+    char id[DIGEST_TEXT_BYTES];
+
+    hex_text(span_of(cert_id(w->signer->cert), DIGEST_BYTES), id);
+    return strcmp(status(w, "signer_id"), id) == 0 && word_is_said(w);
+}
+
+/* specs/peers.md 5, row 30 (istio#61073, #61075): what comes beside a bad list is used, the lists
+ * of before stay; and they can be cleared. */
+static void
+cve_30_a_bad_list_blocks_neither_key_nor_root(void **state)
+{
+    static const struct {
+        int64_t life_s;
+        const char *part; /* of why */
+    } rows[] = { { 0, "not a revocation list" },
+                 { 3600, "signature is not that of" },
+                 { -60, "has expired at" } };
+    CLEANUP(buf_done)
+    struct buf der = BUF_INIT(CRL_MAX_BYTES), first = BUF_INIT(CRL_MAX_BYTES),
+               good = BUF_INIT(65536), now = BUF_INIT(65536);
+    struct world *w = *state;
+    struct roots *wide = both(w), *narrow = w->roots;
+
+    start(w);
+    run_until(w, word_is_said);
+    list_make(w, w->signer, w->signer, 3600, "42", &first);
+    push(w, w->generation = 7, w->roots, w->signer, 0);
+    run_until(w, generation_7);
+    lists_file(w, &good);
+    assert_non_null(strstr(buf_text(&good), "BEGIN X509 CRL"));
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct mint_ca *next = w->signer == &w->mid ? &w->mid2 : &w->mid;
+
+        list_make(w, w->signer, rows[i].life_s == 3600 ? next : w->signer,
+                  rows[i].life_s == 0 ? 60 : rows[i].life_s, "43", &der);
+        if (rows[i].life_s == 0)
+            w->lists = (ProtobufCBinaryData){ 4, (uint8_t *)(uintptr_t) "junk" };
+        w->signer = next;
+        w->roots = i % 2 == 0 ? wide : narrow;
+        push(w, ++w->generation, w->roots, w->signer, 20);
+        run_until(w, lists_are_refused);
+        assert_non_null(strstr(status(w, "last_error"), rows[i].part));
+        assert_int_equal(last_word(w)->generation, w->generation);
+        assert_int_equal(last_word(w)->roots_n, roots_count(w->roots));
+        w->lists = (ProtobufCBinaryData){ first.n, first.p }; /* for the stream of the new leaf */
+        run_until(w, signer_is_followed);
+        assert_string_equal(status(w, "last_error"), "");
+        lists_file(w, &now);
+        assert_string_equal(buf_text(&now), buf_text(&good));
+    }
+    w->lists.len = 0;
+    push(w, ++w->generation, w->roots, w->signer, 0);
+    run_until(w, word_is_said);
+    assert_int_equal(last_word(w)->generation, w->generation);
+    assert_true(lists_are_gone(w));
+    w->roots = narrow;
+    roots_unref(wide);
+}
+
+/* A bad list that lies beside the set on disk: the leaf is gone on with, without it. */
+static void
+cve_30_a_bad_list_on_disk_blocks_no_key(void **state)
+{
+    CLEANUP(buf_done) struct buf der = BUF_INIT(CRL_MAX_BYTES), pem = BUF_INIT(65536);
+    struct world *w = *state;
+    char path[160], serial[64];
+    struct err e;
+
+    start(w);
+    run_until(w, word_is_said);
+    (void)snprintf(serial, sizeof(serial), "%s", status(w, "serial"));
+    for (size_t i = 0; i < 3; i++) {
+        agent_free(w->agent);
+        w->agent = NULL;
+        w->words_n = 0;
+        list_make(w, w->signer, i == 1 ? &w->mid2 : w->signer, i == 2 ? -60 : 3600, serial, &der);
+        w->lists.len = 0; /* on disk only */
+        pem.n = 0;
+        if (i == 0)
+            assert_ok(buf_add(&pem, span_str("junk"), &e));
+        else
+            assert_ok(pem_add(&pem, "X509 CRL", buf_span(&der), &e));
+        (void)snprintf(path, sizeof(path), "%s/..data/ca-crl.pem", w->state);
+        assert_ok(file_write(path, buf_span(&pem), 0644, &e));
+        (void)snprintf(path, sizeof(path), "%s/ca-crl.pem", w->state);
+        if (symlink("..data/ca-crl.pem", path) != 0)
+            assert_int_equal(errno, EEXIST);
+        start(w);
+        run_until(w, word_is_said);
+        assert_int_equal(w->csrs_n, 1);
+        assert_string_equal(status(w, "serial"), serial);
+        assert_string_equal(status(w, "revoked"), "false");
+    }
+}
+
+/* Lists of a new signer are with everybody before its first leaf is. */
+static void
+a_new_signer_s_list_goes_ahead_of_its_leaves(void **state)
+{
+    CLEANUP(buf_done) struct buf der = BUF_INIT(CRL_MAX_BYTES);
+    struct world *w = *state;
+
+    start(w);
+    run_until(w, word_is_said);
+    w->signer = &w->mid2;
+    w->generation = 6;
+    list_make(w, &w->mid2, &w->mid2, 3600, "42", &der);
+    uint64_t from = mono_ms();
+    push(w, 6, w->roots, &w->mid2, 1);
+    run_until(w, signer_is_mid2);
+    assert_true(w->taken_at_ms - from + 50 >= LISTS_AHEAD_MS);
 }
 
 static bool
@@ -520,6 +650,9 @@ main(void)
         T(an_older_answer_is_put_aside_whole),
         T(a_moved_signer_is_followed_within_the_window),
         T(an_empty_trust_set_is_refused),
+        T(cve_30_a_bad_list_blocks_neither_key_nor_root),
+        T(cve_30_a_bad_list_on_disk_blocks_no_key),
+        T(a_new_signer_s_list_goes_ahead_of_its_leaves),
         T(a_word_that_is_not_taken_is_said_again),
         T(after_an_outage_it_watches_and_says_it_again),
         T(a_ca_that_cannot_verify_our_leaf_is_asked_without_it),
