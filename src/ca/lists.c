@@ -169,6 +169,15 @@ last_leaf_end(const struct crl_lists *l, const struct crl_list *x)
     return last.not_after;
 }
 
+static bool
+has_entries(const struct crl_lists *l, const struct crl_list *x)
+{
+    for (size_t i = 0; i < l->table->n; i++)
+        if (memcmp(l->table->all[i].signer_id, x->signer_id, DIGEST_BYTES) == 0)
+            return true;
+    return false;
+}
+
 static size_t
 entries_of(const struct crl_lists *l, const struct crl_list *x, struct crl_entry *ret)
 {
@@ -307,6 +316,18 @@ list_is_over(const struct crl_lists *l, size_t i, int64_t now)
            last_leaf_end(l, x) < now;
 }
 
+/* A former signer's key is wiped with its last leaf: there is nothing left to revoke. */
+static void
+key_let_go(struct crl_lists *l, size_t i, int64_t now)
+{
+    struct crl_list *x = &l->all[i];
+
+    if (i == 0 || x->signer == NULL || has_entries(l, x) || last_leaf_end(l, x) >= now)
+        return;
+    signer_unref(x->signer);
+    x->signer = NULL;
+}
+
 /* Changed; or old, or of a time to come, where there is a key to make another. */
 static bool
 list_is_due(const struct crl_list *x, int64_t now)
@@ -354,9 +375,11 @@ lists_update(struct crl_lists *l)
     struct crls *next = NULL;
     int64_t now = unix_s();
 
-    for (size_t i = l->n; i-- > 0;)
+    for (size_t i = l->n; i-- > 0;) {
+        key_let_go(l, i, now);
         if (list_is_over(l, i, now))
             list_forget(l, i);
+    }
     for (size_t i = 0; i < l->n; i++)
         if (list_is_due(&l->all[i], now) && list_make(l, &l->all[i], &e) < 0)
             trouble = e;

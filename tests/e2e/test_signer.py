@@ -88,7 +88,8 @@ def test_the_serving_process_never_holds_the_key(tmp_path, daemon, pb, kind):  #
     a1 = openssl_intermediate(tmp_path / "cacerts", root, "Intermediate A1", kind)
     a2 = openssl_intermediate(tmp_path / "a2", root, "Intermediate A2", kind)
     forms = {x: forms_of((x / "ca-key.pem").read_bytes()) for x in (a1, a2)}
-    ca = Ca(tmp_path, daemon, pb, "--jwt-publish", "0s").ready()  # else A1 signs JWT-SVIDs for a while yet
+    # else A1 signs JWT-SVIDs for a while yet; and its revocation lists, until its last leaf is over
+    ca = Ca(tmp_path, daemon, pb, "--jwt-publish", "0s", "--default-workload-ttl", "10s").ready()
     with Load(ca) as load:
         load.more(50)
         in_signer_alone(ca, forms[a1], "A1")
@@ -97,7 +98,7 @@ def test_the_serving_process_never_holds_the_key(tmp_path, daemon, pb, kind):  #
         load.more(50)
         in_signer_alone(ca, forms[a2], "A2")
         assert not memory_has(ca.daemon.process.pid, forms[a1])
-        wait_for("the old key is wiped", lambda: not memory_has(signer(ca)["pid"], forms[a1]))
+        wait_for("the old key is wiped", lambda: not memory_has(signer(ca)["pid"], forms[a1]), 90)
         kill_signer(ca)
         wait_for("another signer", lambda: signer(ca)["restarts"] == 1 and signer(ca)["up"])
         load.more(50)
