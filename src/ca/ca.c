@@ -180,12 +180,33 @@ ca_tick(void *arg)
     ca_metrics_expiry(c);
 }
 
+/* What is known of pods: one source. */
+static int
+pods_open(struct ca *c, struct err *e)
+{
+    struct ca_callers *who = &c->conf.who;
+    struct pods_file_conf f = { .path = who->pods_file, .metrics = c->conf.metrics };
+    struct pods_watch_conf w = { who->pods_max_stale_ms, c->conf.metrics };
+
+    if ((who->cluster != NULL) + (who->pods_file != NULL) + (who->pods_max_stale_ms != 0) > 1)
+        return err_set(e, E_INVAL, "pods come from the cluster or from a file, not from both");
+    if (who->pods_max_stale_ms != 0 && c->kube == NULL)
+        return err_set(e, E_INVAL, "pods are to be watched, and no API server is named");
+    if (who->pods_file != NULL) {
+        TRY(pods_file_new(c->loop, &f, &c->pods, e));
+        who->cluster = pods_file_cluster(c->pods);
+    }
+    if (who->pods_max_stale_ms != 0) {
+        TRY(pods_watch_new(c->loop, c->kube, &w, &c->pods_watch, e));
+        who->cluster = pods_watch_cluster(c->pods_watch);
+    }
+    return 0;
+}
+
 /* Before the workers: they ask it. */
 static int
 cluster_open(struct ca *c, struct err *e)
 {
-    struct pods_file_conf k = { .path = c->conf.who.pods_file, .metrics = c->conf.metrics };
-
     if (c->conf.who.kube != NULL)
         TRY(kube_client_new(c->loop, c->conf.who.kube, c->conf.metrics, &c->kube, e));
     c->conf.who.kube = NULL; /* borrowed for this call only */
@@ -193,13 +214,7 @@ cluster_open(struct ca *c, struct err *e)
         return err_set(e, E_INVAL, "tokens are to be reviewed, and no API server is named");
     if (c->conf.who.token_review != 0)
         TRY(ca_reviews_new(c, e));
-    if (k.path == NULL)
-        return 0;
-    if (c->conf.who.cluster != NULL)
-        return err_set(e, E_INVAL, "pods come from the cluster or from a file, not from both");
-    TRY(pods_file_new(c->loop, &k, &c->pods, e));
-    c->conf.who.cluster = pods_file_cluster(c->pods);
-    return 0;
+    return pods_open(c, e);
 }
 
 static int
@@ -324,6 +339,7 @@ ca_free(struct ca *c)
         ca_worker_stop(&c->workers[i]);
     for (size_t i = 0; i < c->workers_n; i++)
         ca_worker_join(&c->workers[i]);
+    pods_watch_free(c->pods_watch); /* before the client that it uses */
     ca_reviews_free(c);
     pods_file_free(c->pods);
     ca_view_unref(c->view);

@@ -38,7 +38,9 @@ struct ca_callers {
     /* What the cluster knows: bound tokens are checked with it on every call, and node proxies.
      * Neither: tokens are good until they expire, and nobody may impersonate. */
     const struct cluster *cluster; /* borrowed, outlives the CA; or */
-    const char *pods_file;         /* the CA reads it (identity/pods_file.h) */
+    const char *pods_file;         /* the CA reads it (identity/pods_file.h); or */
+    uint64_t pods_max_stale_ms;    /* not 0: the CA watches them through `kube`, and believes what
+                                      it knows for so long (identity/pods_watch.h) */
     const struct kube_conf *kube;  /* where the API server is, for keys and reviews; read by ca_new
                                       only; NULL: not known */
     /* Not 0: tokens of no issuer above are judged by the API server; needs `kube`. (No bool:

@@ -77,6 +77,18 @@ signer_json(const struct ca *c)
 
 /* Whom we can tell from a stranger now, and what is in the way. */
 static json_t *
+pods_watch_json(const struct ca *c)
+{
+    struct pods_watch_state s = pods_watch_state(c->pods_watch);
+    json_int_t age_ms = s.age_ms == UINT64_MAX ? -1 : (json_int_t)s.age_ms;
+
+    return json_pack("{s:s, s:I, s:I, s:b, s:I, s:I, s:s}", "watched", kube_client_server(c->kube),
+                     "known", (json_int_t)s.pods, "accounts", (json_int_t)s.accounts, "in_force",
+                     s.is_known, "age_ms", age_ms, "max_stale_ms",
+                     (json_int_t)c->conf.who.pods_max_stale_ms, "trouble", s.trouble);
+}
+
+static json_t *
 callers_json(const struct ca *c)
 {
     const struct ca_callers *who = &c->conf.who;
@@ -100,6 +112,8 @@ callers_json(const struct ca *c)
                                   json_pack("{s:s, s:I, s:s}", "file", who->pods_file, "known",
                                             (json_int_t)pods_file_count(c->pods), "trouble",
                                             pods_file_trouble(c->pods)));
+    if (c->pods_watch != NULL)
+        (void)json_object_set_new(o, "pods", pods_watch_json(c));
     return o;
 }
 

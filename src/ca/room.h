@@ -10,6 +10,7 @@
 #include "identity/cluster.h"
 #include "identity/jwks_source.h"
 #include "identity/pods_file.h"
+#include "identity/pods_watch.h"
 #include "kube/kube.h"
 #include "net/filewatch.h"
 #include "net/grpc.h"
@@ -292,6 +293,7 @@ struct ca {
     uint64_t tick_ms;
     struct ca_jwks jwks[CA_JWKS_MAX];
     struct pods_file *pods;
+    struct pods_watch *pods_watch;
     struct kube_client *kube;
     struct ca_reviews *reviews; /* NULL: tokens are not reviewed */
     struct ca_loaded loaded;

@@ -66,7 +66,8 @@ text_keep(const char *from, char **to, struct err *e)
 static bool
 wants_kube(const struct caller_flags *f, const struct ca_callers *who)
 {
-    bool wanted = f->token_review || f->kube_server != NULL || f->kubeconfig != NULL;
+    bool wanted =
+        f->token_review || f->watch_pods || f->kube_server != NULL || f->kubeconfig != NULL;
 
     for (size_t i = 0; i < who->issuers_n; i++)
         wanted = wanted ||
@@ -120,10 +121,13 @@ nodes_fill(const struct caller_flags *f, struct ca_callers *who, struct err *e)
             return err_wrap(e, "--trusted-node-account");
         }
     who->pods_file = f->pods_file;
-    if (who->node_accounts_n > 0 && who->pods_file == NULL)
+    who->pods_max_stale_ms = f->watch_pods ? f->cluster_max_stale_ms : 0;
+    if (f->watch_pods && f->pods_file != NULL)
+        return err_set(e, E_INVAL, "either --watch-pods or --pods-file");
+    if (who->node_accounts_n > 0 && who->pods_file == NULL && !f->watch_pods)
         return err_set(e, E_INVAL,
                        "--trusted-node-account needs to know which pods are on which node: add "
-                       "--pods-file");
+                       "--watch-pods or --pods-file");
     return 0;
 }
 

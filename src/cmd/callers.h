@@ -11,7 +11,8 @@ struct caller_flags {
     struct opt_list issuer_ca_files;
     const char *pods_file, *kube_server, *kube_ca_file, *kube_token_file, *kube_cert_file,
         *kube_key_file, *kubeconfig, *kube_context;
-    bool token_review;
+    uint64_t cluster_max_stale_ms;
+    bool token_review, watch_pods;
 };
 
 /* clang-format off */
@@ -45,8 +46,12 @@ struct caller_flags {
       "audience that tokens must have; repeatable [istio-ca]" },                                                           \
     { "pods-file", OPT_STRING, offsetof(type, member.pods_file), NULL, NULL, NULL, 0, "FILE",                              \
       "what \"kubectl get pods,serviceaccounts -A -o json\" prints: tokens bound to a pod need it to be there" },          \
+    { "watch-pods", OPT_FLAG, offsetof(type, member.watch_pods), NULL, NULL, NULL, 0, NULL,                                \
+      "the same from the Kubernetes API, by a watch: a deleted pod's token ends at once" },                                \
+    { "cluster-max-stale", OPT_DURATION, offsetof(type, member.cluster_max_stale_ms), "5m", "5s", "24h", 0, "DURATION",    \
+      "how long what --watch-pods knows is believed while the API server is away" },                                       \
     { "trusted-node-account", OPT_LIST, offsetof(type, member.node_accounts), NULL, NULL, NULL, 0, "NS/SA",                \
-      "node proxy (ztunnel) that may ask for leaves of the pods on its node; needs --pods-file; repeatable" },             \
+      "node proxy (ztunnel) that may ask for leaves of the pods on its node; needs --watch-pods or --pods-file; repeatable" },             \
     { "cert-signer", OPT_LIST, offsetof(type, member.cert_signers), NULL, NULL, NULL, 0, "NAME",                           \
       "name that a request's CertSigner may have; repeatable [meshroot]" },                                                \
     { "dns-name", OPT_LIST, offsetof(type, member.dns_names), NULL, NULL, NULL, 0, "NAME",                                 \

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "identity/json.h"
+#include "identity/pod_item.h"
 #include "identity/pods_file.h"
 
 struct account {
@@ -105,25 +106,47 @@ meta_read(const json_t *item, struct meta *ret, struct err *e)
     return 0;
 }
 
-static int
-pod_read(struct pod_list *l, const json_t *item, struct err *e)
+int
+pod_item_read(const json_t *item, struct cluster_pod *ret, struct err *e)
 {
-    struct cluster_pod *p = &l->pods[l->pods_n];
     const json_t *spec = NULL, *status = NULL;
+    struct cluster_pod p = { .deleted_s = 0 };
     struct meta m = { .deleted_s = 0 };
     char phase[32] = "";
 
     TRY(meta_read(item, &m, e));
     TRY(inner(item, "spec", &spec, e));
     TRY(inner(item, "status", &status, e));
-    memcpy(p->ns, m.ns, sizeof(p->ns));
-    memcpy(p->name, m.name, sizeof(p->name));
-    memcpy(p->uid, m.uid, sizeof(p->uid));
-    p->deleted_s = m.deleted_s;
-    TRY(name_read(spec, "serviceAccountName", k8s_subdomain_ok, true, p->sa, e));
-    TRY(name_read(spec, "nodeName", k8s_subdomain_ok, true, p->node, e)); /* not scheduled yet */
+    memcpy(p.ns, m.ns, sizeof(p.ns));
+    memcpy(p.name, m.name, sizeof(p.name));
+    memcpy(p.uid, m.uid, sizeof(p.uid));
+    p.deleted_s = m.deleted_s;
+    TRY(name_read(spec, "serviceAccountName", k8s_subdomain_ok, true, p.sa, e));
+    TRY(name_read(spec, "nodeName", k8s_subdomain_ok, true, p.node, e)); /* not scheduled yet */
     TRY(json_text_copy(status, "phase", phase, sizeof(phase), e));
-    p->is_over = strcmp(phase, "Failed") == 0 || strcmp(phase, "Succeeded") == 0;
+    p.is_over = strcmp(phase, "Failed") == 0 || strcmp(phase, "Succeeded") == 0;
+    *ret = p;
+    return 0;
+}
+
+int
+account_item_read(const json_t *item, char ret_ns[K8S_NAME_BYTES], char ret_name[K8S_NAME_BYTES],
+                  struct cluster_account *ret, struct err *e)
+{
+    struct meta m = { .deleted_s = 0 };
+
+    TRY(meta_read(item, &m, e));
+    memcpy(ret_ns, m.ns, sizeof(m.ns));
+    memcpy(ret_name, m.name, sizeof(m.name));
+    memcpy(ret->uid, m.uid, sizeof(ret->uid));
+    ret->deleted_s = m.deleted_s;
+    return 0;
+}
+
+static int
+pod_read(struct pod_list *l, const json_t *item, struct err *e)
+{
+    TRY(pod_item_read(item, &l->pods[l->pods_n], e));
     l->pods_n++;
     return 0;
 }
@@ -132,13 +155,8 @@ static int
 account_read(struct pod_list *l, const json_t *item, struct err *e)
 {
     struct account *a = &l->accounts[l->accounts_n];
-    struct meta m = { .deleted_s = 0 };
 
-    TRY(meta_read(item, &m, e));
-    memcpy(a->ns, m.ns, sizeof(a->ns));
-    memcpy(a->name, m.name, sizeof(a->name));
-    memcpy(a->is.uid, m.uid, sizeof(a->is.uid));
-    a->is.deleted_s = m.deleted_s;
+    TRY(account_item_read(item, a->ns, a->name, &a->is, e));
     l->accounts_n++;
     return 0;
 }

@@ -240,7 +240,7 @@ def test_the_same_in_meshroot_up(tmp_path, daemon, cluster, pb):  # noqa: F811
 
 def test_flags_that_do_not_fit(tmp_path):
     args = ("ca", "serve", "--ca-dir", tmp_path, "--state-dir", tmp_path / "s")
-    for flags, words in ((("--trusted-node-account", "istio-system/ztunnel"), "add --pods-file"),
+    for flags, words in ((("--trusted-node-account", "istio-system/ztunnel"), "add --watch-pods or --pods-file"),
                          (("--pods-file", "p", "--trusted-node-account", "ztunnel"), "want NAMESPACE/SERVICEACCOUNT"),
                          (("--pods-file", "p", "--trusted-node-account", "a/*"), "want NAMESPACE/SERVICEACCOUNT")):
         done = meshroot(*args, *flags, check=False)
