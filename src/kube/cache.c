@@ -181,11 +181,12 @@ name_add(struct buf *b, const char *name, struct err *e)
 {
     size_t n = strlen(name);
 
-    return n == 0 || n >= NAME_MAX_BYTES ? err_set(e, E_PARSE, "an object without a sound name")
-                                         : buf_add(b, span_of(name, n + 1), e);
+    return n >= NAME_MAX_BYTES ? err_set(e, E_PARSE, "an object whose name is too long")
+                               : buf_add(b, span_of(name, n + 1), e);
 }
 
-/* "NS\0NAME\0"; jansson's texts have no NUL inside as they are parsed. */
+/* "NS\0NAME\0", NS empty for what is in none; jansson's texts have no NUL inside as they are
+ * parsed. */
 static int
 key_make(const json_t *object, struct buf *b, struct err *e)
 {
@@ -193,8 +194,10 @@ key_make(const json_t *object, struct buf *b, struct err *e)
     const char *ns = json_string_value(json_object_get(meta, "namespace"));
     const char *name = json_string_value(json_object_get(meta, "name"));
 
+    if (name == NULL || name[0] == '\0')
+        return err_set(e, E_PARSE, "an object without a name");
     TRY(name_add(b, ns == NULL ? "" : ns, e));
-    return name_add(b, name == NULL ? "" : name, e);
+    return name_add(b, name, e);
 }
 
 static int
@@ -211,6 +214,7 @@ on_put(const json_t *object, void *arg, struct err *e)
                         buf_text(&key) + strlen(buf_text(&key)) + 1);
     (void)pthread_rwlock_wrlock(&c->lock);
     int r = entry_add(c, buf_span(&key), buf_span(&group), buf_span(&value), e);
+    c->is_whole = c->is_whole && r == 0; /* what was there before may be gone: a hole */
     (void)pthread_rwlock_unlock(&c->lock);
     return r;
 }

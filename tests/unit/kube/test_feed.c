@@ -4,7 +4,7 @@
 
 #include "base/file.h"
 #include "base/str.h"
-#include "kube/feed.h"
+#include "kube/cache.h"
 #include "net/addr.h"
 #include "net/http.h"
 
@@ -470,6 +470,67 @@ events_as_texts(void **state)
     buf_done(&deep);
 }
 
+/* -- cache ---------------------------------------------------------------------------------------
+ */
+
+static struct scene *projecting; /* a projection has no argument */
+
+static int
+project(const json_t *o, struct buf *group, struct buf *value, struct err *err)
+{
+    TRY(buf_add_str(group, "all", err));
+    TRY(buf_add_str(value, name_of(o), err));
+    note(projecting, "+", name_of(o));
+    return 0;
+}
+
+static bool
+on_value(struct span value, void *arg)
+{
+    size_t *n = arg;
+
+    *n += value.n;
+    return false; /* the next */
+}
+
+static void
+a_full_cache_knows_nothing(void **state)
+{
+    static const struct row rows[] = {
+        { "watch", "-", 200, PAGE("7", "", OBJ("a", "1") "," OBJ("bb", "2")) },
+        { "watch", "1", 200,
+          EVENT("MODIFIED", OBJ("a", "8")) EVENT("DELETED", OBJ("bb", "9"))
+              EVENT("ADDED", OBJ("cc", "10")) },
+        { "watch", "1", 200, EVENT("ADDED", OBJ("d", "11")) },
+        { NULL, NULL, 0, NULL },
+    };
+    struct scene *s = projecting = *state;
+    struct kube_cache_conf conf = { .path = "/api/v1/pods",
+                                    .name = "pods",
+                                    .project = project,
+                                    .max_objects = 2,
+                                    .wait_first_ms = 2 };
+    struct kube_cache *c = NULL;
+    size_t n = 0;
+
+    s->rows = rows;
+    s->until = "+cc";
+    assert_ok(kube_cache_new(s->loop, s->client, &conf, &c, &e));
+    assert_err(kube_cache_find(c, "", "a", UINT64_MAX, on_value, &n, &e), E_BUSY, "not known yet");
+    assert_ok(loop_run(s->loop, &e));
+    assert_int_equal(kube_cache_group(c, span_str("all"), 60000, on_value, &n, &e),
+                     KUBE_CACHE_ABSENT);
+    assert_int_equal(n, 3); /* a, cc */
+    assert_int_equal(kube_cache_find(c, "", "bb", 60000, on_value, &n, &e), KUBE_CACHE_ABSENT);
+    assert_int_equal(n, 3);
+    assert_int_equal(kube_cache_state(c).objects, 2);
+    s->until = "+d";
+    assert_ok(loop_run(s->loop, &e));
+    assert_err(kube_cache_group(c, span_str("all"), 60000, on_value, &n, &e), E_BUSY, "not known");
+    assert_false(kube_cache_state(c).is_whole);
+    kube_cache_free(c);
+}
+
 int
 main(void)
 {
@@ -483,6 +544,7 @@ main(void)
         SCENE(too_old_means_a_list),
         SCENE(an_event_that_cannot_be_is_no_event),
         SCENE(silence_is_broken_by_a_list),
+        SCENE(a_full_cache_knows_nothing),
         cmocka_unit_test(events_as_texts),
     };
 
