@@ -16,8 +16,8 @@ def memory_has(pid, needles):
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
         for line in maps:
             start, end = (int(x, 16) for x in line.split()[0].split("-"))
-            if end - start > 1 << 36:
-                continue  # a sanitizer's shadow
+            if end - start > 1 << (30 if line.split()[1].startswith("---") else 36):
+                continue  # a sanitizer's shadow, and what it sets aside
             for at in range(start, end, STEP):
                 try:
                     mem.seek(at)
