@@ -209,9 +209,9 @@ on_put(const json_t *object, void *arg, struct err *e)
     struct kube_cache *c = arg;
 
     TRY(key_make(object, &key, e));
+    const char *ns = (const char *)key.p; /* and the name behind it */
     if (c->conf.project(object, &group, &value, e) < 0)
-        return err_wrap(e, "%.64s/%.128s", buf_text(&key),
-                        buf_text(&key) + strlen(buf_text(&key)) + 1);
+        return err_wrap(e, "%.64s/%.128s", ns, ns + strlen(ns) + 1);
     (void)pthread_rwlock_wrlock(&c->lock);
     int r = entry_add(c, buf_span(&key), buf_span(&group), buf_span(&value), e);
     c->is_whole = c->is_whole && r == 0; /* what was there before may be gone: a hole */
