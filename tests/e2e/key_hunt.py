@@ -54,7 +54,7 @@ def forms_of(key_pem):
     der = base64.b64decode(body)
     forms["DER"] = der
     for name, (value, size) in numbers.items():
-        at = (der.index(value.to_bytes(size, "big")) + 2) // 3 * 4
+        at = (der.index(value.to_bytes((value.bit_length() + 7) // 8, "big")) + 2) // 3 * 4
         forms[f"{name} base64"] = body[at:at + 40]
         forms[f"{name} PEM"] = lines[at + at // 64:][:40]  # with PEM's ends of lines
     return forms
