@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/str.h"
-#include "identity/json.h"
+#include "net/json.h"
 #include "identity/jwks_source.h"
 
 static const char https[] = "https://";
@@ -49,7 +49,7 @@ discovery_read(struct span json, const char *issuer, char ret_uri[JWKS_URI_BYTES
     CLEANUP(json_decrefp) json_t *doc = NULL;
     struct span iss, uri;
 
-    TRY(json_object_parse(json, &doc, e));
+    TRY(json_object_parse(json, JSON_MAX_DEPTH, &doc, e));
     if (TRY(json_text(doc, "issuer", &iss, e)) == JSON_MEMBER_ABSENT || !span_eq_str(iss, issuer))
         return err_set(e, E_DENIED,
                        "the document is of another issuer than \"%.200s\" (OpenID Connect "

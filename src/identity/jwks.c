@@ -1,7 +1,7 @@
 #include <stdatomic.h>
 
 #include "base/str.h"
-#include "identity/json.h"
+#include "net/json.h"
 #include "identity/keyset.h"
 
 struct entry {
@@ -145,7 +145,7 @@ jwks_from_json(struct span json, struct jwks **ret, struct err *e)
     if (json.n > JWKS_DOC_MAX_BYTES)
         return err_set(e, E_LIMIT, "key set of %zu bytes, at most %d are allowed", json.n,
                        JWKS_DOC_MAX_BYTES);
-    if (json_object_parse(json, &doc, e) < 0)
+    if (json_object_parse(json, JSON_MAX_DEPTH, &doc, e) < 0)
         return err_wrap(e, "key set");
     const json_t *keys = json_object_get(doc, "keys");
     if (!json_is_array(keys))

@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
-#include "identity/json.h"
+#include "net/json.h"
 #include "identity/jwks_source.h"
 #include "kube/kube.h"
 #include "net/http.h"

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
-#include "identity/json.h"
+#include "net/json.h"
 #include "identity/keyset.h"
 
 enum {
@@ -65,7 +65,7 @@ part_json(struct span text, const char *where, json_t **ret, const char **reason
     int r = base64url_decode(&raw, text, e);
 
     if (r == 0)
-        r = json_object_parse(buf_span(&raw), ret, e);
+        r = json_object_parse(buf_span(&raw), JSON_MAX_DEPTH, ret, e);
     buf_wipe(&raw);
     return r < 0 ? malformed(reason, e, where) : 0;
 }

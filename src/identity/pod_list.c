@@ -4,7 +4,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
-#include "identity/json.h"
+#include "net/json.h"
 #include "identity/pod_item.h"
 #include "identity/pods_file.h"
 
@@ -232,7 +232,7 @@ pod_list_from_json(struct span json, struct pod_list **ret, struct err *e)
 
     if (l == NULL)
         return err_nomem(e);
-    TRY(json_object_parse(json, &doc, e));
+    TRY(json_object_parse(json, JSON_MAX_DEPTH, &doc, e));
     TRY(items_read(doc, l, e));
     *ret = STEAL(l);
     return 0;

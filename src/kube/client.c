@@ -13,6 +13,7 @@
 #include "kube/kube.h"
 #include "kube/status.h"
 #include "net/http.h"
+#include "net/json.h"
 #include "obs/log.h"
 
 enum { DEADLINE_DEFAULT_MS = 10 * 1000, HEADERS_MAX = 5 };
@@ -134,7 +135,7 @@ answer_error(const struct kube_call *q, const struct http_answer *a, struct err 
     json_t *o = NULL;
     struct err broken;
 
-    (void)!kube_json_parse(a->body, &o, &broken); /* then there are no words */
+    (void)!json_object_parse(a->body, KUBE_MAX_DEPTH, &o, &broken); /* then there are no words */
     kube_status_error(a->status, q->method, o, e);
     e->retry_after_s = (unsigned)a->retry_after_s;
     json_decref(o);
@@ -184,7 +185,7 @@ answer_take(struct kube_call *q, const struct http_answer *a)
     struct err e, broken;
     json_t *body = NULL;
 
-    if (kube_json_parse(a->body, &body, &broken) < 0) {
+    if (json_object_parse(a->body, KUBE_MAX_DEPTH, &body, &broken) < 0) {
         (void)err_set(&e, E_PEER, "the answer of the Kubernetes API to %s: %.200s", q->method,
                       broken.msg);
         call_end(q, NULL, &e);

@@ -3,49 +3,7 @@
 
 #include "kube/feed.h"
 #include "kube/status.h"
-
-/* jansson recurses per level and allows 2048 of them; brackets are counted before it starts. */
-static int
-depth_check(struct span s, struct err *e)
-{
-    bool in_text = false;
-    int depth = 0;
-
-    for (size_t i = 0; i < s.n; i++) {
-        uint8_t c = s.p[i];
-
-        if (in_text && c == '\\')
-            i++;
-        else if (c == '"')
-            in_text = !in_text;
-        else if (!in_text && (c == '{' || c == '['))
-            depth++;
-        else if (!in_text && (c == '}' || c == ']'))
-            depth--;
-        if (depth > KUBE_MAX_DEPTH)
-            return err_set(e, E_PARSE, "JSON nested deeper than %d", KUBE_MAX_DEPTH);
-    }
-    return 0;
-}
-
-int
-kube_json_parse(struct span text, json_t **ret, struct err *e)
-{
-    json_error_t je;
-
-    TRY(depth_check(text, e));
-    json_t *o =
-        json_loadb(text.n == 0 ? "" : (const char *)text.p, text.n, JSON_REJECT_DUPLICATES, &je);
-    if (o == NULL)
-        return err_set(e, json_error_code(&je) == json_error_out_of_memory ? E_NOMEM : E_PARSE,
-                       "JSON: line %d, column %d: %s", je.line, je.column, je.text);
-    if (!json_is_object(o)) {
-        json_decref(o);
-        return err_set(e, E_PARSE, "JSON: not an object");
-    }
-    *ret = o;
-    return 0;
-}
+#include "net/json.h"
 
 int
 kube_version_read(const json_t *object, char ret[KUBE_VERSION_BYTES], struct err *e)
@@ -100,7 +58,7 @@ kube_event_read(struct span line, struct kube_event *ret, struct err *e)
     struct kube_event ev = { .object = NULL };
     json_t *o = NULL;
 
-    TRY(kube_json_parse(line, &o, e));
+    TRY(json_object_parse(line, KUBE_MAX_DEPTH, &o, e));
     int r = event_fill(o, &ev, e);
     json_decref(o);
     if (r == 0)

@@ -10,7 +10,7 @@
 #include "kube/kube.h"
 
 enum {
-    KUBE_MAX_DEPTH = 64,                    /* of a JSON text */
+    KUBE_MAX_DEPTH = 64,                    /* of a JSON text of the API server */
     KUBE_VERSION_BYTES = 128,               /* a resourceVersion; opaque */
     KUBE_CONTINUE_MAX_BYTES = 8 * 1024,     /* a continue token; opaque */
     KUBE_MAX_EVENT_BYTES = 3 * 1024 * 1024, /* one line of a watch: an object of etcd has 1.5 MiB */
@@ -59,9 +59,6 @@ struct kube_event {
 };
 /* A line of a watch. Errors: PARSE, NOMEM. Thread: any. */
 MUST_USE int kube_event_read(struct span line, struct kube_event *ret, struct err *e);
-/* JSON of the API server: an object, a name once, at most KUBE_MAX_DEPTH deep. Errors: PARSE,
- * NOMEM. Owner: caller, json_decref. */
-MUST_USE int kube_json_parse(struct span text, json_t **ret, struct err *e);
 /* metadata.resourceVersion of an object or a list. Errors: PARSE (none, or what no URL may hold).
  */
 MUST_USE int kube_version_read(const json_t *object, char ret[KUBE_VERSION_BYTES], struct err *e);

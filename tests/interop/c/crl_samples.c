@@ -8,17 +8,7 @@
 #include "pki/crl.h"
 #include "pki/issue.h"
 #include "pki/pem.h"
-
-#define CHECK(call)                                                                                \
-    do {                                                                                           \
-        if ((call) < 0) {                                                                          \
-            (void)fprintf(stderr, "crl_samples: %s: %s\n", #call, e.msg);                          \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
-
-static const enum key_kind kinds[] = { KEY_P256,    KEY_P384,    KEY_P521,   KEY_RSA2048,
-                                       KEY_RSA3072, KEY_RSA4096, KEY_ED25519 };
+#include "samples.h"
 
 static const int64_t times[][2] = {
     { 1700000000, 1700003600 },

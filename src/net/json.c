@@ -1,8 +1,8 @@
-#include "identity/json.h"
+#include "net/json.h"
 
 /* jansson recurses per level and allows 2048 of them; brackets are counted before it starts. */
 static int
-depth_check(struct span s, struct err *e)
+depth_check(struct span s, int max, struct err *e)
 {
     bool in_text = false;
     int depth = 0;
@@ -18,18 +18,18 @@ depth_check(struct span s, struct err *e)
             depth++;
         else if (!in_text && (c == '}' || c == ']'))
             depth--;
-        if (depth > JSON_MAX_DEPTH)
-            return err_set(e, E_PARSE, "JSON nested deeper than %d", JSON_MAX_DEPTH);
+        if (depth > max)
+            return err_set(e, E_PARSE, "JSON nested deeper than %d", max);
     }
     return 0;
 }
 
 int
-json_object_parse(struct span s, json_t **ret, struct err *e)
+json_object_parse(struct span s, int max_depth, json_t **ret, struct err *e)
 {
     json_error_t je;
 
-    TRY(depth_check(s, e));
+    TRY(depth_check(s, max_depth, e));
     json_t *j = json_loadb(s.n == 0 ? "" : (const char *)s.p, s.n, JSON_REJECT_DUPLICATES, &je);
     if (j == NULL)
         return err_set(e, json_error_code(&je) == json_error_out_of_memory ? E_NOMEM : E_PARSE,

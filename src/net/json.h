@@ -1,0 +1,26 @@
+/* json.h - JSON from strangers: bounded, and with one meaning only. Layer: net. Thread: any. */
+#ifndef NET_JSON_H
+#define NET_JSON_H
+
+#include <jansson.h>
+
+#include "base/err.h"
+#include "base/span.h"
+
+enum { JSON_MAX_DEPTH = 16 }; /* for what has no reason to be deeper */
+
+/* One JSON object and nothing after it; a name twice in an object, nesting beyond `max_depth` and
+ * \u0000 are refused (what one reader takes from such a text, another does not; RFC 7515 4).
+ * Owner: caller, CLEANUP(json_decrefp). Errors: PARSE, NOMEM. */
+MUST_USE int json_object_parse(struct span s, int max_depth, json_t **ret, struct err *e);
+
+/* The member `name` as text. r: 0 done, *ret borrowed; JSON_MEMBER_ABSENT. Errors: PARSE (not a
+ * text). */
+enum { JSON_MEMBER_ABSENT = 1 };
+MUST_USE int json_text(const json_t *o, const char *name, struct span *ret, struct err *e);
+/* The member `name`, a text, copied into `ret` of `cap` bytes, never cut; "" when absent. Errors:
+ * PARSE. */
+MUST_USE int json_text_copy(const json_t *o, const char *name, char *ret, size_t cap,
+                            struct err *e);
+
+#endif
