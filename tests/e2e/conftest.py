@@ -8,6 +8,10 @@ import time
 
 import pytest
 
+# Before grpc is imported: its handlers around fork() restart its threads in parent and child, which children that only exec do
+# not need. One run ended in an abort inside grpc.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 BINARY = os.environ.get("MESHROOT", str(pathlib.Path(__file__).resolve().parents[2] / "build" / "meshroot"))
 SECRETS = ("root-cert", "ca-cert", "ca-key", "cert-chain")
 
