@@ -83,6 +83,12 @@ budget_take(struct budget *b)
 }
 
 static void
+budget_give(struct budget *b, int64_t n)
+{
+    b->left = b->max - b->left < n ? b->max : b->left + n;
+}
+
+static void
 charge(struct h2 *h, struct budget *b)
 {
     if (h->is_flooded || budget_take(b))
@@ -316,8 +322,10 @@ on_frame(nghttp2_session *session, const nghttp2_frame *f, void *self)
         h->conf.ops->on_settings(h->conf.self);
     if (st == NULL || (f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA))
         return 0;
-    if (f->hd.type == NGHTTP2_HEADERS)
+    if (f->hd.type == NGHTTP2_HEADERS) {
+        budget_give(&h->idle_frames, H2_IDLE_FRAMES_PAID);
         h->conf.ops->on_headers(st, end, h->conf.self);
+    }
     if (end)
         h->conf.ops->on_end(st, h->conf.self);
     return 0;

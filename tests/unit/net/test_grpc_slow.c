@@ -356,6 +356,34 @@ frames_of_no_known_type_are_counted(void **state)
                              "listener=\"test\",reason=\"flood\"") == 1);
 }
 
+/* grpc-core says WINDOW_UPDATE and PING about each of its calls: thousands of calls in a few
+ * seconds are no flood. */
+static void
+a_busy_client_is_no_flood(void **state)
+{
+    enum { CALLS = 3000, FRAMES = 6, AT_ONCE = 50 };
+    static uint8_t answers[65536];
+    struct world *w = *state;
+    uint8_t head[512];
+
+    hello(w);
+    for (int i = 0; i < CALLS; i++) {
+        uint32_t id = 2 * (uint32_t)i + 1;
+
+        frame(w, 1, 4, id, head_of("/t.T/Echo", head));
+        frame(w, 0, 1, id, span_of("\0\0\0\0\0", 5));
+        for (int k = 0; k < FRAMES; k++)
+            frame(w, 8, 0, 0, span_of("\0\0\0\1", 4));
+        for (int k = 0; k < TURNS_MAX && (i + 1) % AT_ONCE == 0 && w->requests_n <= i; k++) {
+            turn(w);
+            while (recv(w->fd, answers, sizeof(answers), 0) > 0)
+                ;
+        }
+        assert_int_equal(grpc_server_connections(w->server), 1);
+    }
+    assert_int_equal(w->requests_n, CALLS);
+}
+
 static void
 what_is_not_http2_is_counted(void **state)
 {
@@ -386,6 +414,7 @@ main(void)
         T(a_reader_that_never_reads_is_cut),
         T(the_request_of_a_stream_has_a_deadline),
         T(frames_of_no_known_type_are_counted),
+        T(a_busy_client_is_no_flood),
         T(what_is_not_http2_is_counted),
     };
 
