@@ -250,6 +250,7 @@ teardown(void **state)
 {
     struct scene *s = *state;
 
+    ca_issues_free(&s->worker);
     cert_unref(s->peer.leaf);
     ca_view_unref(s->worker.view);
     kit_done(&s->kit);
