@@ -23,7 +23,7 @@ enum {
     H2_IDLE_FRAMES_BURST = 10000, /* frames that move nothing ... */
     H2_IDLE_FRAMES_PER_S = 1000,
     H2_IDLE_FRAMES_PAID = 8, /* by each header block: clients say PING and WINDOW_UPDATE about it */
-    H2_POOL_MAX = 256, /* streams kept for reuse */
+    H2_POOL_MAX = 256,       /* streams kept for reuse */
 };
 
 struct h2;
