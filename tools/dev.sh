@@ -147,7 +147,7 @@ run_tests() {
   [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
 }
 
-c_files() { git ls-files 'src/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]'; }
+c_files() { git ls-files -co --exclude-standard 'src/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]'; }
 check_format() { c_files | xargs clang-format-14 --dry-run -Werror; }
 apply_format() { c_files | xargs clang-format-14 -i; }
 check_layers() { sh tools/layers.sh && sh tools/fences.sh; }

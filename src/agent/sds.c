@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/workload.h"
+#include "base/bucket.h"
 #include "base/clock.h"
 #include "base/str.h"
 #include "obs/log.h"
@@ -37,9 +38,9 @@ struct stream { /* owned by the service; gone with its call */
     struct sds_peer peer;
     char node[SDS_NODE_BYTES], reason[SDS_REASON_BYTES];
     uint32_t uid;
-    uint64_t sent_ms;              /* of the last answer */
-    int64_t word_s;                /* of its last acknowledgement or refusal; 0: none */
-    uint64_t budget, budget_at_ms; /* of requests */
+    uint64_t sent_ms; /* of the last answer */
+    int64_t word_s;   /* of its last acknowledgement or refusal; 0: none */
+    struct bucket requests;
 };
 
 struct sds {
@@ -189,8 +190,7 @@ stream_new(struct sds *s, struct grpc_call *c, bool is_delta)
                           .call = c,
                           .peer.is_delta = is_delta,
                           .uid = peer.uid,
-                          .budget = SDS_REQUESTS_BURST,
-                          .budget_at_ms = mono_ms() };
+                          .requests = bucket_full(SDS_REQUESTS_BURST, SDS_REQUESTS_PER_S, 1000) };
     if (t->next != NULL)
         t->next->prev = t;
     s->streams = t;
@@ -252,21 +252,6 @@ answer(struct stream *t, unsigned names, const struct sds_request *removed)
 
 /* -- requests -----------------------------------------------------------------------------------
  */
-
-static bool
-has_budget(struct stream *t)
-{
-    uint64_t now = mono_ms(), more = (now - t->budget_at_ms) * SDS_REQUESTS_PER_S / 1000;
-
-    if (more > 0) {
-        t->budget = t->budget + more > SDS_REQUESTS_BURST ? SDS_REQUESTS_BURST : t->budget + more;
-        t->budget_at_ms = now;
-    }
-    if (t->budget == 0)
-        return false;
-    t->budget--;
-    return true;
-}
 
 static void
 tell_strangers(struct stream *t, const struct sds_request *q)
@@ -333,7 +318,7 @@ on_request(struct grpc_call *c, struct span msg, struct sds *s, bool is_delta)
         t = stream_new(s, c, is_delta);
     if (t == NULL)
         return;
-    if (!has_budget(t))
+    if (!bucket_take(&t->requests))
         stream_end(t, GRPC_RESOURCE_EXHAUSTED, "too many requests on one stream");
     else if (sds_request_parse(&s->content, is_delta, msg, &q, &e) < 0)
         stream_end(t, e.code == E_LIMIT ? GRPC_RESOURCE_EXHAUSTED : GRPC_INVALID_ARGUMENT, e.msg);

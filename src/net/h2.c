@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
+#include "base/bucket.h"
 #include "net/h2_pool.h"
 
 enum {
@@ -46,52 +46,21 @@ struct h2_stream {
     bool is_counted;  /* its reset was charged to the budget */
 };
 
-struct budget {
-    int64_t left, max;
-    uint64_t at_ms, per_s;
-};
-
 struct h2 {
     struct h2_conf conf;
     nghttp2_session *session;
     struct h2_memory memory; /* of the session */
     struct h2_stream *streams;
-    struct budget resets, idle_frames;
+    struct bucket resets, idle_frames;
     uint64_t frames_in, body_out;
     uint32_t error_said;
     bool is_flooded;
 };
 
-/* -- budgets ------------------------------------------------------------------------------------
- */
-
-/* The clock is read only when the budget is empty. */
-static bool
-budget_take(struct budget *b)
-{
-    if (b->left > 0) {
-        b->left--;
-        return true;
-    }
-    uint64_t now = mono_ms(), gained = (now - b->at_ms) * b->per_s / 1000;
-
-    if (gained == 0)
-        return false;
-    b->at_ms = now;
-    b->left = (gained > (uint64_t)b->max ? b->max : (int64_t)gained) - 1;
-    return true;
-}
-
 static void
-budget_give(struct budget *b, int64_t n)
+charge(struct h2 *h, struct bucket *b)
 {
-    b->left = b->max - b->left < n ? b->max : b->left + n;
-}
-
-static void
-charge(struct h2 *h, struct budget *b)
-{
-    if (h->is_flooded || budget_take(b))
+    if (h->is_flooded || bucket_take(b))
         return;
     h->is_flooded = true;
     (void)nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
@@ -323,7 +292,7 @@ on_frame(nghttp2_session *session, const nghttp2_frame *f, void *self)
     if (st == NULL || (f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA))
         return 0;
     if (f->hd.type == NGHTTP2_HEADERS) {
-        budget_give(&h->idle_frames, H2_IDLE_FRAMES_PAID);
+        bucket_give(&h->idle_frames, H2_IDLE_FRAMES_PAID);
         h->conf.ops->on_headers(st, end, h->conf.self);
     }
     if (end)
@@ -513,15 +482,13 @@ int
 h2_new(const struct h2_conf *conf, struct h2 **ret, struct err *e)
 {
     struct h2 *h = calloc(1, sizeof(*h));
-    uint64_t now = mono_ms();
 
     if (h == NULL)
         return err_nomem(e);
     h->conf = *conf;
     h->memory.pool = conf->pool;
-    h->resets = (struct budget){ H2_RESETS_BURST, H2_RESETS_BURST, now, H2_RESETS_PER_S };
-    h->idle_frames =
-        (struct budget){ H2_IDLE_FRAMES_BURST, H2_IDLE_FRAMES_BURST, now, H2_IDLE_FRAMES_PER_S };
+    h->resets = bucket_full(H2_RESETS_BURST, H2_RESETS_PER_S, 1000);
+    h->idle_frames = bucket_full(H2_IDLE_FRAMES_BURST, H2_IDLE_FRAMES_PER_S, 1000);
     if (session_open(h, e) < 0) {
         h2_free(h);
         return err_result(e);

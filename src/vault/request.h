@@ -2,6 +2,7 @@
 #ifndef VAULT_REQUEST_H
 #define VAULT_REQUEST_H
 
+#include "base/bucket.h"
 #include "net/addr.h"
 #include "pki/seal.h"
 #include "vault/secret_json.h"
@@ -15,12 +16,6 @@ enum {
     API_VERSION_BYTES = 64,
     VAULT_KEY_BYTES = 256, /* "vault/" + name + "/version/" + secret + "/" + version */
     VAULT_SEGMENTS = 4,
-};
-
-/* A budget that refills evenly. */
-struct bucket {
-    double left;
-    uint64_t at_ms;
 };
 
 struct vault_slot { /* one vault served */

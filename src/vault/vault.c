@@ -1,6 +1,7 @@
 #include "vault/vault.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,9 +178,8 @@ vault_fill(struct vault *v, struct err *e)
         for (char *p = v->slots[i].name; *p != '\0'; p++)
             *p = (char)tolower((unsigned char)*p);
         c->names[i] = v->slots[i].name;
-        v->slots[i].creates.left = (double)c->creates_per_10s;
-        v->slots[i].reads.left = (double)c->reads_per_10s;
-        v->slots[i].creates.at_ms = v->slots[i].reads.at_ms = mono_ms();
+        v->slots[i].creates = bucket_full(c->creates_per_10s, c->creates_per_10s, 10000);
+        v->slots[i].reads = bucket_full(c->reads_per_10s, c->reads_per_10s, 10000);
     }
     return seal_new(secret_span(c->master_key), &v->seal, e);
 }
@@ -489,34 +489,15 @@ request_api_version(struct vault_request *q)
     return true;
 }
 
-/* Takes one from the budget; otherwise the seconds until there is one. */
-static unsigned
-bucket_take(struct bucket *b, uint64_t per_10s)
-{
-    uint64_t now = mono_ms();
-    double per_ms = (double)per_10s / 10000.0;
-
-    b->left += (double)(now - b->at_ms) * per_ms;
-    if (b->left > (double)per_10s)
-        b->left = (double)per_10s;
-    b->at_ms = now;
-    if (b->left < 1)
-        return 1 + (unsigned)((1 - b->left) / per_ms / 1000.0);
-    b->left -= 1;
-    return 0;
-}
-
 static bool
 request_throttle(struct vault_request *q)
 {
-    const struct vault_conf *c = &q->v->conf;
-    unsigned wait_s = q->op->creates ? bucket_take(&q->slot->creates, c->creates_per_10s)
-                                     : bucket_take(&q->slot->reads, c->reads_per_10s);
-    char text[16];
+    struct bucket *b = q->op->creates ? &q->slot->creates : &q->slot->reads;
+    char text[24];
 
-    if (wait_s == 0)
+    if (bucket_take(b))
         return true;
-    (void)snprintf(text, sizeof(text), "%u", wait_s);
+    (void)snprintf(text, sizeof(text), "%" PRIu64, 1 + bucket_wait_ms(b) / 1000);
     http_reply_header(q->x, "Retry-After", text);
     request_fail(q, 429, "Throttled", NULL,
                  "Request was not processed because too many requests were received. Reason: "
