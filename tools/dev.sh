@@ -11,6 +11,7 @@ usage() {
 ./dev layers            the include rules of layers.txt only
 ./dev fmt               apply the format
 ./dev fuzz [TARGET] [S] every fuzz target (or one) for S seconds each (60)
+./dev image             the container image as an archive, without a container engine: build/meshroot-image.tar
 ./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (8 minutes)
 ./dev clean             remove build/
 TXT
@@ -98,10 +99,24 @@ need_peers() { build/venv/bin/pip install -q --disable-pip-version-check -r test
 
 # build DIR [MESON OPTIONS]
 build() {
+  local dir=$1
+  configure "$@"
+  ninja -C "$dir" --quiet
+}
+configure() {
   local dir=$1; shift
   [ -f "$dir/build.ninja" ] || meson setup "$dir" "$@" >"/tmp/meshroot-meson.$$" 2>&1 || { cat "/tmp/meshroot-meson.$$"; exit 1; }
   rm -f "/tmp/meshroot-meson.$$"
-  ninja -C "$dir" --quiet
+}
+
+# build_image [FLAGS of tools/image.py]: an optimised build of its own, then the archive. Same tree, same digest.
+build_image() {
+  packages="${packages}ca-certificates:the roots in the image
+"
+  need_packages
+  configure build/image -Dbuildtype=release
+  ninja -C build/image --quiet meshroot
+  /usr/bin/python3 tools/image.py --binary build/image/meshroot "$@"
 }
 
 # run_pytest DIR NAME ARGUMENTS: adds to the caller's passed and failed; the report is DIR/NAME.xml. Most tests wait more than
