@@ -140,10 +140,10 @@ int
 plugged_start_rotation(struct mesh *m, struct err *e)
 {
     struct rotate_conf conf = {
-        .store = m->store,
+        .plans = rotate_plans_store(m->store),
+        .target = rotate_target_folder(m->bundle_dir),
         .ledger = m->ledger,
         .metrics = m->metrics,
-        .target_dir = m->bundle_dir,
         .hold_replacement = m->settings.hold_replacement,
         .renew_window_ms = m->conf.renew_window_ms,
         .floor = m->floor,

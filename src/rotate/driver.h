@@ -67,8 +67,7 @@ struct fetch {
 
 struct rotate {
     struct loop *loop;
-    struct rotate_conf conf; /* but target_dir */
-    char *target_dir;
+    struct rotate_conf conf;
     struct timer *timer;
 
     bool has_plan;
@@ -78,6 +77,7 @@ struct rotate {
 
     uint64_t floor; /* the last generation before a reset */
 
+    bool is_writing;       /* the target has a write under way, and will tell */
     bool lagging;          /* the folder does not hold the plan, as far as we know */
     uint64_t ahead;        /* generation in the folder that is newer than the plan's; 0: none */
     struct bundle *signer; /* owned; of a step that is not in the folder yet; else NULL */
@@ -109,9 +109,9 @@ struct rotate {
     size_t past_n; /* ever; past[past_n % HISTORY_N] is the next */
 };
 
-/* target.c: brings the folder to the plan if it is not there, from what is at hand: the step's own
- * bundle, the folder's, the wanted one; then by fetching the pinned versions, when `may_fetch`.
- * Sets lagging, ahead, and trouble. */
+/* target.c: brings the target (below "the folder") to the plan if it is not there, from what is at
+ * hand: the step's own bundle, the folder's, the wanted one; then by fetching the pinned versions,
+ * when `may_fetch`. Sets lagging, ahead, and trouble. */
 void target_bring_up(struct rotate *r, bool may_fetch);
 /* Generation of the set in the folder; 0 when there is none that can be read. */
 uint64_t target_generation(const struct rotate *r);

@@ -9,10 +9,6 @@
 #include "obs/log.h"
 #include "rotate/driver.h"
 
-static const char KEY_PLAN[] = "rotate/plan";
-/* The last generation of a plan that rotate_reset forgot: workloads may hold it still. */
-static const char KEY_FLOOR[] = "rotate/generation";
-
 const char *const trouble_names[TROUBLE__N] = {
     [TROUBLE_NONE] = "none",     [TROUBLE_STORE] = "store",           [TROUBLE_TARGET] = "target",
     [TROUBLE_SIGNER] = "signer", [TROUBLE_SHORT_LIFE] = "short_life",
@@ -68,32 +64,20 @@ plan_load(struct rotate *r, struct err *e)
     struct roots *roots = NULL;
     uint64_t revision = 0;
 
-    int done = store_get(r->conf.store, KEY_PLAN, &text, &revision, e);
+    int done = r->conf.plans.load(r->conf.plans.self, &text, &revision, e);
     if (done == 0) {
         done = plan_from_json(buf_span(&text), &p, &roots, e);
         if (done < 0)
-            (void)err_wrap(e, "store: key %s", KEY_PLAN);
+            (void)err_wrap(e, "rotate/plan");
         else
             plan_adopt(r, &p, roots, revision);
-    } else if (done == STORE_ABSENT) {
+    } else if (done == ROTATE_ABSENT) {
         r->has_plan = false;
         r->revision = 0;
         done = 0;
     }
     buf_done(&text);
     return done;
-}
-
-static int
-floor_load(struct rotate *r, struct err *e)
-{
-    struct buf text = BUF_INIT(32);
-
-    int done = store_get(r->conf.store, KEY_FLOOR, &text, NULL, e);
-    if (done == 0 && u64_parse(buf_span(&text), 0, INT64_MAX - 1, &r->floor, e) < 0)
-        done = err_wrap(e, "store: key %s", KEY_FLOOR);
-    buf_done(&text);
-    return done < 0 ? done : 0;
 }
 
 static void
@@ -183,11 +167,8 @@ plan_put(struct rotate *r, const struct plan *next, struct roots *roots, struct 
                           .roots = roots_ref(roots),
                           .signer = signer == NULL ? NULL : bundle_ref(signer),
                           .action = *a };
-    const struct store_op ops[] = {
-        { .kind = STORE_EXPECT, .key = KEY_PLAN, .revision = r->revision },
-        { .kind = STORE_PUT, .key = KEY_PLAN, .value = span_str(text) },
-    };
-    int done = store_commit(r->conf.store, ops, ARRAY_LEN(ops), r->loop, committed, c, e);
+    int done = r->conf.plans.save(r->conf.plans.self, span_str(text), r->revision, r->loop,
+                                  committed, c, e);
     if (done < 0) {
         commit_free(c);
         return done;
@@ -394,10 +375,8 @@ rotate_new(struct loop *l, const struct rotate_conf *conf, struct rotate **ret, 
         return err_nomem(e);
     r->loop = l;
     r->conf = *conf;
-    r->conf.target_dir = NULL;
-    TRY(str_dup(span_str(conf->target_dir), &r->target_dir, e));
     TRY(timer_new(l, rotate_look, r, &r->timer, e));
-    TRY(floor_load(r, e));
+    TRY(r->conf.plans.floor(r->conf.plans.self, &r->floor, e));
     TRY(plan_load(r, e));
     if (r->has_plan)
         target_bring_up(r, false);
@@ -420,7 +399,6 @@ rotate_free(struct rotate *r)
     roots_unref(r->roots);
     bundle_unref(r->signer);
     bundle_unref(r->want);
-    free(r->target_dir);
     free(r);
 }
 
@@ -499,6 +477,16 @@ rotate_poke(struct rotate *r)
     }
 }
 
+void
+rotate_target_moved(struct rotate *r, const struct err *why)
+{
+    r->is_writing = false;
+    r->target_look_at = 0;
+    if (why != NULL)
+        rotate_trouble(r, TROUBLE_TARGET, why);
+    rotate_look_soon(r, why == NULL ? 0 : r->retry_ms);
+}
+
 static int
 force_refused(struct rotate *r, struct err *e)
 {
@@ -508,7 +496,7 @@ force_refused(struct rotate *r, struct err *e)
         return err_set(e, E_STATE, "rotate: nothing is held: no set has come from the vault yet");
     if (r->lagging || r->trouble != TROUBLE_NONE)
         return err_set(e, E_STATE, "rotate: this cannot be forced: %s",
-                       r->trouble == TROUBLE_NONE ? "the last step is not in the CA's folder yet"
+                       r->trouble == TROUBLE_NONE ? "the last step has not reached the CA yet"
                                                   : r->trouble_why.msg);
     look_at_gates(r);
     if (r->step.kind != STEP_HELD)
@@ -555,27 +543,19 @@ rotate_generation(const struct rotate *r)
 int
 rotate_reset(struct rotate *r, struct err *e)
 {
-    char floor[24];
     uint64_t generation = r->has_plan ? r->plan.generation : 0;
 
     if (r->commit != NULL && r->commit->next.generation > generation)
         generation = r->commit->next.generation;
-    (void)snprintf(floor, sizeof(floor), "%" PRIu64, generation);
-    const struct store_op ops[] = {
-        { .kind = STORE_PUT, .key = KEY_FLOOR, .value = span_str(floor) },
-        { .kind = STORE_DELETE, .key = KEY_PLAN },
-    };
-    if (generation > 0) {
-        uint64_t revision;
-        TRY(store_commit_wait(r->conf.store, ops, ARRAY_LEN(ops), &revision, e));
-    }
+    if (generation > 0)
+        TRY(r->conf.plans.forget(r->conf.plans.self, generation, e));
     if (r->commit != NULL)
         r->commit->r = NULL; /* it was queued before, so it is undone already */
     if (r->fetch != NULL)
         r->fetch->r = NULL;
     r->commit = NULL;
     r->fetch = NULL;
-    r->has_plan = r->lagging = false;
+    r->has_plan = r->lagging = r->is_writing = false;
     r->floor = generation > r->floor ? generation : r->floor;
     r->revision = r->ahead = 0;
     bundle_unref(STEAL(r->want));

@@ -1,9 +1,9 @@
 /* rotate.h - the plan in force, its gates, and the steps towards what the vault wants. Layer:
  * rotate.
  *
- * plan.h is the protocol without any I/O, as the model states it; this is the driver: plan to the
- * store first, then to the target folder, then wait for evidence. Thread: its loop. Source:
- * design.md "Rotation"; model/rotation.pml.
+ * plan.h is the protocol without any I/O, as the model states it; this is the driver: plan to where
+ * it is kept first, then to the target, then wait for evidence. Both are ports (ports.h). Thread:
+ * its loop. Source: design.md "Rotation"; model/rotation.pml.
  */
 #ifndef ROTATE_ROTATE_H
 #define ROTATE_ROTATE_H
@@ -13,19 +13,19 @@
 #include "ledger/ledger.h"
 #include "net/loop.h"
 #include "obs/metrics.h"
-#include "store/store.h"
+#include "rotate/ports.h"
 #include "sync/sync.h"
 
 struct rotate;
 
 struct rotate_conf {
-    struct store *store; /* borrowed, as all below */
-    struct ledger *ledger;
-    /* Tests: leaves in use from elsewhere; NULL: ledger_workloads(ledger). */
+    struct rotate_plans plans;
+    struct rotate_target target; /* what the CA signs with */
+    struct ledger *ledger;       /* borrowed, as all below */
+    /* Leaves in use from elsewhere than this process's ledger; NULL: ledger_workloads(ledger). */
     void (*workloads)(void *self, ledger_workload_fn *fn, void *arg);
     void *workloads_self;
     struct metrics *metrics;  /* may be NULL */
-    const char *target_dir;   /* the CA's folder; copied */
     bool hold_replacement;    /* root replaced straight: hold it instead of staging it */
     uint64_t renew_window_ms; /* leaves of the old signer are asked to renew within this */
     int64_t min_life_s; /* a signer whose chain ends sooner is not moved to: the CA refuses one
@@ -38,8 +38,7 @@ struct rotate_conf {
     void *self;
 };
 
-/* Reads the plan from the store; if the target folder lags behind it, brings it up (fetching the
- * pinned signer). */
+/* Reads the plan; if the target lags behind it, brings it up (fetching the pinned signer). */
 MUST_USE int rotate_new(struct loop *l, const struct rotate_conf *conf, struct rotate **ret,
                         struct err *e);
 void rotate_free(struct rotate *r); /* NULL is fine */
@@ -54,6 +53,9 @@ void rotate_replica(struct rotate *r, const char *replica, uint64_t generation,
                     const struct roots *roots, const uint8_t signer_id[DIGEST_BYTES]);
 /* That replica has ended for good; the gates stop waiting for it. */
 void rotate_replica_gone(struct rotate *r, const char *replica);
+/* A write of the target is over (`why` NULL), has failed, or somebody else changed what is there:
+ * it is read anew. Not inside the target's own `write`. */
+void rotate_target_moved(struct rotate *r, const struct err *why);
 /* Evidence may have changed (an acknowledgement, a row): look at the gates soon. */
 void rotate_poke(struct rotate *r);
 

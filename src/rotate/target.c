@@ -2,11 +2,8 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "obs/log.h"
 #include "rotate/driver.h"
-
-enum { SET_FILES = PART__N + 1 };
 
 /* Two bundles that sign alike have the same certificate and present the same chain. */
 void
@@ -43,23 +40,10 @@ signs_as_planned(struct rotate *r, const struct bundle *b)
     return true;
 }
 
-/* r: 0; SET_ABSENT. Errors: as fileset_read, set_parse. */
 static int
 target_read(const struct rotate *r, struct bundle **ret, struct set_manifest *ret_m, struct err *e)
 {
-    struct buf bufs[SET_FILES];
-    bool present[SET_FILES] = { false };
-
-    for (size_t i = 0; i < SET_FILES; i++)
-        bufs[i] = BUF_INIT(PEM_MAX_BYTES);
-    int done = fileset_read(r->target_dir, set_file_names, SET_FILES, bufs, present, e);
-    if (done == FILE_ABSENT)
-        done = SET_ABSENT;
-    else if (done == 0)
-        done = set_parse(bufs, present, ret, ret_m, e);
-    for (size_t i = 0; i < SET_FILES; i++)
-        buf_wipe(&bufs[i]);
-    return done;
+    return r->conf.target.read(r->conf.target.self, ret, ret_m, e);
 }
 
 uint64_t
@@ -72,6 +56,7 @@ target_generation(const struct rotate *r)
     return target_read(r, &b, &m, &e) == 0 ? m.generation : 0;
 }
 
+/* r: as the port's. */
 static int
 target_write(struct rotate *r, const struct bundle *signer, struct err *e)
 {
@@ -81,8 +66,7 @@ target_write(struct rotate *r, const struct bundle *signer, struct err *e)
                               .renew_window_ms = r->conf.renew_window_ms };
 
     TRY(bundle_with_roots(signer, r->roots, &b, e));
-    TRY(set_write(r->target_dir, b, &m, e));
-    return 0;
+    return r->conf.target.write(r->conf.target.self, b, &m, e);
 }
 
 static void
@@ -121,9 +105,9 @@ fetch_signer(struct rotate *r)
         return;
     if (r->conf.fetch == NULL) {
         (void)err_set(&e, E_STATE,
-                      "the folder %s does not hold the signer of generation %" PRIu64
+                      "%s does not hold the signer of generation %" PRIu64
                       ", and no vault is configured to fetch it from",
-                      r->target_dir, r->plan.generation);
+                      r->conf.target.name, r->plan.generation);
         rotate_trouble(r, TROUBLE_SIGNER, &e);
         return;
     }
@@ -150,6 +134,9 @@ target_bring_up(struct rotate *r, bool may_fetch)
     struct set_manifest m = { .generation = 0 };
     bool was_lagging = r->lagging;
     struct err e;
+
+    if (r->is_writing)
+        return;
     int read = target_read(r, &there, &m, &e);
 
     r->target_look_at = mono_ms() + TARGET_LOOK_MS;
@@ -159,8 +146,8 @@ target_bring_up(struct rotate *r, bool may_fetch)
     if (!r->lagging || r->ahead != 0)
         return;
     if (read < 0 && !was_lagging)
-        log_warn("rotate", "the set in %s cannot be used and is written anew: %s", r->target_dir,
-                 e.msg);
+        log_warn("rotate", "the set in %s cannot be used and is written anew: %s",
+                 r->conf.target.name, e.msg);
 
     const struct bundle *signer = NULL;
     const struct bundle *sources[] = { r->signer, there, r->want };
@@ -173,11 +160,13 @@ target_bring_up(struct rotate *r, bool may_fetch)
     }
     if (r->trouble == TROUBLE_TARGET && mono_ms() < r->retry_at)
         return;
-    if (target_write(r, signer, &e) < 0) {
+    int done = target_write(r, signer, &e);
+    if (done < 0)
         rotate_trouble(r, TROUBLE_TARGET, &e);
+    r->is_writing = done == ROTATE_LATER;
+    if (done != 0)
         return;
-    }
     r->lagging = false;
     bundle_unref(STEAL(r->signer)); /* its key is in the folder now */
-    log_info("rotate", "generation %" PRIu64 " is in %s", r->plan.generation, r->target_dir);
+    log_info("rotate", "generation %" PRIu64 " is in %s", r->plan.generation, r->conf.target.name);
 }

@@ -159,7 +159,7 @@ driver_open(struct scene *s)
     struct err e;
 
     assert_ok(store_open_sqlite(s->state, &s->store, &e));
-    s->conf.store = s->store;
+    s->conf.plans = rotate_plans_store(s->store);
     assert_ok(rotate_new(s->loop, &s->conf, &s->r, &e));
 }
 
@@ -191,7 +191,7 @@ set_up(void **state)
     s->conf = (struct rotate_conf){ .workloads = each_load,
                                     .workloads_self = s,
                                     .metrics = s->metrics,
-                                    .target_dir = s->folder,
+                                    .target = rotate_target_folder(s->folder),
                                     .renew_window_ms = 5000,
                                     .replicas_n = 1,
                                     .fetch = fake_fetch,

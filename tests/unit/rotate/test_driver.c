@@ -391,6 +391,75 @@ replicas_are_bounded_and_may_go(void **state)
     assert_int_equal(s->r->replicas_n, REPLICAS_MAX - 1);
 }
 
+/* A target that is not written within the call, as a Secret is not. */
+struct late {
+    struct scene *s;
+    struct rotate_target folder;
+    struct bundle *b; /* owned; under way */
+    struct set_manifest m;
+    size_t writes_n, fail_n;
+};
+
+static void
+late_done(void *arg)
+{
+    struct late *t = arg;
+    struct err e = { 0 };
+
+    if (t->fail_n > 0) {
+        t->fail_n--;
+        (void)err_set(&e, E_CONFLICT, "the Secret is not what was read");
+    } else {
+        assert_ok(t->folder.write(t->folder.self, t->b, &t->m, &e));
+    }
+    bundle_unref(STEAL(t->b));
+    rotate_target_moved(t->s->r, e.code == E_NONE ? NULL : &e);
+}
+
+static int
+late_read(void *self, struct bundle **ret, struct set_manifest *ret_m, struct err *e)
+{
+    struct late *t = self;
+
+    return t->folder.read(t->folder.self, ret, ret_m, e);
+}
+
+static int
+late_write(void *self, const struct bundle *b, const struct set_manifest *m, struct err *e)
+{
+    struct late *t = self;
+
+    assert_null(t->b); /* one at a time */
+    t->writes_n++;
+    TRY(bundle_with_roots(b, bundle_roots(b), &t->b, e));
+    t->m = *m;
+    TRY(loop_post(t->s->loop, late_done, t, e));
+    return ROTATE_LATER;
+}
+
+static void
+a_target_may_take_its_time_and_fail(void **state)
+{
+    struct scene *s = *state;
+    struct late t = { .s = s, .folder = rotate_target_folder(s->folder), .fail_n = 1 };
+
+    s->r->conf.target = (struct rotate_target){ "a Secret", late_read, late_write, &t };
+    want(s, pki.a_a1, "a1");
+    run_until(s, is_troubled);
+    run_until(s, is_settled);
+    assert_folder(s, 1, "A", &pki.a1, "a1");
+    assert_int_equal(t.writes_n, 2);
+
+    settle(s, pki.a_a2, "a2");
+    assert_folder(s, 2, "A", &pki.a2, "a2");
+    folder_remove(s); /* by another's hand */
+    rotate_target_moved(s->r, NULL);
+    rotate_look(s->r);
+    run_until(s, is_settled);
+    assert_folder(s, 2, "A", &pki.a2, "a2");
+    assert_int_equal(t.writes_n, 4);
+}
+
 int
 main(void)
 {
@@ -415,6 +484,7 @@ main(void)
         scene_test(a_signer_that_the_ca_would_refuse_is_not_moved_to),
         scene_test(a_damaged_plan_stops_the_start),
         scene_test(replicas_are_bounded_and_may_go),
+        scene_test(a_target_may_take_its_time_and_fail),
     };
     return cmocka_run_group_tests(tests, make_pki, free_pki);
 }
