@@ -106,27 +106,60 @@ kube_cancel(struct kube_call *q)
 
 static const struct {
     int status;
+    const char *reason; /* of the Status, or of one of its causes; NULL: any */
     enum err_code code;
 } statuses[] = {
-    { 400, E_INVAL }, { 401, E_AUTH },  { 403, E_DENIED }, { 404, E_NOTFOUND }, { 409, E_CONFLICT },
-    { 410, E_STATE }, { 422, E_INVAL }, { 429, E_BUSY },   { 503, E_BUSY },
+    /* the first that fits */
+    { 403, "NamespaceTerminating", E_STATE },
+    { 409, "AlreadyExists", E_EXISTS },
+    { 400, NULL, E_INVAL },
+    { 401, NULL, E_AUTH },
+    { 403, NULL, E_DENIED },
+    { 404, NULL, E_NOTFOUND },
+    { 409, NULL, E_CONFLICT },
+    { 410, NULL, E_STATE },
+    { 413, NULL, E_LIMIT },
+    { 415, NULL, E_INVAL },
+    { 422, NULL, E_INVAL },
+    { 429, NULL, E_BUSY },
+    { 503, NULL, E_BUSY },
 };
+
+static bool
+has_reason(const json_t *o, const char *reason)
+{
+    const char *text = json_string_value(json_object_get(o, "reason"));
+
+    return text != NULL && strcmp(text, reason) == 0;
+}
+
+static bool
+status_is(const json_t *o, const char *reason)
+{
+    const json_t *causes = json_object_get(json_object_get(o, "details"), "causes"), *one;
+    bool is_it = reason == NULL || has_reason(o, reason);
+    size_t i;
+
+    json_array_foreach(causes, i, one) is_it = is_it || has_reason(one, reason);
+    return is_it;
+}
 
 void
 kube_status_error(int status, const char *method, const json_t *o, struct err *e)
 {
     const char *words = json_string_value(json_object_get(o, "message"));
-    enum err_code code = E_PEER;
-    char shown[200];
+    enum err_code code = E_NONE;
+    char shown[KUBE_WORDS_BYTES];
     size_t n = 0;
 
-    for (size_t i = 0; i < ARRAY_LEN(statuses); i++)
-        code = statuses[i].status == status ? statuses[i].code : code;
+    for (size_t i = 0; i < ARRAY_LEN(statuses) && code == E_NONE; i++)
+        if (statuses[i].status == status && status_is(o, statuses[i].reason))
+            code = statuses[i].code;
     for (; words != NULL && words[n] != '\0' && n < sizeof(shown) - 1; n++)
         shown[n] = words[n] >= ' ' && words[n] <= '~' ? words[n] : ' ';
     shown[n] = '\0';
-    (void)err_set(e, code, "the Kubernetes API answers %d to %s: %s", status, method,
-                  n == 0 ? "no reason given" : shown);
+    (void)err_set(e, code == E_NONE ? E_PEER : code, "the Kubernetes API answers %d to %s: %s",
+                  status, method, n == 0 ? "no reason given" : shown);
 }
 
 static void
@@ -191,7 +224,7 @@ answer_take(struct kube_call *q, const struct http_answer *a)
         call_end(q, NULL, &e);
     } else
         call_end(q, body, NULL);
-    json_decref(body);
+    json_wipe_free(body); /* it may be a Secret */
 }
 
 static void

@@ -72,8 +72,9 @@ struct kube_request {
     int (*on_data)(struct span piece, void *arg, struct err *e);
 };
 /* Exactly one call: `body` (borrowed; an object) on 2xx, or `why`: AUTH (401), DENIED (403: the
- * server's words, which name verb and resource), NOTFOUND, CONFLICT (409), STATE (410: what was
- * asked about is too long ago), INVAL (400, 422), BUSY (429 and 503, with retry_after_s), PEER
+ * server's words, which name verb and resource), NOTFOUND, CONFLICT and EXISTS (409), STATE (410:
+ * what was asked about is too long ago; 403 as the namespace is being terminated), INVAL (400, 415,
+ * 422), BUSY (429 and 503, with retry_after_s), PEER
  * (other 5xx, no connection, no JSON), TIMEOUT, LIMIT. 429 and what is safe are tried again while
  * the deadline lasts. */
 typedef void kube_done_fn(const json_t *body, const struct err *why, void *arg);

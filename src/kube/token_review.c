@@ -4,6 +4,7 @@
 
 #include "base/str.h"
 #include "kube/kube.h"
+#include "net/json.h"
 
 struct review {
     char *audiences[KUBE_REVIEW_MAX_AUDIENCES + 1]; /* owned; ended by NULL */
@@ -133,7 +134,7 @@ body_make(struct span token, const char *const *audiences, struct buf *out, stru
     if (text != NULL)
         explicit_bzero(text, strlen(text));
     free(text);
-    json_decref(o);
+    json_wipe_free(o);
     return r;
 }
 

@@ -71,3 +71,31 @@ json_text_copy(const json_t *o, const char *name, char *ret, size_t cap, struct 
     ret[s.n] = '\0';
     return 0;
 }
+
+/* As deep as what made it allows: JSON_MAX_DEPTH and its like, or our own builders. */
+static void
+texts_wipe(json_t *j)
+{
+    json_t *one;
+    const char *name;
+    size_t i;
+
+    if (j == NULL || j->refcount != 1)
+        return;
+    if (json_is_string(j)) {
+        const char *text = json_string_value(j);
+        void *bytes;
+
+        memcpy(&bytes, &text, sizeof(bytes)); /* jansson's own copy */
+        explicit_bzero(bytes, json_string_length(j));
+    }
+    json_array_foreach(j, i, one) texts_wipe(one);
+    json_object_foreach(j, name, one) texts_wipe(one);
+}
+
+void
+json_wipe_free(json_t *j)
+{
+    texts_wipe(j);
+    json_decref(j);
+}

@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 
+#include "base/attr.h"
 #include "base/err.h"
 #include "base/span.h"
 
@@ -22,5 +23,11 @@ MUST_USE int json_text(const json_t *o, const char *name, struct span *ret, stru
  * PARSE. */
 MUST_USE int json_text_copy(const json_t *o, const char *name, char *ret, size_t cap,
                             struct err *e);
+
+/* Overwrites every text of `j` that nobody else holds, then lets go of it as json_decref; for what
+ * may hold a key or a token. (jansson itself wipes nothing, neither what it parsed in.) NULL is
+ * fine. */
+void json_wipe_free(json_t *j);
+DEFINE_CLEANUP(json_t, json_wipe_free)
 
 #endif
