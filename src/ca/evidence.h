@@ -1,0 +1,67 @@
+/* evidence.h - what one replica of the CA has loaded, and which leaves are in use, seen from
+ * elsewhere. Layer: ca.
+ *
+ * The client of meshroot.v1.Evidence. It stays on the stream, comes again when that ends, and knows
+ * nothing while it is lost: who asks for evidence then must take no step. Snapshots are whole or
+ * not there. Thread: its loop. Source: design.md "Rotation" rules 2 and 3; proto/meshroot.proto.
+ */
+#ifndef CA_EVIDENCE_H
+#define CA_EVIDENCE_H
+
+#include "ledger/ledger.h"
+#include "net/loop.h"
+
+enum {
+    EVIDENCE_EVERY_MS = 1000,         /* snapshots of one stream are so far apart, at least ... */
+    EVIDENCE_QUIET_MS = 4000,         /* ... and at most: leaves expire without anybody's word */
+    EVIDENCE_LOST_MS = 15 * 1000,     /* a stream that says nothing for so long is given up */
+    EVIDENCE_PIECE_BYTES = 64 * 1024, /* of a message, about */
+    EVIDENCE_MAX_BYTES = 64 * 1024 * 1024, /* of a snapshot: more than 200,000 workloads */
+    EVIDENCE_IDS_MAX = 64,    /* distinct roots, or signers, of one workload's leaves */
+    EVIDENCE_READERS_MAX = 4, /* accounts that may read it */
+    EVIDENCE_STREAMS_MAX = 8, /* of one worker */
+    EVIDENCE_NAME_BYTES = 64, /* of a replica, with its NUL */
+};
+
+struct evidence_client;
+
+/* What a replica has loaded: nothing of it appends a row, or hands out a trust set, of an older
+ * generation any more. Fits rotate_replica and struct plan_replica. */
+struct evidence_loaded {
+    char replica[EVIDENCE_NAME_BYTES];
+    uint64_t generation; /* 0: nothing yet */
+    uint8_t roots[ROOTS_MAX][DIGEST_BYTES];
+    size_t roots_n;
+    uint8_t signer_id[DIGEST_BYTES];
+};
+
+struct evidence_conf {
+    const char *host; /* one replica: an address, or a name that has one; copied */
+    uint16_t port;
+    const char *verify_name; /* a name in the CA's certificate; NULL: host; copied */
+    struct roots *roots;     /* that vouch for the CA; a reference is taken */
+    const char *token_file;  /* our service-account token; read for each call; copied */
+    /* A whole snapshot has come that says something new. */
+    void (*on_change)(struct evidence_client *c, void *arg);
+    /* The replica is not known any more, and why; said once until it is known again. */
+    void (*on_lost)(struct evidence_client *c, const struct err *why, void *arg);
+    void *arg;
+};
+
+/* Begins at once. Neither call-back comes before it returns; neither may free the client (loop.h).
+ * Errors: NOMEM, SYS, INVAL. */
+MUST_USE int evidence_client_new(struct loop *l, const struct evidence_conf *conf,
+                                 struct evidence_client **ret, struct err *e);
+void
+evidence_client_free(struct evidence_client *c); /* NULL is fine; no call-back comes any more */
+/* New connections believe these; a reference is taken. Errors: NOMEM. */
+MUST_USE int evidence_client_set_roots(struct evidence_client *c, struct roots *roots,
+                                       struct err *e);
+
+/* Of the newest whole snapshot; NULL while the replica is lost. Borrowed until the next turn. */
+const struct evidence_loaded *evidence_client_loaded(const struct evidence_client *c);
+/* Calls fn for each workload of that snapshot; for none while the replica is lost, which the caller
+ * has looked at (evidence_client_loaded). Fits struct plan_evidence. */
+void evidence_client_workloads(struct evidence_client *c, ledger_workload_fn *fn, void *arg);
+
+#endif
