@@ -1,6 +1,7 @@
 #include "base/secret.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -76,6 +77,14 @@ struct span
 secret_span(const struct secret *s)
 {
     return s == NULL ? (struct span){ 0 } : (struct span){ s->p, s->n };
+}
+
+void
+free_wiped(void *p)
+{
+    if (p != NULL)
+        explicit_bzero(p, malloc_usable_size(p));
+    free(p);
 }
 
 bool

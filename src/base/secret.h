@@ -26,6 +26,9 @@ DEFINE_CLEANUP(struct secret, secret_free)
 /* Borrowed until secret_free; for handing to a cryptographic call, never for printing. */
 struct span secret_span(const struct secret *s);
 
+/* free() for what may have held a secret and came from malloc; wipes all of it. NULL is fine. */
+void free_wiped(void *p);
+
 /* Constant time in the content, not in the length. */
 bool secret_eq(struct span a, struct span b);
 

@@ -249,6 +249,7 @@ child_start(struct ipc_table *t, const struct child_args *a, struct ipc_hello *r
 {
     size_t fds = IPC_CONTROL_FD + 1 + a->lanes + (a->token_uri == NULL ? SPARE_FDS : MODULE_FDS);
 
+    TRY(sandbox_wipe_openssl(e));
     TRY(sandbox_begin(e));
     TRY(library_warm(e));
     TRY(token_start(t, a, ret, e));

@@ -3,18 +3,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <openssl/crypto.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
+
+#include "base/secret.h"
 
 enum { KEY_HEAP_BYTES = 256 * 1024, KEY_HEAP_LEAST_BYTES = 32, FILE_MAX_BYTES = PEM_MAX_BYTES };
 
@@ -104,6 +108,47 @@ memory_lock(void)
     if (geteuid() != 0 && (getrlimit(RLIMIT_MEMLOCK, &l) < 0 || l.rlim_cur != RLIM_INFINITY))
         return false;
     return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
+}
+
+/* -- OpenSSL's memory: its decoders free their copy of a key's DER as it is -- */
+
+static void *
+ssl_malloc(size_t n, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return malloc(n);
+}
+
+static void
+ssl_free(void *p, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    free_wiped(p);
+}
+
+static void *
+ssl_realloc(void *p, size_t n, const char *file, int line)
+{
+    size_t had = p == NULL ? 0 : malloc_usable_size(p);
+
+    if (n != 0 && n <= had)
+        return p;
+    void *q = n == 0 ? NULL : malloc(n);
+    if (q != NULL && had > 0)
+        memcpy(q, p, had);
+    if (q != NULL || n == 0)
+        ssl_free(p, file, line);
+    return q;
+}
+
+int
+sandbox_wipe_openssl(struct err *e)
+{
+    if (CRYPTO_set_mem_functions(ssl_malloc, ssl_realloc, ssl_free) == 0)
+        return err_set(e, E_STATE, "signer: OpenSSL took memory before it was told to wipe it");
+    return 0;
 }
 
 int

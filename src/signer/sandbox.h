@@ -7,6 +7,8 @@
 #include "base/err.h"
 #include "signer/ipc.h"
 
+/* Before any call of OpenSSL's: whatever it frees is wiped. Errors: STATE (it is too late). */
+MUST_USE int sandbox_wipe_openssl(struct err *e);
 /* First of all: no core dumps, no reading of this memory by others of the same user, no new
  * privileges, locked memory for private numbers. Errors: SYS, NOMEM. */
 MUST_USE int sandbox_begin(struct err *e);

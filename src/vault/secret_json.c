@@ -1,10 +1,11 @@
 #include "vault/secret_json.h"
 
 #include <ctype.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/secret.h"
 
 /* 9999-12-31T23:59:59Z */
 static const int64_t time_max_s = 253402300799;
@@ -13,17 +14,9 @@ static const int64_t time_max_s = 253402300799;
  */
 
 static void
-wipe_free(void *p)
-{
-    if (p != NULL)
-        explicit_bzero(p, malloc_usable_size(p));
-    free(p);
-}
-
-static void
 wipes_memory_once(void)
 {
-    json_set_alloc_funcs(malloc, wipe_free);
+    json_set_alloc_funcs(malloc, free_wiped);
 }
 
 void
