@@ -1,0 +1,133 @@
+/* kube_tool.c - the client of the Kubernetes API from a command line, for tests/e2e/test_kube_*.py.
+ *
+ *   kube_tool KUBECONFIG get|create|update|apply|patch|delete JSON
+ * JSON: api, kind, plural, ns, name, sub, object, manager, force, dry_run, uid, version,
+ * propagation, deadline_ms. Says {"object": ...} or {"error": "conflict", "message": ...}. */
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/str.h"
+#include "kube/feed.h"
+#include "kube/write.h"
+#include "net/json.h"
+
+struct tool {
+    struct loop *loop;
+    struct kube_client *client;
+    json_t *said;
+};
+
+static void
+say(const json_t *o)
+{
+    (void)!json_dumpf(o, stdout, JSON_COMPACT);
+    (void)!puts("");
+    (void)!fflush(stdout);
+}
+
+static int
+complain(const struct err *e)
+{
+    json_t *o = json_pack("{s:s, s:s}", "error", err_meaning(e->code)->name, "message", e->msg);
+
+    say(o);
+    json_decref(o);
+    return 1;
+}
+
+static void
+on_done(const json_t *body, const struct err *why, void *arg)
+{
+    struct tool *t = arg;
+
+    t->said = body == NULL ? json_pack("{s:s, s:s}", "error", err_meaning(why->code)->name,
+                                       "message", why->msg)
+                           : json_pack("{s:o}", "object", json_deep_copy(body));
+    loop_stop(t->loop);
+}
+
+static const char *
+text(const json_t *o, const char *name)
+{
+    return json_string_value(json_object_get(o, name));
+}
+
+static int
+get(struct kube_client *c, const struct kube_write *w, kube_done_fn *done, void *arg,
+    struct kube_call **ret, struct err *e)
+{
+    CLEANUP(str_freep) char *path = NULL;
+
+    TRY(kube_path(w->kind, w->ns, w->name, w->sub, &path, e));
+    return kube_get(c, path, w->deadline_ms, done, arg, ret, e);
+}
+
+static const struct {
+    const char *word;
+    int (*verb)(struct kube_client *c, const struct kube_write *w, kube_done_fn *done, void *arg,
+                struct kube_call **ret, struct err *e);
+} verbs[] = {
+    { "get", get },          { "create", kube_create }, { "update", kube_update },
+    { "apply", kube_apply }, { "patch", kube_patch },   { "delete", kube_delete },
+};
+
+static int
+write_run(struct tool *t, const char *word, const json_t *q, struct err *e)
+{
+    struct kube_kind kind = { text(q, "api"), text(q, "kind"), text(q, "plural"),
+                              text(q, "ns") != NULL };
+    struct kube_write w = { .kind = &kind,
+                            .ns = text(q, "ns"),
+                            .name = text(q, "name"),
+                            .sub = text(q, "sub"),
+                            .object = json_object_get(q, "object"),
+                            .manager = text(q, "manager"),
+                            .is_forced = json_is_true(json_object_get(q, "force")),
+                            .is_dry_run = json_is_true(json_object_get(q, "dry_run")),
+                            .uid = text(q, "uid"),
+                            .version = text(q, "version"),
+                            .propagation = text(q, "propagation"),
+                            .deadline_ms =
+                                (uint64_t)json_integer_value(json_object_get(q, "deadline_ms")) };
+
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+        if (strcmp(word, verbs[i].word) == 0) {
+            TRY(verbs[i].verb(t->client, &w, on_done, t, NULL, e));
+            TRY(loop_run(t->loop, e));
+            say(t->said);
+            return json_object_get(t->said, "error") == NULL ? 0 : 1;
+        }
+    return err_set(e, E_INVAL, "no such verb \"%s\"", word);
+}
+
+static int
+run(struct tool *t, char **argv, struct err *e)
+{
+    CLEANUP(kube_conf_done) struct kube_conf conf = { .server = NULL };
+    CLEANUP(json_wipe_freep) json_t *q = NULL;
+
+    TRY(json_object_parse(span_str(argv[3]), KUBE_MAX_DEPTH, &q, e));
+    TRY(kube_conf_from_file(argv[1], NULL, &conf, e));
+    TRY(loop_new(&t->loop, e));
+    TRY(kube_client_new(t->loop, &conf, NULL, &t->client, e));
+    return write_run(t, argv[2], q, e);
+}
+
+int
+main(int argc, char **argv)
+{
+    struct tool t = { .loop = NULL };
+    struct err e;
+
+    if (argc != 4)
+        return 2;
+    (void)signal(SIGPIPE, SIG_IGN);
+    int r = run(&t, argv, &e);
+    kube_client_free(t.client);
+    loop_free(t.loop);
+    json_wipe_free(t.said);
+    return r < 0 ? complain(&e) : r;
+}
