@@ -50,6 +50,18 @@ refuse(struct ca_worker *w, const struct ca_call *c, const struct ca_method *m, 
     grpc_finish(c->grpc, code, words);
 }
 
+void
+ca_deny(struct ca_worker *w, const struct ca_call *c, const char *method, const char *reason,
+        const char *msg)
+{
+    ca_count_refusal(w, reason);
+    if (log_brake(&w->ca->refusals, "security", mono_ms()))
+        log_error("security", "%s by %s from %s is refused: %s", method, c->caller.identity,
+                  grpc_peer_addr(c->grpc), msg);
+    ca_metrics_handled(w->ca, method, GRPC_PERMISSION_DENIED, c->start_us);
+    grpc_finish(c->grpc, GRPC_PERMISSION_DENIED, msg);
+}
+
 /* -- a call whose token is under review -- */
 
 struct waiting {

@@ -147,6 +147,23 @@ ca_accept_claims(const struct ca_conf *conf, const struct jwt_claims *claims, co
     return 0;
 }
 
+/* Admission has seen to it that the identity is of our trust domain. */
+bool
+ca_account_is(const struct ca_caller *c, const char *const *accounts, size_t n)
+{
+    struct spiffe_id id;
+    char text[2 * K8S_NAME_BYTES];
+    struct err e;
+
+    if (spiffe_parse(span_str(c->identity), &id, &e) < 0)
+        return false;
+    (void)snprintf(text, sizeof(text), "%s/%s", id.ns, id.sa);
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(text, accounts[i]) == 0)
+            return true;
+    return false;
+}
+
 int
 ca_impersonate(const struct ca_conf *conf, struct span wanted, struct ca_caller *who, struct err *e)
 {

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "ca/evidence.h"
 #include "ca/room.h"
 #include "net/addr.h"
 #include "obs/log.h"
@@ -52,6 +53,8 @@ texts_keep(struct ca *c, struct err *e)
         TRY(text_keep(c, &k->who.node_accounts[i], e));
     for (size_t i = 0; i < k->who.cert_signers_n; i++)
         TRY(text_keep(c, &k->who.cert_signers[i], e));
+    for (size_t i = 0; i < k->who.evidence_readers_n; i++)
+        TRY(text_keep(c, &k->who.evidence_readers[i], e));
     return 0;
 }
 
@@ -77,12 +80,19 @@ conf_check(struct ca_conf *k, struct err *e)
                        CA_NODE_ACCOUNTS_MAX, CA_CERT_SIGNERS_MAX);
     for (size_t i = 0; i < k->who.node_accounts_n; i++)
         TRY(node_account_check(k->who.node_accounts[i], e));
+    for (size_t i = 0; i < k->who.evidence_readers_n; i++)
+        TRY(node_account_check(k->who.evidence_readers[i], e));
     if (k->who.audiences[0] == NULL)
         k->who.audiences[0] = "istio-ca";
     if (k->who.cert_signers_n == 0)
         k->who.cert_signers[k->who.cert_signers_n++] = "meshroot";
     if (k->reread_ms == 0)
         k->reread_ms = 5000;
+    if (k->replica == NULL)
+        k->replica = "ca";
+    if (k->replica[0] == '\0' || strlen(k->replica) >= EVIDENCE_NAME_BYTES)
+        return err_set(e, E_INVAL, "a replica's name has 1 to %d bytes (--replica)",
+                       (int)EVIDENCE_NAME_BYTES - 1);
     return trust_domain_check(k->trust_domain, e);
 }
 
@@ -103,6 +113,7 @@ ca_evidence(struct ca *c)
 {
     struct err e;
 
+    (void)atomic_fetch_add(&c->evidence_n, 1);
     if (c->conf.on_evidence == NULL || atomic_exchange(&c->evidence_posted, true))
         return;
     if (loop_post(c->loop, on_evidence, c, &e) < 0)

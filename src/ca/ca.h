@@ -21,7 +21,13 @@
 
 struct ca;
 
-enum { CA_JWKS_MAX = 4, CA_DNS_MAX = 8, CA_NODE_ACCOUNTS_MAX = 8, CA_CERT_SIGNERS_MAX = 8 };
+enum {
+    CA_JWKS_MAX = 4,
+    CA_DNS_MAX = 8,
+    CA_NODE_ACCOUNTS_MAX = 8,
+    CA_CERT_SIGNERS_MAX = 8,
+    CA_EVIDENCE_READERS_MAX = 4,
+};
 
 struct ca_issuer {                       /* one trusted issuer of tokens */
     const char *issuer, *jwks, *ca_file; /* exact iss; where its keys are (identity/jwks_source.h;
@@ -52,6 +58,8 @@ struct ca_callers {
     /* What a request's CertSigner may be, besides empty; none: "meshroot". */
     const char *cert_signers[CA_CERT_SIGNERS_MAX];
     size_t cert_signers_n;
+    const char *evidence_readers[CA_EVIDENCE_READERS_MAX]; /* "NS/SA": may read ca/evidence.h */
+    size_t evidence_readers_n;
 };
 
 struct ca_conf {

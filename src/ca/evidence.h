@@ -18,7 +18,6 @@ enum {
     EVIDENCE_PIECE_BYTES = 64 * 1024, /* of a message, about */
     EVIDENCE_MAX_BYTES = 64 * 1024 * 1024, /* of a snapshot: more than 200,000 workloads */
     EVIDENCE_IDS_MAX = 64,    /* distinct roots, or signers, of one workload's leaves */
-    EVIDENCE_READERS_MAX = 4, /* accounts that may read it */
     EVIDENCE_STREAMS_MAX = 8, /* of one worker */
     EVIDENCE_NAME_BYTES = 64, /* of a replica, with its NUL */
 };
@@ -61,7 +60,8 @@ MUST_USE int evidence_client_set_roots(struct evidence_client *c, struct roots *
 /* Of the newest whole snapshot; NULL while the replica is lost. Borrowed until the next turn. */
 const struct evidence_loaded *evidence_client_loaded(const struct evidence_client *c);
 /* Calls fn for each workload of that snapshot; for none while the replica is lost, which the caller
- * has looked at (evidence_client_loaded). Fits struct plan_evidence. */
+ * has looked at (evidence_client_loaded). Out of memory the replica is lost on the way: who acts on
+ * what was called looks at evidence_client_loaded again behind it. Fits struct plan_evidence. */
 void evidence_client_workloads(struct evidence_client *c, ledger_workload_fn *fn, void *arg);
 
 #endif

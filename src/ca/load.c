@@ -351,6 +351,21 @@ load(struct ca *c, const struct ca_loaded *next, struct err *e)
     return 0;
 }
 
+static void
+said_tell(struct ca *c)
+{
+    const struct roots *roots = bundle_roots(c->loaded.bundle);
+    struct ca_said said = { .generation = c->loaded.generation };
+    struct err e;
+
+    for (; said.roots_n < roots_count(roots); said.roots_n++)
+        memcpy(said.roots[said.roots_n], cert_id(roots_at(roots, said.roots_n)), DIGEST_BYTES);
+    memcpy(said.signer_id, cert_id(bundle_signer(c->loaded.bundle)), DIGEST_BYTES);
+    for (size_t i = 0; i < c->workers_n; i++)
+        if (ca_worker_say(&c->workers[i], &said, &e) < 0)
+            log_error("", "a worker's evidence stays behind: %s", e.msg);
+}
+
 /* The gates of a rotation take this word for: nothing here writes a row, or hands out a trust set,
  * of an older generation any more. So it waits for the last call that holds an older view. */
 void
@@ -361,9 +376,12 @@ ca_load_say(void *arg)
 
     if (atomic_load_explicit(&c->views_alive, memory_order_acquire) > 1)
         timer_set(c->say, SAY_AGAIN_MS);
-    else if (b != NULL)
-        c->conf.on_loaded(c->loaded.generation, bundle_roots(b), cert_id(bundle_signer(b)),
-                          c->conf.arg);
+    else if (b != NULL) {
+        said_tell(c);
+        if (c->conf.on_loaded != NULL)
+            c->conf.on_loaded(c->loaded.generation, bundle_roots(b), cert_id(bundle_signer(b)),
+                              c->conf.arg);
+    }
 }
 
 static void
@@ -374,8 +392,7 @@ loaded_say(struct ca *c)
     metric_set(m, &ca_m_generation, "", (double)c->loaded.generation);
     metric_add(m, &ca_m_reloads, "", 1);
     ca_metrics_expiry(c);
-    if (c->conf.on_loaded != NULL)
-        ca_load_say(c);
+    ca_load_say(c);
 }
 
 static void

@@ -211,7 +211,16 @@ MUST_USE int ca_server_tls(const struct ca_server_cert *c, const struct ca_view 
 /* -- workers -- */
 
 struct ca_watcher;
+struct ca_evidence_stream;
 struct issue;
+
+/* What ca_load_say has said: nothing of the CA is of an older generation any more. */
+struct ca_said {
+    uint64_t generation; /* 0: nothing was said yet */
+    uint8_t roots[ROOTS_MAX][DIGEST_BYTES];
+    size_t roots_n;
+    uint8_t signer_id[DIGEST_BYTES];
+};
 
 struct ca_worker {
     struct ca *ca;
@@ -224,6 +233,9 @@ struct ca_worker {
     struct grpc_server *server;
     struct ca_view *view;
     struct ca_watcher *watchers;
+    struct ca_evidence_stream *evidence_streams;
+    size_t evidence_streams_n;
+    struct ca_said said; /* as far as this thread was told */
     struct turnstile queues[CA_QUEUE__N];
     size_t watchers_n, pending; /* pending: calls that wait for the signer or the ledger */
     struct issue *free_issues;  /* CreateCertificate's memory, used again */
@@ -235,6 +247,8 @@ MUST_USE int ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, s
 /* Hands a view and TLS settings to one worker; references are taken. */
 MUST_USE int ca_worker_set(struct ca_worker *w, struct ca_view *v, struct tls_conf *tls,
                            struct err *e);
+/* Tells one worker what was said. */
+MUST_USE int ca_worker_say(struct ca_worker *w, const struct ca_said *said, struct err *e);
 void ca_worker_stop(struct ca_worker *w); /* begins the drain */
 void ca_worker_join(struct ca_worker *w); /* waits, frees */
 void ca_worker_quit_if_idle(struct ca_worker *w);
@@ -242,6 +256,13 @@ void ca_issues_free(struct ca_worker *w); /* when no call is under way any more 
 
 /* Handlers of callers that are known. */
 ca_handler ca_create_certificate, ca_trust_watch, ca_trust_acknowledge, ca_sign_jwt;
+ca_handler ca_evidence_watch;
+void ca_evidence_close(struct ca_worker *w); /* ends every stream of evidence */
+/* Whether the caller is one of these accounts of our trust domain ("NS/SA"). */
+bool ca_account_is(const struct ca_caller *c, const char *const *accounts, size_t n);
+/* Ends a call that its caller may not make: PERMISSION_DENIED, counted and logged. */
+void ca_deny(struct ca_worker *w, const struct ca_call *c, const char *method, const char *reason,
+             const char *msg);
 /* The code for why the signer did not sign: what a later call may be spared is told apart. */
 int ca_sign_code(const struct err *why);
 void ca_trust_changed(struct ca_worker *w); /* the view has another trust set */
@@ -315,6 +336,7 @@ struct ca {
     atomic_bool evidence_posted, kid_posted;
     atomic_long watchers_n;
     atomic_size_t views_alive;
+    atomic_uint_fast64_t evidence_n; /* grows with each row, word, and load that is said */
 };
 
 /* load.c: what may be loaded, and how it becomes the view in force. */
@@ -327,7 +349,7 @@ void ca_load_again(struct ca *c);
 void ca_load_signer(bool is_up, void *arg);
 loop_fn ca_load_jwt;               /* a moment of the keys of JWT-SVIDs has come */
 void ca_load_recall(struct ca *c); /* at the start: what was kept of them */
-loop_fn ca_load_say;               /* on_loaded, once no call holds an older view */
+loop_fn ca_load_say;               /* on_loaded and evidence, once no call holds an older view */
 /* Something beside the set has changed (issuers' keys, revocation): a view of the same set. */
 void ca_load_view(struct ca *c, const char *why);
 void ca_load_server_cert(struct ca *c); /* at half-life */

@@ -42,11 +42,20 @@ on_sign_jwt(struct grpc_call *c, struct span msg, void *self)
     ca_admit(self, c, msg, &m);
 }
 
+static void
+on_evidence_watch(struct grpc_call *c, struct span msg, void *self)
+{
+    static const struct ca_method m = { CA_QUEUE_WORDS, "Evidence", ca_evidence_watch };
+
+    ca_admit(self, c, msg, &m);
+}
+
 static const struct grpc_method methods[] = {
     { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate", .on_request = on_create },
     { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = on_watch },
     { .path = "/meshroot.v1.Trust/Acknowledge", .on_request = on_acknowledge },
     { .path = "/meshroot.v1.Trust/SignJwt", .on_request = on_sign_jwt },
+    { .path = "/meshroot.v1.Evidence/Watch", .streams = true, .on_request = on_evidence_watch },
 };
 
 struct change { /* one message to a worker */
@@ -118,6 +127,35 @@ ca_worker_set(struct ca_worker *w, struct ca_view *v, struct tls_conf *tls, stru
     return 0;
 }
 
+struct said_change {
+    struct ca_worker *worker;
+    struct ca_said said;
+};
+
+static void
+on_said(void *arg)
+{
+    struct said_change *m = arg;
+
+    m->worker->said = m->said;
+    (void)atomic_fetch_add(&m->worker->ca->evidence_n, 1);
+    free(m);
+}
+
+int
+ca_worker_say(struct ca_worker *w, const struct ca_said *said, struct err *e)
+{
+    struct said_change *m = calloc(1, sizeof(*m));
+
+    if (m == NULL)
+        return err_nomem(e);
+    *m = (struct said_change){ w, *said };
+    int r = loop_post(w->loop, on_said, m, e);
+    if (r < 0)
+        free(m);
+    return r;
+}
+
 static void *
 worker_main(void *arg)
 {
@@ -172,6 +210,7 @@ on_stop(void *arg)
 
     w->is_stopping = true;
     ca_trust_close(w);
+    ca_evidence_close(w);
     if (w->server != NULL)
         grpc_server_drain(w->server, CA_DRAIN_MS, on_drained, w);
     else

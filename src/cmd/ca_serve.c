@@ -1,4 +1,6 @@
 /* ca_serve.c - meshroot ca serve: the CA alone, over a folder. */
+#include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +19,8 @@ struct serve_conf {
     const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *log_format, *port_file;
     struct caller_flags callers;
     uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms, jwt_publish_ms, keep_ms;
-    const char *signer, *signer_reads;
+    const char *signer, *signer_reads, *replica;
+
     bool self_signed;
 };
 
@@ -34,6 +37,8 @@ static const struct opt opts[] = {
       "where the key is: \"file\" (ca-key.pem), or a PKCS#11 token (RFC 7512)" },
     { "signer-reads", OPT_STRING, AT(signer_reads), NULL, NULL, NULL, 0, "DIR",
       "the folder that the token's module reads while it signs (SoftHSM: directories.tokendir)" },
+    { "replica", OPT_STRING, AT(replica), NULL, NULL, NULL, 0, "NAME",
+      "this replica's name in its evidence [the host's, which is the pod's]" },
     { "workers", OPT_COUNT, AT(workers), "2", "1", "64", 0, "N", "threads that answer" },
     { "default-workload-ttl", OPT_DURATION, AT(default_ttl_ms), "24h", "1s", "876000h", 0, "DURATION",
       "life of a leaf that does not ask for one" },
@@ -179,7 +184,8 @@ ca_start(struct serve *s, const struct serve_conf *o, struct err *e)
                          .ledger = s->ledger,
                          .store = s->store,
                          .metrics = s->metrics,
-                         .replica = "ca" };
+                         .replica = o->replica };
+    char host_name[HOST_NAME_MAX + 1] = "";
     bool in_token = strcmp(o->signer, "file") != 0;
     CLEANUP(callers_done) struct callers who = { .who = { .issuers_n = 0 } };
 
@@ -188,6 +194,11 @@ ca_start(struct serve *s, const struct serve_conf *o, struct err *e)
     else if (o->signer_reads != NULL)
         return err_set(e, E_INVAL,
                        "--signer-reads is for the module of a token: --signer pkcs11:...");
+    if (o->replica == NULL) {
+        if (gethostname(host_name, sizeof(host_name) - 1) < 0)
+            return err_sys(e, errno, "our host's name (--replica gives another)");
+        k.replica = host_name;
+    }
     k.token_uri = in_token ? o->signer : NULL;
     k.token_reads = o->signer_reads;
     TRY(callers_fill(&o->callers, &who, e));

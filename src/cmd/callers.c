@@ -110,16 +110,25 @@ list_fill(const char *flag, const struct opt_list *given, const char **ret, size
     return 0;
 }
 
+/* Accounts, "NS/SA". */
+static int
+accounts_fill(const char *flag, const struct opt_list *given, const char **ret, size_t max,
+              size_t *ret_n, struct err *e)
+{
+    TRY(list_fill(flag, given, ret, max, ret_n, e));
+    for (size_t i = 0; i < *ret_n; i++)
+        if (node_account_check(ret[i], e) < 0) {
+            e->code = E_INVAL;
+            return err_wrap(e, "--%s", flag);
+        }
+    return 0;
+}
+
 static int
 nodes_fill(const struct caller_flags *f, struct ca_callers *who, struct err *e)
 {
-    TRY(list_fill("trusted-node-account", &f->node_accounts, who->node_accounts,
-                  CA_NODE_ACCOUNTS_MAX, &who->node_accounts_n, e));
-    for (size_t i = 0; i < who->node_accounts_n; i++)
-        if (node_account_check(who->node_accounts[i], e) < 0) {
-            e->code = E_INVAL;
-            return err_wrap(e, "--trusted-node-account");
-        }
+    TRY(accounts_fill("trusted-node-account", &f->node_accounts, who->node_accounts,
+                      CA_NODE_ACCOUNTS_MAX, &who->node_accounts_n, e));
     who->pods_file = f->pods_file;
     who->pods_max_stale_ms = f->watch_pods ? f->cluster_max_stale_ms : 0;
     if (f->watch_pods && f->pods_file != NULL)
@@ -148,6 +157,8 @@ callers_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
                   CA_DNS_MAX, &who->dns_names_n, e));
     TRY(list_fill("cert-signer", &f->cert_signers, who->cert_signers, CA_CERT_SIGNERS_MAX,
                   &who->cert_signers_n, e));
+    TRY(accounts_fill("evidence-reader", &f->evidence_readers, who->evidence_readers,
+                      CA_EVIDENCE_READERS_MAX, &who->evidence_readers_n, e));
     return nodes_fill(f, who, e);
 }
 

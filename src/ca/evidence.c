@@ -1,0 +1,392 @@
+/* evidence.c - the client of meshroot.v1.Evidence; see evidence.h.
+ *
+ * A snapshot is kept as its pieces came, which is a third of what they are unpacked; each is
+ * checked when it comes, and unpacked again when its workloads are asked for.
+ */
+#include "ca/evidence.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "meshroot.pb-c.h"
+#include "net/grpc.h"
+
+#define WATCH_PATH "/meshroot.v1.Evidence/Watch"
+
+enum {
+    AGAIN_MIN_MS = 100, /* after a failure: doubles ... */
+    AGAIN_MAX_MS = 5000,
+    BEARER_MAX_BYTES = 16 * 1024,
+    KEPT_MAX_BYTES = EVIDENCE_MAX_BYTES + EVIDENCE_MAX_BYTES / 8,
+};
+
+struct snapshot {
+    uint64_t number; /* 0: none */
+    struct evidence_loaded loaded;
+    struct buf pieces; /* length (size_t), bytes; length, bytes; ... */
+};
+
+struct evidence_client {
+    struct loop *loop;
+    char *token_file;
+    struct grpc_client *grpc;
+    struct grpc_request *call; /* NULL: none is under way */
+    struct timer *timer;       /* the next try; or, with a call, when it is given up */
+    unsigned failures;
+    struct snapshot now, next; /* whole; coming */
+    bool is_known, lost_is_said;
+    void (*on_change)(struct evidence_client *c, void *arg);
+    void (*on_lost)(struct evidence_client *c, const struct err *why, void *arg);
+    void *arg;
+};
+
+static void
+snapshot_done(struct snapshot *s)
+{
+    buf_done(&s->pieces);
+    *s = (struct snapshot){ .number = 0, .pieces = BUF_INIT(KEPT_MAX_BYTES) };
+}
+
+/* -- what came ----------------------------------------------------------------------------------
+ */
+
+static bool
+ids_ok(const ProtobufCBinaryData *ids, size_t n, size_t max)
+{
+    for (size_t i = 0; i < n && n <= max; i++)
+        if (ids[i].len != DIGEST_BYTES)
+            return false;
+    return n <= max;
+}
+
+static bool
+workload_ok(const Meshroot__V1__EvidenceWorkload *w)
+{
+    return w->identity[0] != '\0' && strlen(w->identity) < LEDGER_IDENTITY_BYTES &&
+           strlen(w->instance) < INSTANCE_TEXT_BYTES && w->leaves > 0 &&
+           ids_ok(w->ack_roots, w->n_ack_roots, ROOTS_MAX) &&
+           ids_ok(w->leaf_roots, w->n_leaf_roots, EVIDENCE_IDS_MAX) &&
+           ids_ok(w->leaf_signers, w->n_leaf_signers, EVIDENCE_IDS_MAX);
+}
+
+static int
+loaded_take(const Meshroot__V1__EvidenceLoaded *m, struct evidence_loaded *ret, struct err *e)
+{
+    *ret = (struct evidence_loaded){ .generation = m->generation, .roots_n = m->n_root_ids };
+    if (m->replica[0] == '\0' || strlen(m->replica) >= sizeof(ret->replica) ||
+        !ids_ok(m->root_ids, m->n_root_ids, ROOTS_MAX) ||
+        (m->generation > 0 && (m->n_root_ids == 0 || m->signer_id.len != DIGEST_BYTES)))
+        return err_set(e, E_PEER, "evidence: what the replica has loaded is malformed");
+    (void)snprintf(ret->replica, sizeof(ret->replica), "%s", m->replica);
+    for (size_t i = 0; i < m->n_root_ids; i++)
+        memcpy(ret->roots[i], m->root_ids[i].data, DIGEST_BYTES);
+    if (m->signer_id.len == DIGEST_BYTES)
+        memcpy(ret->signer_id, m->signer_id.data, DIGEST_BYTES);
+    return 0;
+}
+
+static int
+piece_check(const struct evidence_client *c, const Meshroot__V1__EvidencePiece *m, struct err *e)
+{
+    bool begins = c->next.number == 0;
+
+    if (begins ? m->loaded == NULL || m->number <= c->now.number
+               : m->loaded != NULL || m->number != c->next.number)
+        return err_set(e, E_PEER, "evidence: a piece that does not follow the one before");
+    for (size_t i = 0; i < m->n_workloads; i++)
+        if (!workload_ok(m->workloads[i]))
+            return err_set(e, E_PEER, "evidence: a malformed workload");
+    return 0;
+}
+
+static int
+piece_keep(struct snapshot *s, struct span msg, struct err *e)
+{
+    size_t n = msg.n;
+
+    TRY(buf_add(&s->pieces, span_of((const uint8_t *)&n, sizeof(n)), e));
+    return buf_add(&s->pieces, msg, e);
+}
+
+/* r: 1 a snapshot is whole now. */
+static int
+piece_take(struct evidence_client *c, const Meshroot__V1__EvidencePiece *m, struct span msg,
+           struct err *e)
+{
+    bool is_still_so = c->next.number == 0 && m->number == c->now.number && m->number > 0;
+
+    if (is_still_so && m->n_workloads == 0 && m->loaded == NULL && m->last)
+        return 0;
+    TRY(piece_check(c, m, e));
+    if (m->loaded != NULL)
+        TRY(loaded_take(m->loaded, &c->next.loaded, e));
+    c->next.number = m->number;
+    TRY(piece_keep(&c->next, msg, e));
+    if (!m->last)
+        return 0;
+    snapshot_done(&c->now);
+    c->now = c->next;
+    c->next = (struct snapshot){ .number = 0, .pieces = BUF_INIT(KEPT_MAX_BYTES) };
+    return 1;
+}
+
+/* -- the stream ---------------------------------------------------------------------------------
+ */
+
+static void
+lost(struct evidence_client *c, const struct err *why)
+{
+    uint64_t ms = AGAIN_MIN_MS;
+
+    snapshot_done(&c->now);
+    snapshot_done(&c->next);
+    c->is_known = false;
+    for (unsigned i = 0; i < c->failures && ms < AGAIN_MAX_MS; i++)
+        ms *= 2;
+    c->failures++;
+    timer_set(c->timer, ms < AGAIN_MAX_MS ? ms : AGAIN_MAX_MS);
+    if (c->lost_is_said)
+        return;
+    c->lost_is_said = true;
+    if (c->on_lost != NULL)
+        c->on_lost(c, why, c->arg);
+}
+
+/* The call's own end comes later, and is nobody's any more. */
+static void
+give_up(struct evidence_client *c, const struct err *why)
+{
+    grpc_cancel(STEAL(c->call));
+    grpc_client_reconnect(c->grpc);
+    lost(c, why);
+}
+
+static void
+on_message(struct span msg, void *arg)
+{
+    struct evidence_client *c = arg;
+    Meshroot__V1__EvidencePiece *m;
+    struct err e = { 0 };
+    int r = -1;
+
+    if (c->call == NULL)
+        return; /* given up */
+    m = meshroot__v1__evidence_piece__unpack(NULL, msg.n, msg.p);
+    if (m == NULL)
+        (void)err_set(&e, E_PEER, "evidence: not an EvidencePiece");
+    else
+        r = piece_take(c, m, msg, &e);
+    if (m != NULL)
+        meshroot__v1__evidence_piece__free_unpacked(m, NULL);
+    if (r < 0) {
+        give_up(c, &e);
+        return;
+    }
+    timer_set(c->timer, EVIDENCE_LOST_MS);
+    if (r == 0)
+        return;
+    c->failures = 0;
+    c->is_known = true;
+    c->lost_is_said = false;
+    if (c->on_change != NULL)
+        c->on_change(c, c->arg);
+}
+
+static void
+on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    struct evidence_client *c = arg;
+    struct err e = { 0 };
+
+    if (c->call != q)
+        return; /* given up */
+    c->call = NULL;
+    (void)err_set(&e, code == GRPC_PERMISSION_DENIED ? E_DENIED : E_PEER,
+                  "the replica's evidence: code = %s desc = %.350s", grpc_code_name(code), msg);
+    lost(c, &e);
+}
+
+static int
+bearer_read(const struct evidence_client *c, struct buf *ret, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf b = BUF_INIT(BEARER_MAX_BYTES);
+
+    if (TRY(file_read(c->token_file, &b, e)) == FILE_ABSENT)
+        return err_set(e, E_NOTFOUND, "our token, %s, does not exist", c->token_file);
+    struct span token = span_trim(buf_span(&b));
+    for (size_t i = 0; i < token.n; i++)
+        if (token.p[i] <= ' ' || token.p[i] > '~')
+            token.n = 0;
+    if (token.n == 0)
+        return err_set(e, E_PARSE, "%s is not one token", c->token_file);
+    TRY(buf_add_str(ret, "Bearer ", e));
+    return buf_add(ret, token, e);
+}
+
+static int
+ask(struct evidence_client *c, struct err *e)
+{
+    const struct grpc_answer answer = { on_message, on_done, c };
+    CLEANUP(buf_wipe) struct buf bearer = BUF_INIT(BEARER_MAX_BYTES + 16);
+
+    TRY(bearer_read(c, &bearer, e));
+    const struct grpc_header_kv headers[] = { { "authorization", buf_text(&bearer) },
+                                              { NULL, NULL } };
+    return grpc_client_call(c->grpc, WATCH_PATH, headers, span_str(""), 0, &answer, &c->call, e);
+}
+
+static void
+on_timer(void *arg)
+{
+    struct evidence_client *c = arg;
+    struct err e = { 0 };
+
+    if (c->call != NULL) {
+        (void)err_set(&e, E_TIMEOUT, "the replica has said nothing for %d s",
+                      (int)(EVIDENCE_LOST_MS / 1000));
+        give_up(c, &e);
+        return;
+    }
+    timer_set(c->timer, EVIDENCE_LOST_MS);
+    if (ask(c, &e) < 0)
+        lost(c, &e);
+}
+
+/* -- the public face ----------------------------------------------------------------------------
+ */
+
+static int
+tls_of(struct roots *roots, struct tls_conf **ret, struct err *e)
+{
+    const struct tls_conf_args a = { .roots = roots, .rule = TLS_PEER_NAME, .alpn = "h2" };
+
+    return tls_conf_new(&a, ret, e);
+}
+
+DEFINE_CLEANUP(struct evidence_client, evidence_client_free)
+
+int
+evidence_client_new(struct loop *l, const struct evidence_conf *conf, struct evidence_client **ret,
+                    struct err *e)
+{
+    CLEANUP(evidence_client_freep) struct evidence_client *c = calloc(1, sizeof(*c));
+    CLEANUP(tls_conf_unrefp) struct tls_conf *tls = NULL;
+
+    if (c == NULL)
+        return err_nomem(e);
+    *c = (struct evidence_client){
+        .loop = l, .on_change = conf->on_change, .on_lost = conf->on_lost, .arg = conf->arg
+    };
+    snapshot_done(&c->now);
+    snapshot_done(&c->next);
+    TRY(str_dup(span_str(conf->token_file), &c->token_file, e));
+    TRY(tls_of(conf->roots, &tls, e));
+    const struct grpc_client_conf g = {
+        .host = conf->host, .port = conf->port, .verify_name = conf->verify_name, .tls = tls
+    };
+    TRY(grpc_client_new(l, &g, &c->grpc, e));
+    TRY(timer_new(l, on_timer, c, &c->timer, e));
+    timer_set(c->timer, 0);
+    *ret = STEAL(c);
+    return 0;
+}
+
+static void
+client_destroy(void *arg)
+{
+    struct evidence_client *c = arg;
+
+    timer_free(c->timer);
+    free(c);
+}
+
+void
+evidence_client_free(struct evidence_client *c)
+{
+    if (c == NULL)
+        return;
+    c->call = NULL; /* its end is nobody's */
+    if (c->timer != NULL)
+        timer_stop(c->timer);
+    grpc_client_free(c->grpc);
+    buf_done(&c->now.pieces);
+    buf_done(&c->next.pieces);
+    free(c->token_file);
+    loop_defer(c->loop, client_destroy, c);
+}
+
+int
+evidence_client_set_roots(struct evidence_client *c, struct roots *roots, struct err *e)
+{
+    CLEANUP(tls_conf_unrefp) struct tls_conf *tls = NULL;
+
+    TRY(tls_of(roots, &tls, e));
+    grpc_client_set_tls(c->grpc, tls);
+    return 0;
+}
+
+const struct evidence_loaded *
+evidence_client_loaded(const struct evidence_client *c)
+{
+    return c->is_known ? &c->now.loaded : NULL;
+}
+
+static void
+ids_copy(uint8_t (*ret)[DIGEST_BYTES], const ProtobufCBinaryData *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(ret[i], ids[i].data, DIGEST_BYTES);
+}
+
+/* As the ledger would call it. */
+static void
+workload_tell(const Meshroot__V1__EvidenceWorkload *m, ledger_workload_fn *fn, void *arg)
+{
+    uint8_t acks[ROOTS_MAX][DIGEST_BYTES], roots[EVIDENCE_IDS_MAX][DIGEST_BYTES],
+        signers[EVIDENCE_IDS_MAX][DIGEST_BYTES];
+    const struct ledger_workload w = { .identity = m->identity,
+                                       .instance = m->instance,
+                                       .can_acknowledge = m->instance[0] != '\0',
+                                       .ack_generation = m->ack_generation,
+                                       .ack_roots = (const uint8_t(*)[DIGEST_BYTES])acks,
+                                       .ack_roots_n = m->n_ack_roots,
+                                       .min_row_generation = m->min_row_generation,
+                                       .leaves_n = m->leaves,
+                                       .leaf_roots = (const uint8_t(*)[DIGEST_BYTES])roots,
+                                       .leaf_roots_n = m->n_leaf_roots,
+                                       .leaf_signers = (const uint8_t(*)[DIGEST_BYTES])signers,
+                                       .leaf_signers_n = m->n_leaf_signers,
+                                       .last_not_after = m->last_not_after };
+
+    ids_copy(acks, m->ack_roots, m->n_ack_roots);
+    ids_copy(roots, m->leaf_roots, m->n_leaf_roots);
+    ids_copy(signers, m->leaf_signers, m->n_leaf_signers);
+    fn(&w, arg);
+}
+
+void
+evidence_client_workloads(struct evidence_client *c, ledger_workload_fn *fn, void *arg)
+{
+    struct span rest = buf_span(&c->now.pieces);
+    struct err e;
+
+    while (c->is_known && rest.n > 0) {
+        size_t n;
+
+        memcpy(&n, rest.p, sizeof(n));
+        Meshroot__V1__EvidencePiece *m =
+            meshroot__v1__evidence_piece__unpack(NULL, n, rest.p + sizeof(n));
+        if (m == NULL) { /* out of memory: what cannot be shown is not known */
+            (void)err_nomem(&e);
+            if (c->call != NULL)
+                give_up(c, &e);
+            return;
+        }
+        for (size_t i = 0; i < m->n_workloads; i++)
+            workload_tell(m->workloads[i], fn, arg);
+        meshroot__v1__evidence_piece__free_unpacked(m, NULL);
+        rest = span_skip(rest, sizeof(n) + n);
+    }
+}
