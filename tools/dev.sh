@@ -5,7 +5,7 @@ usage() {
 ./dev build             install what is missing, compile to build/meshroot
 ./dev demo [FLAGS]      the whole story in one terminal: vault, sync, CA, workloads, rotations (--json, --keep)
 ./dev test [WORD]       unit and end-to-end tests (those whose name has WORD in it); ends with "N passed, N failed"
-./dev interop [WORD]    the same CA and agent with real peers: Envoy, go-spiffe, grpc-go with Istio's API module, zlint, Go's X.509
+./dev interop [WORD]    the same CA and agent with real peers: Envoy, go-spiffe, grpc-go with Istio's API module, zlint, Go's X.509, helm
 ./dev asan [WORD]       the same tests under AddressSanitizer and UndefinedBehaviorSanitizer
 ./dev style             format, layers, headers that compile alone, clang-tidy
 ./dev layers            the include rules of layers.txt only
@@ -103,6 +103,7 @@ helm_version=v3.22.0
 need_helm() {
   local dir=${XDG_CACHE_HOME:-$HOME/.cache}/meshroot-cluster/helm-$helm_version
   helm=$dir/helm
+  export HELM=$helm
   [ -x "$helm" ] && return 0
   need_go
   say "building helm $helm_version, once (2 minutes)"

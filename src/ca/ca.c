@@ -325,6 +325,7 @@ ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *
     c->conf = *conf;
     TRY(conf_check(&c->conf, e));
     TRY(texts_keep(c, e));
+    ca_metrics_start(c);
     TRY(cluster_open(c, e));
     TRY(revocations_new(c, &c->revocations, e));
     TRY(signer_open(c, e));

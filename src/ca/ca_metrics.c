@@ -108,6 +108,20 @@ ca_metrics_signer(struct ca *c)
     metric_set(c->conf.metrics, &info, buf_text(&labels), 1);
 }
 
+/* A counter that appears with its first event has no rise: rate() would not see that event. */
+void
+ca_metrics_start(struct ca *c)
+{
+    static const struct metric_desc *const counters[] = { &ca_m_csr,         &ca_m_auth_failure,
+                                                          &ca_m_issued,      &ca_m_told_later,
+                                                          &ca_m_clock_steps, &ca_m_signer_starts };
+
+    for (size_t i = 0; i < ARRAY_LEN(counters); i++)
+        metric_add(c->conf.metrics, counters[i], "", 0);
+    metric_set(c->conf.metrics, &ca_m_generation, "", 0);
+    metric_set(c->conf.metrics, &ca_m_signer_up, "", 0);
+}
+
 void
 ca_metrics_refresh(struct ca *c)
 {

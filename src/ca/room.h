@@ -369,6 +369,7 @@ extern const struct metric_desc ca_m_csr, ca_m_auth_failure, ca_m_sign_error, ca
     ca_m_watchers, ca_m_told_later, ca_m_reloads, ca_m_jwt_issued, ca_m_clock_steps, ca_m_signer_up,
     ca_m_signer_starts;
 void ca_metrics_expiry(struct ca *c);
+void ca_metrics_start(struct ca *c); /* before anything is loaded */
 void ca_metrics_signer(struct ca *c);
 void ca_metrics_handled(struct ca *c, const char *method, int code, uint64_t start_us);
 
