@@ -1,23 +1,30 @@
 /* kube_tool.c - the client of the Kubernetes API from a command line, for tests/e2e/test_kube_*.py.
  *
  *   kube_tool KUBECONFIG get|create|update|apply|patch|delete JSON
- * JSON: api, kind, plural, ns, name, sub, object, manager, force, dry_run, uid, version,
- * propagation, deadline_ms. Says {"object": ...} or {"error": "conflict", "message": ...}. */
+ *   kube_tool KUBECONFIG lease JSON     until SIGTERM: {"gained": MS} and {"lost": MS, "message":
+ * ...} JSON of a lease: ns, name, who, duration_ms, renew_ms, retry_ms; of the others: api, kind,
+ * plural, ns, name, sub, object, manager, force, dry_run, uid, version, propagation, deadline_ms.
+ * Says {"object": ...} or {"error": "conflict", "message": ...}. */
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/str.h"
 #include "kube/feed.h"
+#include "kube/lease.h"
 #include "kube/write.h"
 #include "net/json.h"
+#include "obs/log.h"
 
 struct tool {
     struct loop *loop;
     struct kube_client *client;
     json_t *said;
+    struct kube_lease *lease;
 };
 
 static void
@@ -103,6 +110,76 @@ write_run(struct tool *t, const char *word, const json_t *q, struct err *e)
     return err_set(e, E_INVAL, "no such verb \"%s\"", word);
 }
 
+/* -- lease --------------------------------------------------------------------------------------
+ */
+
+static void
+say_when(const char *what, const char *message)
+{
+    json_t *o = json_pack("{s:I, s:s}", what, (json_int_t)mono_ms(), "message", message);
+
+    say(o);
+    json_decref(o);
+}
+
+static void
+on_gained(void *arg)
+{
+    (void)arg;
+    say_when("gained", "");
+}
+
+static void
+on_lost(const struct err *why, void *arg)
+{
+    (void)arg;
+    say_when("lost", why->msg);
+}
+
+static void
+on_released(void *arg)
+{
+    struct tool *t = arg;
+
+    say_when("released", "");
+    loop_stop(t->loop);
+}
+
+static void
+on_term(void *arg)
+{
+    struct tool *t = arg;
+
+    kube_lease_release(t->lease, on_released, t);
+}
+
+static uint64_t
+number(const json_t *o, const char *name)
+{
+    return (uint64_t)json_integer_value(json_object_get(o, name));
+}
+
+static int
+lease_run(struct tool *t, const json_t *q, struct err *e)
+{
+    struct kube_lease_conf conf = { .ns = text(q, "ns"),
+                                    .name = text(q, "name"),
+                                    .who = text(q, "who"),
+                                    .duration_ms = number(q, "duration_ms"),
+                                    .renew_ms = number(q, "renew_ms"),
+                                    .retry_ms = number(q, "retry_ms"),
+                                    .gained = on_gained,
+                                    .lost = on_lost,
+                                    .arg = t };
+
+    TRY(loop_on_signal(t->loop, SIGTERM, on_term, t, e));
+    TRY(kube_lease_new(t->loop, t->client, &conf, &t->lease, e));
+    return loop_run(t->loop, e);
+}
+
+/* -- command line -------------------------------------------------------------------------------
+ */
+
 static int
 run(struct tool *t, char **argv, struct err *e)
 {
@@ -113,7 +190,7 @@ run(struct tool *t, char **argv, struct err *e)
     TRY(kube_conf_from_file(argv[1], NULL, &conf, e));
     TRY(loop_new(&t->loop, e));
     TRY(kube_client_new(t->loop, &conf, NULL, &t->client, e));
-    return write_run(t, argv[2], q, e);
+    return strcmp(argv[2], "lease") == 0 ? lease_run(t, q, e) : write_run(t, argv[2], q, e);
 }
 
 int
@@ -124,8 +201,10 @@ main(int argc, char **argv)
 
     if (argc != 4)
         return 2;
+    log_setup(STDERR_FILENO, LOG_INFO, false);
     (void)signal(SIGPIPE, SIG_IGN);
     int r = run(&t, argv, &e);
+    kube_lease_free(t.lease);
     kube_client_free(t.client);
     loop_free(t.loop);
     json_wipe_free(t.said);
