@@ -51,6 +51,14 @@ refuse(struct ca_worker *w, const struct ca_call *c, const struct ca_method *m, 
 }
 
 void
+ca_refuse(struct ca_worker *w, const struct ca_call *c, const char *method, int code,
+          const char *msg)
+{
+    ca_metrics_handled(w->ca, method, code, c->start_us);
+    grpc_finish(c->grpc, code, msg);
+}
+
+void
 ca_deny(struct ca_worker *w, const struct ca_call *c, const char *method, const char *reason,
         const char *msg)
 {
@@ -58,8 +66,7 @@ ca_deny(struct ca_worker *w, const struct ca_call *c, const char *method, const 
     if (log_brake(&w->ca->refusals, "security", mono_ms()))
         log_error("security", "%s by %s from %s is refused: %s", method, c->caller.identity,
                   grpc_peer_addr(c->grpc), msg);
-    ca_metrics_handled(w->ca, method, GRPC_PERMISSION_DENIED, c->start_us);
-    grpc_finish(c->grpc, GRPC_PERMISSION_DENIED, msg);
+    ca_refuse(w, c, method, GRPC_PERMISSION_DENIED, msg);
 }
 
 /* -- a call whose token is under review -- */

@@ -55,6 +55,10 @@ texts_keep(struct ca *c, struct err *e)
         TRY(text_keep(c, &k->who.cert_signers[i], e));
     for (size_t i = 0; i < k->who.evidence_readers_n; i++)
         TRY(text_keep(c, &k->who.evidence_readers[i], e));
+    for (size_t i = 0; i < k->who.serving_accounts_n; i++)
+        TRY(text_keep(c, &k->who.serving_accounts[i], e));
+    for (size_t i = 0; i < k->who.serving_names_n; i++)
+        TRY(text_keep(c, &k->who.serving_names[i], e));
     return 0;
 }
 
@@ -82,6 +86,12 @@ conf_check(struct ca_conf *k, struct err *e)
         TRY(node_account_check(k->who.node_accounts[i], e));
     for (size_t i = 0; i < k->who.evidence_readers_n; i++)
         TRY(node_account_check(k->who.evidence_readers[i], e));
+    for (size_t i = 0; i < k->who.serving_accounts_n; i++)
+        TRY(node_account_check(k->who.serving_accounts[i], e));
+    for (size_t i = 0; i < k->who.serving_names_n; i++)
+        if (!k8s_subdomain_ok(span_str(k->who.serving_names[i])))
+            return err_set(e, E_INVAL, "\"%.200s\" is no DNS name such as istiod.istio-system.svc",
+                           k->who.serving_names[i]);
     if (k->who.audiences[0] == NULL)
         k->who.audiences[0] = "istio-ca";
     if (k->who.cert_signers_n == 0)

@@ -19,7 +19,8 @@ struct issue {
     struct grpc_call *call; /* NULL: the client has gone */
     uint64_t start_us;
     struct ca_caller caller;
-    const char *sans[1];
+    const char *method; /* for metrics */
+    const char *sans[CA_SERVING_NAMES_MAX];
     struct leaf_request request;
     struct buf csr; /* DER; request.spki points into it */
     struct ledger_row row;
@@ -94,10 +95,10 @@ issue_end(struct issue *q, int code, const char *msg)
     struct ca *ca = q->worker->ca;
 
     if (q->call != NULL) {
-        ca_metrics_handled(ca, method_name, code, q->start_us);
+        ca_metrics_handled(ca, q->method, code, q->start_us);
         grpc_finish(q->call, code, msg);
     } else {
-        ca_metrics_handled(ca, method_name, GRPC_CANCELLED, q->start_us);
+        ca_metrics_handled(ca, q->method, GRPC_CANCELLED, q->start_us);
     }
     issue_free(q);
 }
@@ -297,18 +298,18 @@ csr_take(struct issue *q, struct span pem, struct err *e)
 }
 
 static void
-issue_start(struct issue *q, const struct wire_request *wire)
+issue_start(struct issue *q, const struct ca_leaf_ask *a)
 {
     struct ca *ca = q->worker->ca;
     struct leaf_request *l = &q->request;
     int64_t now = unix_s();
     struct err e;
 
-    if (csr_take(q, wire->csr, &e) < 0) {
+    if (csr_take(q, a->csr, &e) < 0) {
         issue_refuse(q, GRPC_INVALID_ARGUMENT, "CSR_ERROR", &e);
         return;
     }
-    if (ca_not_after(&ca->conf, q->view, now, wire->validity_s, &l->not_after, &e) < 0) {
+    if (ca_not_after(&ca->conf, q->view, now, a->validity_s, &l->not_after, &e) < 0) {
         bool asked_too_much = e.code == E_INVAL;
 
         issue_refuse(q, asked_too_much ? GRPC_INVALID_ARGUMENT : GRPC_INTERNAL,
@@ -316,9 +317,11 @@ issue_start(struct issue *q, const struct wire_request *wire)
         return;
     }
     q->sans[0] = q->caller.identity;
-    l->profile = LEAF_WORKLOAD;
+    for (size_t i = 0; i < a->names_n; i++)
+        q->sans[i] = a->names[i];
+    l->profile = a->names_n > 0 ? LEAF_SERVER : LEAF_WORKLOAD;
     l->sans = q->sans;
-    l->sans_n = 1;
+    l->sans_n = a->names_n > 0 ? a->names_n : 1;
     l->not_before = now - CA_BACKDATE_S;
     if (random_bytes(l->serial, sizeof(l->serial), &e) < 0 ||
         leaf_tbs(signer_template(q->view->signer), l, q->tbs, &q->tbs_n, &e) < 0) {
@@ -329,13 +332,33 @@ issue_start(struct issue *q, const struct wire_request *wire)
     signer_sign(q->worker->lane, q->view->signer, span_of(q->tbs, q->tbs_n), on_signed, q);
 }
 
+void
+ca_issue(struct ca_worker *w, struct ca_call *c, const struct ca_leaf_ask *a)
+{
+    struct issue *q = issue_get(w);
+
+    if (q == NULL) {
+        ca_refuse(w, c, a->method, GRPC_RESOURCE_EXHAUSTED, "out of memory");
+        return;
+    }
+    q->worker = w;
+    q->view = ca_view_ref(w->view);
+    q->call = c->grpc;
+    q->start_us = c->start_us;
+    q->caller = c->caller;
+    q->method = a->method;
+    turnstile_in(&w->queues[CA_QUEUE_LEAVES], mono_ms());
+    (void)snprintf(q->row.instance, sizeof(q->row.instance), "%.*s", SPAN_ARG(a->instance));
+    grpc_on_gone(c->grpc, on_gone, q);
+    issue_start(q, a);
+}
+
 /* -- the request's form -- */
 
 static void
 refuse_early(struct ca_worker *w, const struct ca_call *c, int code, const char *msg)
 {
-    ca_metrics_handled(w->ca, method_name, code, c->start_us);
-    grpc_finish(c->grpc, code, msg);
+    ca_refuse(w, c, method_name, code, msg);
 }
 
 /* istiod's own CA takes any name and ignores it; here a name that is not ours is a wish that cannot
@@ -400,18 +423,8 @@ ca_create_certificate(struct ca_worker *w, struct ca_call *c)
         refuse_proxy(w, c, &e);
         return;
     }
-    struct issue *q = issue_get(w);
-    if (q == NULL) {
-        refuse_early(w, c, GRPC_RESOURCE_EXHAUSTED, "out of memory");
-        return;
-    }
-    q->worker = w;
-    q->view = ca_view_ref(w->view);
-    q->call = c->grpc;
-    q->start_us = c->start_us;
-    q->caller = c->caller;
-    turnstile_in(&w->queues[CA_QUEUE_LEAVES], mono_ms());
-    (void)snprintf(q->row.instance, sizeof(q->row.instance), "%.*s", SPAN_ARG(instance));
-    grpc_on_gone(c->grpc, on_gone, q);
-    issue_start(q, &wire);
+    const struct ca_leaf_ask a = {
+        .method = method_name, .csr = wire.csr, .validity_s = wire.validity_s, .instance = instance
+    };
+    ca_issue(w, c, &a);
 }

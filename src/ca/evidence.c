@@ -10,15 +10,20 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "ca/ca.h"
 #include "meshroot.pb-c.h"
 #include "net/grpc.h"
+#include "pki/leaf.h"
 
 #define WATCH_PATH "/meshroot.v1.Evidence/Watch"
+#define SIGN_PATH  "/meshroot.v1.Serving/Sign"
 
 enum {
     AGAIN_MIN_MS = 100, /* after a failure: doubles ... */
     AGAIN_MAX_MS = 5000,
     BEARER_MAX_BYTES = 16 * 1024,
+    SIGN_MS = 10 * 1000,
+    CHAIN_MAX_BYTES = 512 * 1024,
     KEPT_MAX_BYTES = EVIDENCE_MAX_BYTES + EVIDENCE_MAX_BYTES / 8,
 };
 
@@ -36,7 +41,7 @@ struct evidence_client {
     struct timer *timer;       /* the next try; or, with a call, when it is given up */
     unsigned failures;
     struct snapshot now, next; /* whole; coming */
-    bool is_known, lost_is_said;
+    bool is_known, lost_is_said, is_freed;
     void (*on_change)(struct evidence_client *c, void *arg);
     void (*on_lost)(struct evidence_client *c, const struct err *why, void *arg);
     void *arg;
@@ -308,6 +313,7 @@ evidence_client_free(struct evidence_client *c)
     if (c == NULL)
         return;
     c->call = NULL; /* its end is nobody's */
+    c->is_freed = true;
     if (c->timer != NULL)
         timer_stop(c->timer);
     grpc_client_free(c->grpc);
@@ -389,4 +395,113 @@ evidence_client_workloads(struct evidence_client *c, ledger_workload_fn *fn, voi
         meshroot__v1__evidence_piece__free_unpacked(m, NULL);
         rest = span_skip(rest, sizeof(n) + n);
     }
+}
+
+/* -- a server's certificate ----------------------------------------------------------------------
+ */
+
+struct signing {
+    struct evidence_client *client;
+    struct buf chain, roots;
+    struct err why; /* of an answer that is none */
+    serving_done_fn *done;
+    void *arg;
+};
+
+static void
+signing_free(struct signing *s)
+{
+    if (s == NULL)
+        return;
+    buf_done(&s->chain);
+    buf_done(&s->roots);
+    free(s);
+}
+DEFINE_CLEANUP(struct signing, signing_free)
+
+static int
+chain_take(struct signing *s, const Meshroot__V1__ServingAnswer *m, struct err *e)
+{
+    if (m == NULL || m->n_cert_chain < 2)
+        return err_set(e, E_PEER, "the CA's answer is not a ServingAnswer");
+    for (size_t i = 0; i + 1 < m->n_cert_chain; i++)
+        TRY(buf_add_str(&s->chain, m->cert_chain[i], e));
+    return buf_add_str(&s->roots, m->cert_chain[m->n_cert_chain - 1], e);
+}
+
+static void
+on_signed(struct span msg, void *arg)
+{
+    struct signing *s = arg;
+    Meshroot__V1__ServingAnswer *m = meshroot__v1__serving_answer__unpack(NULL, msg.n, msg.p);
+
+    s->chain.n = s->roots.n = 0;
+    (void)!chain_take(s, m, &s->why);
+    if (m != NULL)
+        meshroot__v1__serving_answer__free_unpacked(m, NULL);
+}
+
+static void
+on_sign_done(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    CLEANUP(signing_freep) struct signing *s = arg;
+    enum err_code kind = code == GRPC_PERMISSION_DENIED || code == GRPC_UNAUTHENTICATED ? E_DENIED
+                         : code == GRPC_INVALID_ARGUMENT                                ? E_INVAL
+                                                                                        : E_PEER;
+
+    (void)q;
+    if (s->client->is_freed)
+        return;
+    if (code != GRPC_OK)
+        (void)err_set(&s->why, kind, "the CA: code = %s desc = %.350s", grpc_code_name(code), msg);
+    else if (s->why.code == E_NONE && s->chain.n == 0)
+        (void)err_set(&s->why, E_PEER, "the CA's answer is empty");
+    s->done(buf_span(&s->chain), buf_span(&s->roots), s->why.code == E_NONE ? NULL : &s->why,
+            s->arg);
+}
+
+static int
+request_pack(const struct serving_request *q, struct buf *out, struct err *e)
+{
+    CLEANUP(buf_done) struct buf csr = BUF_INIT(CSR_MAX_BYTES);
+    Meshroot__V1__ServingRequest m = MESHROOT__V1__SERVING_REQUEST__INIT;
+    uint8_t *p;
+
+    TRY(buf_add(&csr, q->csr, e));
+    m.csr = (char *)csr.p;
+    m.names = (char **)(uintptr_t)q->names; /* only read */
+    m.n_names = q->names_n;
+    m.validity_s = q->validity_s;
+    TRY(buf_reserve(out, meshroot__v1__serving_request__get_packed_size(&m), &p, e));
+    out->n += meshroot__v1__serving_request__pack(&m, p);
+    return 0;
+}
+
+int
+evidence_client_sign(struct evidence_client *c, const struct serving_request *q,
+                     serving_done_fn *done, void *arg, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf bearer = BUF_INIT(BEARER_MAX_BYTES + 16);
+    CLEANUP(buf_done) struct buf msg = BUF_INIT(2 * CSR_MAX_BYTES);
+    CLEANUP(signing_freep) struct signing *s = calloc(1, sizeof(*s));
+
+    if (s == NULL)
+        return err_nomem(e);
+    if (q->csr.n == 0 || q->names_n < 1 || q->names_n > CA_SERVING_NAMES_MAX)
+        return err_set(e, E_INVAL, "a server's certificate needs a CSR and 1 to %d names",
+                       (int)CA_SERVING_NAMES_MAX);
+    *s = (struct signing){ .client = c,
+                           .chain = BUF_INIT(CHAIN_MAX_BYTES),
+                           .roots = BUF_INIT(CHAIN_MAX_BYTES),
+                           .done = done,
+                           .arg = arg };
+    TRY(bearer_read(c, &bearer, e));
+    TRY(request_pack(q, &msg, e));
+    const struct grpc_header_kv headers[] = { { "authorization", buf_text(&bearer) },
+                                              { "meshroot-instance", q->instance },
+                                              { NULL, NULL } };
+    const struct grpc_answer answer = { on_signed, on_sign_done, s };
+    TRY(grpc_client_call(c->grpc, SIGN_PATH, headers, buf_span(&msg), SIGN_MS, &answer, NULL, e));
+    (void)STEAL(s); /* on_sign_done has it */
+    return 0;
 }

@@ -64,4 +64,24 @@ const struct evidence_loaded *evidence_client_loaded(const struct evidence_clien
  * what was called looks at evidence_client_loaded again behind it. Fits struct plan_evidence. */
 void evidence_client_workloads(struct evidence_client *c, ledger_workload_fn *fn, void *arg);
 
+/* -- a server's certificate, from the same replica (meshroot.v1.Serving) -- */
+
+struct serving_request {      /* all borrowed for the call */
+    struct span csr;          /* PEM; only its key is taken */
+    const char *const *names; /* 1..CA_SERVING_NAMES_MAX; each one that --serving-name allows */
+    size_t names_n;
+    int64_t validity_s;   /* 0: the CA's default; 30 days at most */
+    const char *instance; /* 32 lower-case hex digits, ever the same for this certificate and its
+                             successors; Trust.Acknowledge with it says which one is in use */
+};
+/* `why` NULL: `chain` is PEM, leaf and intermediates, `roots` PEM, the trust set of that moment.
+ * Borrowed for the call. */
+typedef void serving_done_fn(struct span chain, struct span roots, const struct err *why,
+                             void *arg);
+/* `done` is called once, later, on the loop, unless the client is freed before. Errors: as
+ * evidence_client_new's; NOTFOUND, PARSE (our token). Codes of `why`: DENIED (who may, which name:
+ * the CA's words), INVAL, PEER (anything that time mends). */
+MUST_USE int evidence_client_sign(struct evidence_client *c, const struct serving_request *q,
+                                  serving_done_fn *done, void *arg, struct err *e);
+
 #endif

@@ -345,6 +345,5 @@ ca_evidence_watch(struct ca_worker *w, struct ca_call *c)
     }
     if (stream_new(w, c, &e) == 0)
         return;
-    ca_metrics_handled(w->ca, "Evidence", GRPC_RESOURCE_EXHAUSTED, c->start_us);
-    grpc_finish(c->grpc, GRPC_RESOURCE_EXHAUSTED, e.msg);
+    ca_refuse(w, c, "Evidence", GRPC_RESOURCE_EXHAUSTED, e.msg);
 }

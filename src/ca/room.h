@@ -256,10 +256,23 @@ void ca_issues_free(struct ca_worker *w); /* when no call is under way any more 
 
 /* Handlers of callers that are known. */
 ca_handler ca_create_certificate, ca_trust_watch, ca_trust_acknowledge, ca_sign_jwt;
-ca_handler ca_evidence_watch;
+ca_handler ca_evidence_watch, ca_sign_serving;
 void ca_evidence_close(struct ca_worker *w); /* ends every stream of evidence */
 /* Whether the caller is one of these accounts of our trust domain ("NS/SA"). */
 bool ca_account_is(const struct ca_caller *c, const char *const *accounts, size_t n);
+/* One leaf for a caller who may have it: CSR checked, signed, row durable, then the answer. */
+struct ca_leaf_ask {
+    const char *method;       /* for metrics; static */
+    const char *const *names; /* of a server, each as long-lived as the CA */
+    size_t names_n;           /* 0: a workload's, with the caller's identity */
+    struct span csr;          /* PEM or DER */
+    int64_t validity_s;       /* 0: the default */
+    struct span instance;     /* "" or what ca_instance_is_sound has seen */
+};
+void ca_issue(struct ca_worker *w, struct ca_call *c, const struct ca_leaf_ask *a);
+/* Ends a call before anything was begun for it; counted. */
+void ca_refuse(struct ca_worker *w, const struct ca_call *c, const char *method, int code,
+               const char *msg);
 /* Ends a call that its caller may not make: PERMISSION_DENIED, counted and logged. */
 void ca_deny(struct ca_worker *w, const struct ca_call *c, const char *method, const char *reason,
              const char *msg);

@@ -50,11 +50,20 @@ on_evidence_watch(struct grpc_call *c, struct span msg, void *self)
     ca_admit(self, c, msg, &m);
 }
 
+static void
+on_sign_serving(struct grpc_call *c, struct span msg, void *self)
+{
+    static const struct ca_method m = { CA_QUEUE_LEAVES, "SignServing", ca_sign_serving };
+
+    ca_admit(self, c, msg, &m);
+}
+
 static const struct grpc_method methods[] = {
     { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate", .on_request = on_create },
     { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = on_watch },
     { .path = "/meshroot.v1.Trust/Acknowledge", .on_request = on_acknowledge },
     { .path = "/meshroot.v1.Trust/SignJwt", .on_request = on_sign_jwt },
+    { .path = "/meshroot.v1.Serving/Sign", .on_request = on_sign_serving },
     { .path = "/meshroot.v1.Evidence/Watch", .streams = true, .on_request = on_evidence_watch },
 };
 

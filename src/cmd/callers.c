@@ -159,6 +159,14 @@ callers_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
                   &who->cert_signers_n, e));
     TRY(accounts_fill("evidence-reader", &f->evidence_readers, who->evidence_readers,
                       CA_EVIDENCE_READERS_MAX, &who->evidence_readers_n, e));
+    TRY(accounts_fill("serving-account", &f->serving_accounts, who->serving_accounts,
+                      CA_SERVING_ACCOUNTS_MAX, &who->serving_accounts_n, e));
+    TRY(list_fill("serving-name", &f->serving_names, who->serving_names, CA_SERVING_NAMES_MAX,
+                  &who->serving_names_n, e));
+    if ((who->serving_accounts_n > 0) != (who->serving_names_n > 0))
+        return err_set(e, E_INVAL,
+                       "--serving-account and --serving-name go together: who may have a "
+                       "certificate, and with which names");
     return nodes_fill(f, who, e);
 }
 

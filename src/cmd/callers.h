@@ -8,7 +8,7 @@
 
 struct caller_flags {
     struct opt_list issuers, audiences, dns_names, node_accounts, cert_signers;
-    struct opt_list issuer_ca_files, evidence_readers;
+    struct opt_list issuer_ca_files, evidence_readers, serving_accounts, serving_names;
     const char *pods_file, *kube_server, *kube_ca_file, *kube_token_file, *kube_cert_file,
         *kube_key_file, *kubeconfig, *kube_context;
     uint64_t cluster_max_stale_ms;
@@ -56,6 +56,10 @@ struct caller_flags {
       "name that a request's CertSigner may have; repeatable [meshroot]" },                                                \
     { "evidence-reader", OPT_LIST, offsetof(type, member.evidence_readers), NULL, NULL, NULL, 0, "NS/SA",                    \
       "account (the operator's) that may read what is loaded and which leaves are in use; repeatable" },                   \
+    { "serving-account", OPT_LIST, offsetof(type, member.serving_accounts), NULL, NULL, NULL, 0, "NS/SA",                    \
+      "account (the operator's) that may have certificates with a --serving-name (istiod-tls); repeatable" },              \
+    { "serving-name", OPT_LIST, offsetof(type, member.serving_names), NULL, NULL, NULL, 0, "NAME",                          \
+      "DNS name that such a certificate may have, such as istiod.istio-system.svc; repeatable" },                          \
     { "dns-name", OPT_LIST, offsetof(type, member.dns_names), NULL, NULL, NULL, 0, "NAME",                                 \
       "name or address in the CA's certificate; repeatable [istiod.istio-system.svc, localhost, 127.0.0.1]" }
 /* clang-format on */

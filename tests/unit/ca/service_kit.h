@@ -209,6 +209,7 @@ turn(struct scene *s)
     assert_ok(loop_run(s->loop, &e));
 }
 
+static size_t serving_accounts_n;
 static size_t evidence_readers_n; /* of the CA that setup makes */
 static size_t narrow_places;      /* of the CA that setup makes; 0: as usual */
 
@@ -231,6 +232,11 @@ ca_open(struct scene *s)
     conf.replica = "ca-0";
     conf.who.evidence_readers[0] = "shop/cart";
     conf.who.evidence_readers_n = evidence_readers_n;
+    conf.who.serving_accounts[0] = "shop/cart";
+    conf.who.serving_accounts_n = serving_accounts_n;
+    conf.who.serving_names[0] = "istiod.istio-system.svc";
+    conf.who.serving_names[1] = "istiod-asm-1-17.aks-istio-system.svc";
+    conf.who.serving_names_n = 2;
     conf.on_loaded = on_loaded;
     conf.on_evidence = on_evidence;
     conf.arg = s;
