@@ -27,6 +27,7 @@ extern const struct command cmd_pki_verify;
 extern const struct command cmd_rotate_force;
 extern const struct command cmd_sync_run;
 extern const struct command cmd_up;
+extern const struct command cmd_vault_credentials;
 extern const struct command cmd_vault_secret_get;
 extern const struct command cmd_vault_secret_list;
 extern const struct command cmd_vault_secret_list_versions;

@@ -26,6 +26,7 @@ static const struct command *const commands[] = {
     &cmd_pki_verify,
     &cmd_pki_crl,
     &cmd_vault_serve,
+    &cmd_vault_credentials,
     &cmd_vault_secret_set,
     &cmd_vault_secret_get,
     &cmd_vault_secret_list,

@@ -21,7 +21,7 @@ struct serve_conf {
 static const struct opt opts[] = {
     { "listen", OPT_STRING, AT(listen), "127.0.0.1:8443", NULL, NULL, 0, "ADDR", "where the vault and its token endpoint answer" },
     { "vault-name", OPT_LIST, AT(names), NULL, NULL, NULL, 0, "NAME", "a vault to serve, by its first DNS label; up to 3 [meshroot]" },
-    { "dns-suffix", OPT_STRING, AT(dns_suffix), "vault.azure.net", NULL, NULL, 0, "NAME", "what stands after the vault's name in URLs" },
+    { "dns-suffix", OPT_STRING, AT(dns_suffix), "vault.azure.net", NULL, NULL, 0, "NAME", "what stands after the vault's name in URLs; with one of your own the vault is its own token endpoint" },
     { "tenant", OPT_STRING, AT(tenant), NULL, NULL, NULL, 0, "GUID", "tenant of tokens and callers [made at first start]" },
     { "master-key-file", OPT_STRING, AT(master_key_file), NULL, NULL, NULL, 0, "FILE", "key that all values are sealed with [STATE/master.key]" },
     { "monitoring", OPT_STRING, AT(monitoring), "off", NULL, NULL, 0, "ADDR", "/metrics, /healthz, /readyz" },

@@ -199,6 +199,15 @@ keys_open(struct vault_service *s, const struct vault_service_conf *conf, struct
     return tls_renew(s, e);
 }
 
+/* Clients find a vault under the cloud's name by a proxy or a resolver of their own, and the token
+ * service of that name with it. Under a name of our own (a Service in a cluster) there is only us.
+ */
+static bool
+has_cloud_name(const struct vault_service *s)
+{
+    return strcmp(s->dns_suffix, DEFAULT_SUFFIX) == 0;
+}
+
 static int
 rooms_open(struct vault_service *s, const struct vault_service_conf *conf, struct err *e)
 {
@@ -212,7 +221,7 @@ rooms_open(struct vault_service *s, const struct vault_service_conf *conf, struc
                                 .master_key = s->master,
                                 .names_n = conf->names_n,
                                 .dns_suffix = s->dns_suffix,
-                                .authority = "https://" LOGIN_HOST,
+                                .authority = has_cloud_name(s) ? "https://" LOGIN_HOST : NULL,
                                 .tenant = s->tenant,
                                 .keys = cloud_jwks(s->cloud),
                                 .issuer = issuer,

@@ -163,11 +163,11 @@ vault_fill(struct vault *v, struct err *e)
     struct vault_conf *c = &v->conf;
 
     TRY(copy(v->dns_suffix, sizeof(v->dns_suffix), c->dns_suffix, "the DNS suffix", e));
-    TRY(copy(v->authority, sizeof(v->authority), c->authority, "the authority", e));
+    if (c->authority != NULL)
+        TRY(copy(v->authority, sizeof(v->authority), c->authority, "the authority", e));
     TRY(copy(v->tenant, sizeof(v->tenant), c->tenant, "the tenant", e));
     TRY(copy(v->issuer, sizeof(v->issuer), c->issuer, "the issuer", e));
     c->dns_suffix = v->dns_suffix;
-    c->authority = v->authority;
     c->tenant = v->tenant;
     c->issuer = v->issuer;
     if (c->names_n == 0 || c->names_n > VAULT_MAX)

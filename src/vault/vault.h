@@ -25,9 +25,9 @@ struct vault_conf {
                                         address or localhost means the first */
     size_t names_n;
     const char *dns_suffix; /* "vault.azure.net": resource and audience in challenges */
-    const char
-        *authority; /* "https://login.microsoftonline.com": in challenges to clients that came by
-                       DNS name; the others are sent to this listener's own base URL */
+    const char *authority;  /* "https://login.microsoftonline.com": in challenges to clients that
+                               came by DNS name; the others, and all when NULL, are sent to this
+                               listener's own base URL */
     const char *tenant;
     struct jwks *keys;  /* of the token endpoint */
     const char *issuer; /* exact iss */

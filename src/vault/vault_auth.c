@@ -102,7 +102,8 @@ request_host(struct vault_request *q)
     (void)snprintf(q->base, sizeof(q->base), "%s://%.250s%s", scheme, h.name, h.port);
     (void)snprintf(q->resource, sizeof(q->resource), "%s://%.250s%s", scheme, suffix, h.port);
     /* who came without a DNS name finds the token endpoint the same way: on this listener */
-    q->authority = suffix == q->v->dns_suffix ? q->v->authority : q->base;
+    bool is_elsewhere = suffix == q->v->dns_suffix && q->v->authority[0] != '\0';
+    q->authority = is_elsewhere ? q->v->authority : q->base;
     return true;
 }
 

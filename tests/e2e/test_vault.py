@@ -259,3 +259,41 @@ def test_the_state_folder_says_what_is_wrong_with_it(vault, tmp_path):
     vault.start()
     with vault.client() as client:
         client.set_secret("still", "works")
+
+
+def test_a_vault_under_a_name_of_its_own_is_its_own_token_endpoint(tmp_path, daemon):
+    """As in a cluster: https://meshroot-vault.NAMESPACE.svc, and nobody is sent to Microsoft with the secret. What the caller needs is
+    printed as a Kubernetes Secret."""
+    state, ports = tmp_path / "state", tmp_path / "ports"
+    d = daemon("vault", "serve", "--state-dir", state, "--listen", "127.0.0.1:0", "--vault-name", "meshroot-vault", "--dns-suffix",
+               "meshroot-system.svc", "--port-file", ports, port_file=ports)
+    port = int(d.ports()["vault"].rsplit(":", 1)[1])
+    secret = json.loads(meshroot("vault", "credentials", "sync", "--state-dir", state, "--output", "secret").stdout)
+    assert (secret["kind"], secret["metadata"], secret["type"]) == ("Secret", {"name": "meshroot-vault-credentials"}, "Opaque")
+    given = secret["stringData"]
+    assert sorted(given) == ["client_id", "client_secret", "tenant", "vault-ca.pem"]
+    assert given["vault-ca.pem"] == (state / "vault-ca.pem").read_text()
+    callers = {}
+    for who in ("sync", "admin"):
+        callers[who] = tmp_path / f"{who}.json"
+        callers[who].write_text(meshroot("vault", "credentials", who, "--state-dir", state).stdout)
+    (tmp_path / "roots.pem").write_text(given["vault-ca.pem"])
+    (tmp_path / "value").write_text("other")
+    proxy = ConnectProxy(("127.0.0.1", port), ["meshroot-system.svc"])
+
+    def secret_tool(verb, who, *more, check=True, **kw):
+        return meshroot("vault", "secret", verb, "--vault-url", f"https://meshroot-vault.meshroot-system.svc:{port}", "--name", "x",
+                        "--credential-file", callers[who], "--ca-file", tmp_path / "roots.pem", *more, check=check,
+                        env={"HTTPS_PROXY": proxy.url}, **kw)
+
+    try:
+        secret_tool("set", "admin", "--file", "/dev/stdin", input="hello")  # as through kubectl exec -i
+        assert secret_tool("get", "sync", "--output", "value").stdout == "hello"
+        assert secret_tool("set", "sync", "--file", tmp_path / "value", check=False).returncode == 14  # reads, and no more
+        assert set(proxy.seen) == {"meshroot-vault.meshroot-system.svc"}
+    finally:
+        proxy.close()
+    bad = meshroot("vault", "credentials", "root", "--state-dir", state, check=False)
+    assert bad.returncode == 2 and "sync, or admin" in bad.stderr
+    none = meshroot("vault", "credentials", "sync", "--state-dir", tmp_path / "none", check=False)
+    assert none.returncode == 3 and "no such file" in none.stderr
