@@ -182,7 +182,7 @@ ca_impersonate(const struct ca_conf *conf, struct span wanted, struct ca_caller 
         (void)snprintf(auth, sizeof(auth), "node:%s %.*s", hex,
                        (int)(sizeof(auth) - sizeof("node: ") - sizeof(hex)), who->auth);
     }
-    memcpy(who->auth, auth, sizeof(who->auth));
+    (void)snprintf(who->auth, sizeof(who->auth), "%s", auth);
     spiffe_text(&id, who->identity);
     return 0;
 }
@@ -203,7 +203,7 @@ by_token(const struct ca_conf *conf, const struct ca_view *v, struct span token,
          struct ca_caller *ret, struct span *ret_token, const char **ret_reason, struct err *e)
 {
     char issuer[JWT_ISSUER_BYTES];
-    struct jwt_claims claims;
+    struct jwt_claims claims = { 0 };
 
     if (conf->who.token_review != 0 && !jwt_claimed_issuer(token, issuer))
         return no(ret_reason, "malformed", e, "the bearer token is no JWT with an issuer");
