@@ -353,18 +353,32 @@ check_alpn(const struct tls_conf *c, const SSL *ssl, struct err *e)
     return 0;
 }
 
-/* One certificate of the verified chain as ours. */
+/* The peer's leaf as ours: one parsed certificate for both, instead of a second one. */
 static int
 cert_of(X509 *x, struct cert **ret, struct err *e)
 {
-    unsigned char *der = NULL;
-    int n = i2d_X509(x, &der);
+    if (X509_up_ref(x) != 1)
+        return err_nomem(e);
+    return cert_from_x509(x, ret, e);
+}
 
-    if (n <= 0)
-        return fail(e, E_CRYPTO, "certificate of the peer");
-    int r = cert_from_der(span_of(der, (size_t)n), ret, e);
-    OPENSSL_free(der);
-    return r;
+static void
+stack_empty(STACK_OF(X509) * s)
+{
+    while (sk_X509_num(s) > 0) /* -1 without a stack */
+        X509_free(sk_X509_pop(s));
+}
+
+/* A server's connection keeps of a verified peer no more than its leaf: intermediates and verified
+ * chain are 10 KiB, its session is never resumed, and OpenSSL looks at neither again. Roots that go
+ * and leaves that are revoked are found by leaf and root id. */
+static void
+forget_chain(const struct tls_conf *c, SSL *ssl)
+{
+    if (!c->is_server)
+        return;
+    stack_empty(SSL_get_peer_cert_chain(ssl)); /* a server's begins after the leaf */
+    stack_empty(SSL_get0_verified_chain(ssl));
 }
 
 /* Workloads are clients and servers with one certificate, so both usages are asked of it. */
@@ -400,6 +414,7 @@ tls_peer_of(const struct tls_conf *c, SSL *ssl, struct tls_peer *ret, struct err
     if (X509_digest(sk_X509_value(chain, sk_X509_num(chain) - 1), EVP_sha256(), p.root_id, &n) != 1)
         return fail(e, E_CRYPTO, "digest");
     TRY(cert_of(leaf, &p.leaf, e));
+    forget_chain(c, ssl);
     if (c->rule != TLS_PEER_NAME && cert_spiffe_uri(p.leaf, &p.uri, e) < 0) {
         tls_peer_done(&p);
         return err_wrap(e, "tls: peer");
