@@ -11,6 +11,10 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
+{{- define "meshroot.podLabels" -}}
+{{ merge (include "meshroot.labels" . | fromYaml) (index .root.Values .part).podLabels | toYaml }}
+{{- end }}
+
 {{- define "meshroot.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
