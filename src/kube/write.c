@@ -18,7 +18,7 @@ const struct kube_kind kube_deployment      = { "apps/v1", "Deployment", "deploy
 const struct kube_kind kube_stateful_set    = { "apps/v1", "StatefulSet", "statefulsets", true };
 const struct kube_kind kube_replica_set     = { "apps/v1", "ReplicaSet", "replicasets", true };
 const struct kube_kind kube_lease           = { "coordination.k8s.io/v1", "Lease", "leases", true };
-const struct kube_kind kube_event_kind      = { "events.k8s.io/v1", "Event", "events", true };
+const struct kube_kind kube_event_kind      = { "v1", "Event", "events", true };
 const struct kube_kind kube_access_review   = { "authorization.k8s.io/v1", "SelfSubjectAccessReview",
                                                 "selfsubjectaccessreviews", false };
 /* clang-format on */

@@ -16,6 +16,7 @@
 #include "base/str.h"
 #include "kube/feed.h"
 #include "kube/lease.h"
+#include "kube/recorder.h"
 #include "kube/write.h"
 #include "net/json.h"
 #include "obs/log.h"
@@ -25,6 +26,7 @@ struct tool {
     struct kube_client *client;
     json_t *said;
     struct kube_lease *lease;
+    struct metrics *metrics;
 };
 
 static void
@@ -177,8 +179,54 @@ lease_run(struct tool *t, const json_t *q, struct err *e)
     return loop_run(t->loop, e);
 }
 
+/* -- events -------------------------------------------------------------------------------------
+ */
+
+static void
+on_enough(void *arg)
+{
+    struct tool *t = arg;
+
+    loop_stop(t->loop);
+}
+
+static int
+events_run(struct tool *t, const json_t *q, struct err *e)
+{
+    const json_t *all = json_object_get(q, "say"), *one, *about = json_object_get(q, "about");
+    struct kube_recorder_conf conf = { .component = "meshroot-operator",
+                                       .instance = "operator-0",
+                                       .metrics = t->metrics };
+    CLEANUP(buf_done) struct buf page = BUF_INIT(1 << 20);
+    CLEANUP(timer_freep) struct timer *enough = NULL;
+    CLEANUP(kube_recorder_freep) struct kube_recorder *r = NULL;
+    size_t i;
+
+    TRY(kube_recorder_new(t->loop, t->client, &conf, &r, e));
+    TRY(timer_new(t->loop, on_enough, t, &enough, e));
+    timer_set(enough, number(q, "ms"));
+    json_array_foreach(all, i, one) for (json_int_t n = 0;
+                                         n < json_integer_value(json_array_get(one, 3)); n++)
+        kube_recorder_say(r, about, json_is_true(json_array_get(one, 0)),
+                          json_string_value(json_array_get(one, 1)), "%s",
+                          json_string_value(json_array_get(one, 2)));
+    TRY(loop_run(t->loop, e));
+    TRY(metrics_text(t->metrics, &page, e));
+    t->said = json_pack("{s:s}", "metrics", buf_text(&page));
+    say(t->said);
+    return 0;
+}
+
 /* -- command line -------------------------------------------------------------------------------
  */
+
+static const struct {
+    const char *word;
+    int (*run)(struct tool *t, const json_t *q, struct err *e);
+} jobs[] = {
+    { "lease", lease_run },
+    { "events", events_run },
+};
 
 static int
 run(struct tool *t, char **argv, struct err *e)
@@ -189,8 +237,12 @@ run(struct tool *t, char **argv, struct err *e)
     TRY(json_object_parse(span_str(argv[3]), KUBE_MAX_DEPTH, &q, e));
     TRY(kube_conf_from_file(argv[1], NULL, &conf, e));
     TRY(loop_new(&t->loop, e));
-    TRY(kube_client_new(t->loop, &conf, NULL, &t->client, e));
-    return strcmp(argv[2], "lease") == 0 ? lease_run(t, q, e) : write_run(t, argv[2], q, e);
+    TRY(metrics_new(&t->metrics, e));
+    TRY(kube_client_new(t->loop, &conf, t->metrics, &t->client, e));
+    for (size_t i = 0; i < ARRAY_LEN(jobs); i++)
+        if (strcmp(argv[2], jobs[i].word) == 0)
+            return jobs[i].run(t, q, e);
+    return write_run(t, argv[2], q, e);
 }
 
 int
@@ -207,6 +259,7 @@ main(int argc, char **argv)
     kube_lease_free(t.lease);
     kube_client_free(t.client);
     loop_free(t.loop);
+    metrics_free(t.metrics);
     json_wipe_free(t.said);
     return r < 0 ? complain(&e) : r;
 }

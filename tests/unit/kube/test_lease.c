@@ -290,7 +290,7 @@ never_two_leaders(void **state)
         seed = began;
     }
     assert_true(led > 3 * STEPS); /* there is a leader most of the time, */
-    assert_true(changes > 20);        /* and not always the same */
+    assert_true(changes > 20);    /* and not always the same */
 }
 
 /* -- settings -----------------------------------------------------------------------------------
