@@ -54,7 +54,7 @@ def series(tmp_path, daemon, pb, kube):  # noqa: F811
     meshroot("pki", "root", "--out", tmp_path / "root", "--subject", "CN=Root")
     meshroot("pki", "intermediate", "--root", tmp_path / "root", "--out", tmp_path / "cacerts", "--subject", "CN=I")  # may sign lists
     ca = Ca(tmp_path, daemon, pb, "--watch-pods", "--kube-server", kube.url, "--kube-ca-file", kube.root, "--kube-token-file",
-            tmp_path / "own").ready()
+            kube.kubeconfig().with_suffix(".token")).ready()
     _, csr = make_csr()
     wait_for("known", lambda: ca.status()["callers"]["pods"]["in_force"])
     cart = bound(ca.issuer, "shop", "cart", "cart-1")
