@@ -114,7 +114,8 @@ ca_metrics_start(struct ca *c)
 {
     static const struct metric_desc *const counters[] = { &ca_m_csr,         &ca_m_auth_failure,
                                                           &ca_m_issued,      &ca_m_told_later,
-                                                          &ca_m_clock_steps, &ca_m_signer_starts };
+                                                          &ca_m_clock_steps, &ca_m_signer_starts,
+                                                          &ca_m_watchers };
 
     for (size_t i = 0; i < ARRAY_LEN(counters); i++)
         metric_add(c->conf.metrics, counters[i], "", 0);

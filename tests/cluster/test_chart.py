@@ -66,17 +66,9 @@ def test_the_server_takes_the_committed_manifests(spaces, profile):
 
 
 def can(account, verb, what, name, space):
-    kind = what
-    if not what.startswith("/") and "." in what:  # group/resource[/subresource] as kubectl has it: resource.group
-        group, kind = what.split("/", 1)
-        kind, _, sub = kind.partition("/")
-        kind = f"{kind}.{group}"
-        more = [f"--subresource={sub}"] if sub else []
-    elif not what.startswith("/") and "/" in what:
-        kind, sub = what.split("/")
-        more = [f"--subresource={sub}"]
-    else:
-        more = []
+    group, kind = ("", what) if what.startswith("/") else manifests.split(what)
+    kind, sub = (kind, "") if what.startswith("/") else (kind.split("/") + [""])[:2]
+    kind, more = f"{kind}.{group}" if group else kind, [f"--subresource={sub}"] if sub else []
     where = ["-n", space] if space else [] if what.startswith("/") else ["-A"]
     done = kubectl("auth", "can-i", verb, f"{kind}/{name}" if name else kind, *more, *where, "--as",
                    f"system:serviceaccount:{SYSTEM}:{account}", check=False)

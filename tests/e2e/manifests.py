@@ -19,23 +19,91 @@ GRANTED = {
     (CA, "list,watch", "serviceaccounts", None, None),
     (CA, "get", "/openid/v1/jwks", None, None),
     (CA, "get", "/.well-known/openid-configuration", None, None),
+    # the roots in every namespace
+    (OPERATOR, "list,watch", "namespaces", None, None),
+    (OPERATOR, "list,watch,patch", "configmaps", "istio-ca-root-cert", None),
+    (OPERATOR, "create", "configmaps", None, None),
+    # the mesh's namespace
+    (OPERATOR, "list,watch,patch", "meshroot.io/pluginca", None, MESH),
+    (OPERATOR, "patch", "meshroot.io/pluginca/status", None, MESH),
+    (OPERATOR, "get,update", "configmaps", "default-plan", MESH),
+    (OPERATOR, "list,watch,update,delete", "secrets", "cacerts", MESH),
+    (OPERATOR, "get", "secrets", "istio-ca-secret", MESH),
+    (OPERATOR, "get", "secrets", "meshroot-vault-credentials", MESH),
+    (OPERATOR, "create", "secrets", None, MESH),
+    (OPERATOR, "create", "events", None, MESH),
+    # its own
+    (OPERATOR, "list,watch,update,delete", "secrets", "meshroot-ca", SYSTEM),
+    (OPERATOR, "create", "secrets", None, SYSTEM),
+    (OPERATOR, "list", "pods", None, SYSTEM),
+    (OPERATOR, "patch", "pods", "meshroot-ca-0", SYSTEM),
+    (OPERATOR, "patch", "pods", "meshroot-ca-1", SYSTEM),
+    (OPERATOR, "get,update", "coordination.k8s.io/leases", "meshroot-operator", SYSTEM),
+    (OPERATOR, "create", "coordination.k8s.io/leases", None, SYSTEM),
+    # the mesh's namespace, and one Deployment in it
+    (VALIDATOR, "get", "secrets", "cacerts", MESH),
+    (VALIDATOR, "get", "configmaps", "istio-ca-root-cert", MESH),
+    (VALIDATOR, "list", "pods", None, MESH),
+    (VALIDATOR, "get,patch", "apps/deployments", "istiod", MESH),
+    (VALIDATOR, "create", "events", None, MESH),
 }
 
-# What a thief of a part's token would like to have. None of it is granted.
+ALL = ("get", "list", "watch", "create", "update", "patch", "delete")
+CHANGES = ("create", "update", "patch", "delete")
+
+
+def rows(account, verbs, what, name, *spaces):
+    return [(account, verb, what, name, space) for verb in verbs for space in spaces]
+
+
+# What a thief of a part's token would like to have: account, verb, what, name, namespace. None of it is granted.
 DENIED = [
     # the CA speaks to every workload: no Secret, not even its own set, and nothing that changes anything
-    *[(CA, verb, "secrets", "meshroot-ca", SYSTEM) for verb in ("get", "list", "watch", "create", "update", "patch", "delete")],
-    *[(CA, verb, "secrets", "cacerts", MESH) for verb in ("get", "list", "watch", "update")],
-    *[(CA, verb, "pods", None, SYSTEM) for verb in ("get", "create", "update", "patch", "delete")],
-    *[(CA, verb, "serviceaccounts", None, SYSTEM) for verb in ("get", "create", "update", "patch", "delete")],
-    (CA, "create", "serviceaccounts/token", None, SYSTEM),
-    (CA, "create", "authentication.k8s.io/tokenreviews", None, None),
-    *[(CA, verb, "configmaps", "istio-ca-root-cert", MESH) for verb in ("get", "list", "update", "patch")],
-    (CA, "get", "nodes", None, None),
-    *[(CA, verb, "meshroot.io/pluginca", None, MESH) for verb in ("get", "list", "update")],
+    *rows(CA, ALL, "secrets", "meshroot-ca", SYSTEM, MESH),
+    *rows(CA, ALL, "secrets", "cacerts", MESH),
+    *rows(CA, ("get", *CHANGES), "pods", None, SYSTEM, MESH),
+    *rows(CA, ("get", *CHANGES), "serviceaccounts", None, SYSTEM, MESH),
+    *rows(CA, ("create",), "serviceaccounts/token", None, SYSTEM, MESH),
+    *rows(CA, ("create",), "authentication.k8s.io/tokenreviews", None, None),
+    *rows(CA, ALL, "configmaps", "istio-ca-root-cert", MESH),
+    *rows(CA, ALL, "meshroot.io/pluginca", None, MESH),
+    *rows(CA, ("get", "list"), "nodes", None, None),
+    # the operator writes the sets: those, by name, and no other Secret; no pod, no account, no role
+    *rows(OPERATOR, ("get", "list", "watch", "update", "patch", "delete"), "secrets", "another", MESH, SYSTEM, "kube-system", "default"),
+    *rows(OPERATOR, ("create",), "secrets", None, "kube-system", "default"),
+    *rows(OPERATOR, ("list", "watch", "update", "patch", "delete"), "secrets", "istio-ca-secret", MESH),
+    *rows(OPERATOR, ("list", "watch", "update", "patch", "delete"), "secrets", "meshroot-vault-credentials", MESH),
+    *rows(OPERATOR, ("get", "list", "watch", "update", "patch", "delete"), "configmaps", "another", MESH, SYSTEM, "default"),
+    *rows(OPERATOR, ("update", "delete"), "configmaps", "istio-ca-root-cert", MESH, "default"),
+    *rows(OPERATOR, ("get", "update", "delete"), "configmaps", "default-plan", "default", SYSTEM),
+    *rows(OPERATOR, ("create", "update", "delete"), "meshroot.io/pluginca", None, MESH, SYSTEM),
+    *rows(OPERATOR, ("list", "patch"), "meshroot.io/pluginca", None, SYSTEM, "default"),
+    *rows(OPERATOR, CHANGES, "pods", "meshroot-operator-0", SYSTEM, MESH),
+    *rows(OPERATOR, ("list", *CHANGES), "pods", None, MESH, "default"),
+    *rows(OPERATOR, ("create",), "pods/exec", None, SYSTEM, MESH),
+    *rows(OPERATOR, ALL, "apps/deployments", "istiod", MESH),
+    *rows(OPERATOR, CHANGES, "apps/statefulsets", "meshroot-ca", SYSTEM),
+    *rows(OPERATOR, ("get", *CHANGES), "namespaces", "default", None),
+    *rows(OPERATOR, ("list", *CHANGES), "serviceaccounts", None, SYSTEM, MESH),
+    *rows(OPERATOR, ("create",), "serviceaccounts/token", None, SYSTEM, MESH),
+    *rows(OPERATOR, ("update", "delete"), "coordination.k8s.io/leases", "another", SYSTEM),
+    *rows(OPERATOR, ALL, "rbac.authorization.k8s.io/roles", None, SYSTEM, MESH),
+    *rows(OPERATOR, ALL, "rbac.authorization.k8s.io/clusterroles", None, None),
+    # the validator restarts one Deployment and looks; a key that it sees it cannot change
+    *rows(VALIDATOR, ("list", "watch", *CHANGES), "secrets", "cacerts", MESH),
+    *rows(VALIDATOR, ALL, "secrets", "meshroot-ca", SYSTEM),
+    *rows(VALIDATOR, ALL, "secrets", "istio-ca-secret", MESH),
+    *rows(VALIDATOR, CHANGES, "configmaps", "istio-ca-root-cert", MESH),
+    *rows(VALIDATOR, ("create", "update", "delete"), "apps/deployments", "istiod", MESH),
+    *rows(VALIDATOR, ALL, "apps/deployments", "another", MESH),
+    *rows(VALIDATOR, ALL, "apps/deployments", None, SYSTEM, "default"),
+    *rows(VALIDATOR, CHANGES, "pods", None, MESH, SYSTEM),
+    *rows(VALIDATOR, ("list",), "pods", None, SYSTEM, "default"),
+    *rows(VALIDATOR, ("create",), "pods/exec", None, MESH),
+    *rows(VALIDATOR, ALL, "meshroot.io/pluginca", None, MESH),
+    *rows(VALIDATOR, ("create",), "serviceaccounts/token", None, SYSTEM, MESH),
     # the vault asks the API nothing
-    *[(VAULT, verb, what, None, ns) for verb in ("get", "list", "create") for what in ("secrets", "pods", "configmaps")
-      for ns in (SYSTEM, MESH)],
+    *[row for what in ("secrets", "pods", "configmaps", "serviceaccounts") for row in rows(VAULT, ALL, what, None, SYSTEM, MESH)],
 ]
 
 
@@ -76,9 +144,15 @@ def grants(docs):
                 yield s["name"], space, rule
 
 
+def split(what):
+    """"group/resource[/subresource]", the core group without its name -> (group, resource[/subresource])."""
+    first, _, rest = what.partition("/")
+    return (first, rest) if "." in first or first in ("apps", "batch") else ("", what)
+
+
 def is_allowed(docs, account, verb, what, name=None, space=None):
     """As the RBAC authorizer: a rule with resourceNames does not match a request without a name."""
-    group, resource = what.rsplit("/", 1) if re.match(r"[a-z0-9.]+\.[a-z0-9.]+/", what) and what.count("/") == 1 else ("", what)
+    group, resource = split(what)
     for who, where, rule in grants(docs):
         if who != account or (where is not None and where != space) or verb not in rule["verbs"]:
             continue

@@ -42,6 +42,14 @@ def test_everything_on(check):
     getattr(manifests, check)(documents(template(*EVERYTHING).stdout))
 
 
+def test_exactly_what_is_needed_is_granted():
+    docs = documents(template(*EVERYTHING, "--set", "ca.tokenReview=false").stdout)
+    assert manifests.granted(docs) == manifests.GRANTED
+    for account, verb, what, name, space in manifests.DENIED:
+        assert not manifests.is_allowed(docs, account, verb, what, name, space), (account, verb, what, name, space)
+        assert not manifests.is_allowed(docs, account, verb, what, None, space), (account, verb, what, space)
+
+
 def test_every_flag_exists():
     manifests.check_flags(documents(template("--set", "vault.enabled=true,ca.tokenReview=true,ca.trustedNodeAccounts={a/b}").stdout))
 
