@@ -165,6 +165,13 @@ on_watch_done(int code, const char *msg, const struct grpc_request *q, void *arg
         a->ack_due = false;
         return; /* asked again with the next leaf */
     }
+    struct span pushback = grpc_answer_trailer(q, PUSHBACK_TRAILER);
+    if (code == GRPC_UNAVAILABLE &&
+        pushback.n > 0) { /* the replica leaves, or the connection is old */
+        log_debug("agent", "the trust stream moves to another connection");
+        timer_set(a->watch_timer, plan_retry_ms(pushback, 0, false, agent_random()));
+        return;
+    }
     if (code != GRPC_OK) {
         struct err e = { 0 };
 
@@ -173,8 +180,7 @@ on_watch_done(int code, const char *msg, const struct grpc_request *q, void *arg
         (void)err_set(&e, E_PEER, "code = %s desc = %.350s", grpc_code_name(code), msg);
         agent_note_error(a, "trust stream ended", &e);
     }
-    watch_later(a, grpc_answer_trailer(q, PUSHBACK_TRAILER),
-                !plan_is_transient(code) && code != GRPC_OK);
+    watch_later(a, pushback, !plan_is_transient(code) && code != GRPC_OK);
 }
 
 static int

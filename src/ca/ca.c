@@ -98,6 +98,8 @@ conf_check(struct ca_conf *k, struct err *e)
         k->who.cert_signers[k->who.cert_signers_n++] = "meshroot";
     if (k->reread_ms == 0)
         k->reread_ms = 5000;
+    if (k->drain_ms == 0)
+        k->drain_ms = CA_DRAIN_MS;
     if (k->replica == NULL)
         k->replica = "ca";
     if (k->replica[0] == '\0' || strlen(k->replica) >= EVIDENCE_NAME_BYTES)
@@ -346,6 +348,44 @@ ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *
 }
 
 void
+ca_leave(struct ca *c)
+{
+    c->is_stopping = true;
+}
+
+static void
+drain_look(struct ca *c)
+{
+    loop_fn *done = c->on_drained;
+
+    if (done == NULL || c->drained_n < c->workers_n)
+        return;
+    c->on_drained = NULL;
+    done(c->drained_arg);
+}
+
+void
+ca_worker_has_quit(void *arg)
+{
+    struct ca *c = arg;
+
+    c->drained_n++;
+    if (!c->is_closed)
+        drain_look(c);
+}
+
+void
+ca_drain(struct ca *c, loop_fn *done, void *arg)
+{
+    ca_leave(c);
+    c->on_drained = done;
+    c->drained_arg = arg;
+    for (size_t i = 0; i < c->workers_n; i++)
+        ca_worker_stop(&c->workers[i]);
+    drain_look(c); /* there may be none */
+}
+
+void
 ca_free(struct ca *c)
 {
     if (c == NULL)
@@ -398,6 +438,8 @@ ready_check(const struct ca *c, struct err *e)
 {
     struct signer_status s = signer_process_status(c->signer);
 
+    if (c->is_stopping)
+        return err_set(e, E_STATE, "it is stopping: calls under way are finished");
     if (c->view == NULL)
         return err_set(e, E_STATE, "no usable set is loaded%s%s; see /status",
                        c->refused[0] == '\0' ? "" : ": ", c->refused);

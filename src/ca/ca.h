@@ -83,10 +83,12 @@ struct ca_conf {
     const char *trust_domain;
     struct ca_callers who;
     uint64_t default_ttl_ms, max_ttl_ms;
-    uint64_t reread_ms;      /* content re-read interval */
-    uint64_t jwt_publish_ms; /* a new signer's key is published for so long before it signs
-                                JWT-SVIDs: longer than the slowest replica takes to see a set */
-    struct ledger *ledger;   /* borrowed */
+    uint64_t reread_ms;             /* content re-read interval */
+    uint64_t jwt_publish_ms;        /* a new signer's key is published for so long before it signs
+                                       JWT-SVIDs: longer than the slowest replica takes to see a set */
+    uint64_t max_connection_age_ms; /* grpc_server_conf; 0: none */
+    uint64_t drain_ms;              /* calls under way have so long at the end; 0: CA_DRAIN_MS */
+    struct ledger *ledger;          /* borrowed */
     struct store *store; /* where revoked leaves are kept; borrowed; NULL: none can be revoked */
     struct metrics *metrics;
     const char *replica;   /* this replica's name */
@@ -104,8 +106,14 @@ struct ca_conf {
 /* Texts in `conf` are copied. Binds at once; answers from the first set on. Errors: SYS (the
  * address is in use), INVAL, NOMEM. */
 MUST_USE int ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *e);
-/* Stops listening, lets calls under way finish (CA_DRAIN_MS at most), stops the workers. Blocks for
- * that long. NULL is fine. */
+/* From now on it says that it is not ready, and serves as before: whoever sends callers here has
+ * time to send them elsewhere. */
+void ca_leave(struct ca *c);
+/* Leaves, stops listening, lets calls under way finish (conf.drain_ms at most), ends streams so
+ * that their clients come again elsewhere, and then calls done(arg), once. ca_free follows. Source:
+ * grpc_server_drain. */
+void ca_drain(struct ca *c, loop_fn *done, void *arg);
+/* Drains, unless that is done, and stops the workers. Blocks for as long. NULL is fine. */
 enum { CA_DRAIN_MS = 3000 };
 void ca_free(struct ca *c);
 uint16_t ca_port(const struct ca *c);

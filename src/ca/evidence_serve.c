@@ -72,13 +72,6 @@ stream_end(struct ca_evidence_stream *s, int code, const char *msg)
     grpc_finish(c, code, msg);
 }
 
-void
-ca_evidence_close(struct ca_worker *w)
-{
-    while (w->evidence_streams != NULL)
-        stream_end(w->evidence_streams, GRPC_UNAVAILABLE, "the CA is stopping");
-}
-
 /* -- one snapshot -------------------------------------------------------------------------------
  */
 

@@ -212,6 +212,7 @@ MUST_USE int ca_server_tls(const struct ca_server_cert *c, const struct ca_view 
 
 struct ca_watcher;
 struct ca_evidence_stream;
+struct ca_health_call;
 struct issue;
 
 /* What ca_load_say has said: nothing of the CA is of an older generation any more. */
@@ -235,13 +236,15 @@ struct ca_worker {
     struct ca_watcher *watchers;
     struct ca_evidence_stream *evidence_streams;
     size_t evidence_streams_n;
+    struct ca_health_call *health; /* calls that wait for one answer */
+    bool health_is_asked;
     struct ca_said said; /* as far as this thread was told */
     struct turnstile queues[CA_QUEUE__N];
     size_t watchers_n, pending; /* pending: calls that wait for the signer or the ledger */
     struct issue *free_issues;  /* CreateCertificate's memory, used again */
     size_t free_issues_n;
     struct buf pem, answer;
-    bool is_stopping, is_drained;
+    bool is_stopping, is_drained, is_quit;
 };
 MUST_USE int ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e);
 /* Hands a view and TLS settings to one worker; references are taken. */
@@ -251,13 +254,14 @@ MUST_USE int ca_worker_set(struct ca_worker *w, struct ca_view *v, struct tls_co
 MUST_USE int ca_worker_say(struct ca_worker *w, const struct ca_said *said, struct err *e);
 void ca_worker_stop(struct ca_worker *w); /* begins the drain */
 void ca_worker_join(struct ca_worker *w); /* waits, frees */
+loop_fn ca_worker_has_quit;               /* on the control loop, with the CA */
 void ca_worker_quit_if_idle(struct ca_worker *w);
 void ca_issues_free(struct ca_worker *w); /* when no call is under way any more */
 
 /* Handlers of callers that are known. */
 ca_handler ca_create_certificate, ca_trust_watch, ca_trust_acknowledge, ca_sign_jwt;
 ca_handler ca_evidence_watch, ca_sign_serving;
-void ca_evidence_close(struct ca_worker *w); /* ends every stream of evidence */
+void ca_health_check(struct grpc_call *g, struct span msg, void *worker); /* of any caller */
 /* Whether the caller is one of these accounts of our trust domain ("NS/SA"). */
 bool ca_account_is(const struct ca_caller *c, const char *const *accounts, size_t n);
 /* One leaf for a caller who may have it: CSR checked, signed, row durable, then the answer. */
@@ -279,7 +283,6 @@ void ca_deny(struct ca_worker *w, const struct ca_call *c, const char *method, c
 /* The code for why the signer did not sign: what a later call may be spared is told apart. */
 int ca_sign_code(const struct err *why);
 void ca_trust_changed(struct ca_worker *w); /* the view has another trust set */
-void ca_trust_close(struct ca_worker *w);   /* ends every stream */
 bool ca_instance_is_sound(struct span s);   /* "" or 32 lower-case hex digits */
 /* -- revocation: revoke.c, revoked.c, lists.c; the control loop's -- */
 
@@ -343,7 +346,11 @@ struct ca {
     struct ca_worker workers[CA_WORKERS_MAX];
     size_t workers_n;
     uint16_t port;
-    bool is_closed; /* ca_free was called; what was posted before finds this */
+    bool is_closed;   /* ca_free was called; what was posted before finds this */
+    bool is_stopping; /* ca_leave, ca_drain: not ready any more */
+    size_t drained_n; /* workers that have ended */
+    loop_fn *on_drained;
+    void *drained_arg;
     /* touched by every thread */
     struct log_brake refusals; /* of calls */
     atomic_bool evidence_posted, kid_posted;

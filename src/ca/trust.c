@@ -77,13 +77,6 @@ ca_trust_changed(struct ca_worker *w)
 }
 
 void
-ca_trust_close(struct ca_worker *w)
-{
-    while (w->watchers != NULL)
-        watcher_end(w->watchers, GRPC_UNAVAILABLE, "the CA is stopping");
-}
-
-void
 ca_trust_watch(struct ca_worker *w, struct ca_call *c)
 {
     const char *why = NULL;

@@ -63,6 +63,7 @@ static const struct grpc_method methods[] = {
     { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = on_watch },
     { .path = "/meshroot.v1.Trust/Acknowledge", .on_request = on_acknowledge },
     { .path = "/meshroot.v1.Trust/SignJwt", .on_request = on_sign_jwt },
+    { .path = "/grpc.health.v1.Health/Check", .on_request = ca_health_check },
     { .path = "/meshroot.v1.Serving/Sign", .on_request = on_sign_serving },
     { .path = "/meshroot.v1.Evidence/Watch", .streams = true, .on_request = on_evidence_watch },
 };
@@ -92,6 +93,7 @@ serve(struct ca_worker *w, struct tls_conf *tls, struct err *e)
                                      .methods = methods,
                                      .methods_n = ARRAY_LEN(methods),
                                      .self = w,
+                                     .max_age_ms = w->ca->conf.max_connection_age_ms,
                                      .metrics = w->ca->conf.metrics,
                                      .name = "ca" };
 
@@ -199,8 +201,14 @@ ca_worker_start(struct ca *c, struct ca_worker *w, int listen_fd, struct err *e)
 void
 ca_worker_quit_if_idle(struct ca_worker *w)
 {
-    if (w->is_stopping && w->is_drained && w->pending == 0)
-        loop_stop(w->loop);
+    struct err e;
+
+    if (!w->is_stopping || !w->is_drained || w->pending > 0 || w->is_quit)
+        return;
+    w->is_quit = true;
+    if (loop_post(w->ca->loop, ca_worker_has_quit, w->ca, &e) < 0)
+        log_error("serverca", "a worker's end cannot be told: %s", e.msg);
+    loop_stop(w->loop);
 }
 
 static void
@@ -217,11 +225,11 @@ on_stop(void *arg)
 {
     struct ca_worker *w = arg;
 
+    if (w->is_stopping)
+        return;
     w->is_stopping = true;
-    ca_trust_close(w);
-    ca_evidence_close(w);
     if (w->server != NULL)
-        grpc_server_drain(w->server, CA_DRAIN_MS, on_drained, w);
+        grpc_server_drain(w->server, w->ca->conf.drain_ms, on_drained, w);
     else
         on_drained(w);
 }

@@ -19,6 +19,7 @@ struct serve_conf {
     const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *log_format, *port_file;
     struct caller_flags callers;
     uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms, jwt_publish_ms, keep_ms;
+    uint64_t max_age_ms, drain_ms, drain_delay_ms;
     const char *signer, *signer_reads, *replica;
 
     bool self_signed;
@@ -48,6 +49,12 @@ static const struct opt opts[] = {
       "how often the folder is read again, events or not" },
     { "jwt-publish", OPT_DURATION, AT(jwt_publish_ms), "2m", "0s", "1h", 0, "DURATION",
       "a new intermediate's key is published so long before it signs JWT-SVIDs" },
+    { "max-connection-age", OPT_DURATION, AT(max_age_ms), "30m", "0s", "24h", 0, "DURATION",
+      "connections are ended then, calls finished, so that agents spread over replicas; a tenth more or less; 0s: never" },
+    { "drain-delay", OPT_DURATION, AT(drain_delay_ms), "0s", "0s", "5m", 0, "DURATION",
+      "SIGTERM: not ready for so long, serving as before, until nobody is sent here any more" },
+    { "drain-timeout", OPT_DURATION, AT(drain_ms), "10s", "100ms", "5m", 0, "DURATION",
+      "then: calls under way have so long" },
     OPT_LEDGER_RETENTION(struct serve_conf, keep_ms),
     { "self-signed", OPT_FLAG, AT(self_signed), NULL, NULL, NULL, 0, NULL,
       "with nothing in the folder, make a self-signed root (kept in STATE/self-signed)" },
@@ -68,6 +75,9 @@ struct serve { /* everything that runs, freed in reverse */
     struct ca *ca;
     struct monitor *monitor;
     struct admin *admin;
+    struct timer *leave;
+    uint64_t drain_delay_ms;
+    bool is_leaving, is_draining;
     char *dir, *trust_dir, *self_signed_dir;
     int lock_fd;
 };
@@ -80,6 +90,7 @@ serve_done(struct serve *s)
     ca_free(s->ca);
     ledger_close(s->ledger);
     store_close(s->store);
+    timer_free(s->leave);
     loop_free(s->loop);
     metrics_free(s->metrics);
     if (s->lock_fd >= 0)
@@ -181,6 +192,8 @@ ca_start(struct serve *s, const struct serve_conf *o, struct err *e)
                          .max_ttl_ms = o->max_ttl_ms,
                          .reread_ms = o->reread_ms,
                          .jwt_publish_ms = o->jwt_publish_ms,
+                         .max_connection_age_ms = o->max_age_ms,
+                         .drain_ms = o->drain_ms,
                          .ledger = s->ledger,
                          .store = s->store,
                          .metrics = s->metrics,
@@ -222,12 +235,40 @@ port_file_write(const struct serve *s, const char *path, struct err *e)
 }
 
 static void
+on_drained(void *arg)
+{
+    struct serve *s = arg;
+
+    loop_stop(s->loop);
+}
+
+static void
+on_left(void *arg)
+{
+    struct serve *s = arg;
+
+    if (s->is_draining)
+        return;
+    s->is_draining = true;
+    log_info("", "stopping: calls under way are finished");
+    ca_drain(s->ca, on_drained, s);
+}
+
+/* A second signal does not wait for whoever still sends callers here. */
+static void
 on_stop(void *arg)
 {
     struct serve *s = arg;
 
-    log_info("", "stopping: calls under way are finished");
-    loop_stop(s->loop);
+    if (s->is_leaving || s->drain_delay_ms == 0) {
+        on_left(s);
+        return;
+    }
+    s->is_leaving = true;
+    ca_leave(s->ca);
+    log_info("", "leaving: not ready, serving for %llu ms more",
+             (unsigned long long)s->drain_delay_ms);
+    timer_set(s->leave, s->drain_delay_ms);
 }
 
 static int
@@ -244,9 +285,11 @@ serve_start(struct serve *s, const struct serve_conf *o, struct err *e)
     TRY(ledger_open(s->store, s->metrics, &s->ledger, e));
     if (o->keep_ms > 0)
         TRY(ledger_keep_for(s->ledger, o->keep_ms, e));
+    s->drain_delay_ms = o->drain_delay_ms;
+    TRY(timer_new(s->loop, on_left, s, &s->leave, e));
+    TRY(ca_start(s, o, e));
     TRY(loop_on_signal(s->loop, SIGTERM, on_stop, s, e));
     TRY(loop_on_signal(s->loop, SIGINT, on_stop, s, e));
-    TRY(ca_start(s, o, e));
     TRY(monitoring_start(s, o->monitoring, e));
     TRY(admin_start(s, e));
     TRY(port_file_write(s, o->port_file, e));
@@ -291,7 +334,8 @@ const struct command cmd_ca_serve = {
     "may\n"
     "name one key (object=, id=), else the key of ca-cert.pem is found by itself, also after a\n"
     "rotation.\n"
-    "SIGTERM finishes the calls under way, then ends.\n"
+    "SIGTERM: /readyz is 503 for --drain-delay, then no new connections; calls under way are\n"
+    "finished within --drain-timeout, trust streams are told to come again elsewhere.\n"
     "\n"
     "Examples:\n"
     "  meshroot ca serve --ca-dir /etc/cacerts --state-dir /var/lib/meshroot \\\n"

@@ -51,6 +51,10 @@ enum {
     GRPC_OPENING_MS = 250,
     GRPC_IDLE_MS = 30 * 60 * 1000, /* a connection without streams and pings */
     GRPC_MAX_CALL_MS = 10 * 1000,  /* unary: no call is left hanging */
+    /* A connection is ended in two steps, so that no call is lost: it is asked for no new ones, and
+     * so long after takes none. */
+    GRPC_RETIRE_MS = 200,
+    GRPC_RETIRE_GRACE_MS = 10 * 1000, /* then calls under way have so long; a drain says its own */
 };
 
 /* -- server -------------------------------------------------------------------------------------
@@ -83,6 +87,9 @@ struct grpc_server_conf {
     size_t max_connections;   /* 0: GRPC_MAX_CONNECTIONS */
     size_t max_opening;       /* 0: GRPC_MAX_OPENING */
     size_t max_per_uid; /* Unix socket: connections of one uid, beyond it closed at once; 0: all */
+    /* A connection older than this, one tenth more or less by chance, is ended as by a drain, so
+     * that clients spread over replicas again; 0: never. */
+    uint64_t max_age_ms;
     bool sends_secrets; /* keys: what is sent is wiped from our buffers as soon as it is out */
     /* Counts the connections that were cut, by why (meshroot_grpc_connections_cut_total, reasons of
      * net/h2_conn.h); `name` is the listener's there, static. NULL: not counted. */
@@ -96,9 +103,10 @@ MUST_USE int grpc_server_new(struct loop *l, const struct grpc_server_conf *conf
 void grpc_server_set_tls(struct grpc_server *s, struct tls_conf *tls);
 size_t grpc_server_connections(const struct grpc_server *s);
 size_t grpc_server_opening(const struct grpc_server *s); /* of those: counted by max_opening */
-/* Stops listening, sends GOAWAY, lets unary calls under way finish up to `grace_ms`, ends streams
- * with UNAVAILABLE at once (they have no end of their own; on_gone comes), closes; then calls
- * done(arg). */
+/* Stops listening, after who has connected already is taken in, and sends GOAWAY. Lets unary calls
+ * under way, or on their way, finish up to `grace_ms`. Ends streams with UNAVAILABLE at once and
+ * grpc-retry-pushback-ms 0: come again, elsewhere (they have no end of their own; on_gone comes).
+ * Closes; then calls done(arg). */
 void grpc_server_drain(struct grpc_server *s, uint64_t grace_ms, loop_fn *done, void *arg);
 /* Closes everything now; handlers under way get on_gone. NULL is fine. */
 void grpc_server_free(struct grpc_server *s);

@@ -100,6 +100,15 @@ server_call_gone(struct grpc_call *call)
         fn(arg);
 }
 
+void
+server_call_move(struct grpc_call *call)
+{
+    struct err e;
+
+    (void)!grpc_trailer(call, "grpc-retry-pushback-ms", "0", &e); /* gRPC proposal A6; a hint */
+    server_call_fail(call, GRPC_UNAVAILABLE, "the connection ends; come again on another");
+}
+
 static struct h2_nv
 nv(const char *name, const char *value)
 {
@@ -364,7 +373,7 @@ on_headers(struct h2_stream *st, bool end, void *self)
     (void)end;
     if (h2_user(st) != NULL)
         return; /* the client's trailers: nothing in them is for us */
-    if (grpc_server_is_draining(c->s)) {
+    if (c->retire == RETIRE_LAST) {
         h2_reset(st, H2_REFUSED);
         return;
     }
@@ -374,7 +383,8 @@ on_headers(struct h2_stream *st, bool end, void *self)
         return;
     }
     c->last_call_ms = h2_conn_last_read_ms(c->io);
-    (void)request_ok(call);
+    if (request_ok(call) && call->method->streams && c->retire != RETIRE_NOT)
+        server_call_move(call);
 }
 
 static int

@@ -103,6 +103,17 @@ on_closed(const struct err *why, void *self)
     conn_end(self);
 }
 
+/* At its age, or at once when the server drains. */
+static uint64_t
+retire_first(const struct grpc_server *s, uint64_t now)
+{
+    uint64_t age = s->conf.max_age_ms;
+
+    if (s->is_draining)
+        return now;
+    return age == 0 ? UINT64_MAX : now + age - age / 10 + random_below(age / 5 + 1);
+}
+
 static void
 on_open(void *self)
 {
@@ -111,7 +122,50 @@ on_open(void *self)
     opening_over(c);
     c->last_call_ms = mono_ms();
     c->tick_at_ms = UINT64_MAX;
+    c->retire_at_ms = retire_first(c->s, c->last_call_ms);
     server_conn_tick_by(c, c->last_call_ms + H2_FRAME_MS, c->last_call_ms);
+    server_conn_tick_by(c, c->retire_at_ms, c->last_call_ms);
+}
+
+/* Streams have no end of their own: they are told to come back elsewhere. A handler's on_gone may
+ * end other calls. */
+static void
+streams_move(struct server_conn *c)
+{
+    struct grpc_call *call = c->calls;
+
+    while (call != NULL) {
+        if (call->method != NULL && call->method->streams) {
+            server_call_move(call);
+            call = c->calls;
+        } else
+            call = call->next;
+    }
+}
+
+/* One step towards the connection's end. r: false when it has ended. */
+static bool
+retire_step(struct server_conn *c, uint64_t now)
+{
+    switch (c->retire) {
+    case RETIRE_NOT:
+        c->retire = RETIRE_ASKED;
+        c->retire_at_ms = now + GRPC_RETIRE_MS;
+        h2_goaway_soon(h2_conn_h2(c->io)); /* before the streams end: their clients dial anew */
+        streams_move(c);
+        break;
+    case RETIRE_ASKED:
+        c->retire = RETIRE_LAST;
+        c->retire_at_ms = now + GRPC_RETIRE_GRACE_MS;
+        streams_move(c);
+        h2_goaway(h2_conn_h2(c->io));
+        break;
+    case RETIRE_LAST:
+        conn_end(c);
+        return false;
+    }
+    h2_conn_flush(c->io);
+    return true;
 }
 
 /* Ends what is over; r: when the next deadline is. A handler's on_gone may end other calls. */
@@ -146,6 +200,8 @@ on_tick(void *arg)
         return;
     }
     c->tick_at_ms = UINT64_MAX;
+    if (now >= c->retire_at_ms && !retire_step(c, now))
+        return;
     if (c->calls == NULL && now - c->last_call_ms >= GRPC_IDLE_MS && now - last >= KEEPALIVE_MS) {
         h2_goaway(h2_conn_h2(c->io));
         conn_end(c);
@@ -158,6 +214,7 @@ on_tick(void *arg)
     if (was_open && !h2_conn_is_open(io))
         return; /* conn_end has run; `c` goes at the end of the turn */
     server_conn_tick_by(c, next < check ? next : check, now);
+    server_conn_tick_by(c, c->retire_at_ms, now);
 }
 
 static int
@@ -212,6 +269,7 @@ grpc_server_adopt(struct grpc_server *s, int take_fd, struct err *e)
         return err_nomem(e);
     }
     c->s = s;
+    c->retire_at_ms = UINT64_MAX;
     if (check_uid(s, c, take_fd, e) < 0) {
         (void)close(take_fd);
         free(c);
@@ -395,28 +453,20 @@ grpc_server_opening(const struct grpc_server *s)
     return s->opening_n;
 }
 
-bool
-grpc_server_is_draining(const struct grpc_server *s)
-{
-    return s->is_draining;
-}
-
-/* Streams have no end of their own: they are told to come back elsewhere. */
+/* Who waits in the kernel's queue believes to be connected: a reset would fail its calls. */
 static void
-conn_drain(struct server_conn *c)
+accept_rest(struct grpc_server *s)
 {
-    for (struct grpc_call *call = c->calls, *next; call != NULL; call = next) {
-        next = call->next;
-        if (call->method != NULL && call->method->streams)
-            server_call_fail(call, GRPC_UNAVAILABLE, "the server is shutting down");
-    }
-    h2_goaway(h2_conn_h2(c->io));
-    h2_conn_flush(c->io);
+    while (s->conns_n < s->conf.max_connections && accept_one(s))
+        ;
 }
 
 void
 grpc_server_drain(struct grpc_server *s, uint64_t grace_ms, loop_fn *done, void *arg)
 {
+    uint64_t now = mono_ms();
+
+    accept_rest(s);
     s->is_draining = true;
     s->drained = done;
     s->drained_arg = arg;
@@ -426,10 +476,10 @@ grpc_server_drain(struct grpc_server *s, uint64_t grace_ms, loop_fn *done, void 
     s->conf.listen_fd = -1;
     for (struct server_conn *c = s->conns, *next; c != NULL; c = next) {
         next = c->next;
-        if (h2_conn_is_open(c->io))
-            conn_drain(c);
-        else
-            conn_end(c);
+        if (!h2_conn_is_open(c->io) || c->retire != RETIRE_NOT)
+            continue;              /* on_open sees to it; or it is ending */
+        (void)retire_step(c, now); /* the first: it does not end the connection */
+        server_conn_tick_by(c, c->retire_at_ms, now);
     }
     timer_set(s->grace, s->conns == NULL ? 0 : grace_ms);
 }

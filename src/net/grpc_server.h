@@ -26,6 +26,13 @@ struct grpc_call {
     bool has_headers;    /* sent */
 };
 
+/* How a connection is ended: RFC 9113 6.8. */
+enum retire {
+    RETIRE_NOT,
+    RETIRE_ASKED, /* a GOAWAY that still takes what is on its way; streams are ended */
+    RETIRE_LAST   /* the last GOAWAY: no new calls */
+};
+
 struct server_conn {
     struct server_conn *next, *prev;
     struct grpc_server *s;
@@ -33,7 +40,9 @@ struct server_conn {
     struct grpc_call *calls;
     struct timer *tick;
     uint64_t tick_at_ms, last_call_ms;
-    bool is_opening; /* counted by opening_n */
+    enum retire retire;
+    uint64_t retire_at_ms; /* mono: the next step; UINT64_MAX: none */
+    bool is_opening;       /* counted by opening_n */
     char addr[ADDR_TEXT_BYTES];
     uint32_t uid; /* when max_per_uid is set */
 };
@@ -57,13 +66,14 @@ struct grpc_server {
 /* Serves one connected, non-blocking socket as if it had been accepted. Takes the descriptor, also
  * on failure. Errors: NOMEM, LIMIT (max_per_uid), SYS, INVAL. */
 MUST_USE int grpc_server_adopt(struct grpc_server *s, int take_fd, struct err *e);
-bool grpc_server_is_draining(const struct grpc_server *s);
 /* The connection's timer rings at `at_ms` at the latest. */
 void server_conn_tick_by(struct server_conn *c, uint64_t at_ms, uint64_t now_ms);
 
 extern const struct h2_ops server_call_ops; /* `self` is the server_conn */
 /* Ends it for a reason that is not the handler's: tells both sides. */
 void server_call_fail(struct grpc_call *call, int code, const char *msg);
+/* A stream that is to be opened again, at once, on another connection. */
+void server_call_move(struct grpc_call *call);
 void server_call_gone(struct grpc_call *call); /* tells the handler, if one holds it; lets go */
 void server_call_free(struct grpc_call *call); /* one that is kept for reuse */
 

@@ -702,3 +702,9 @@ h2_goaway(struct h2 *h)
                                 nghttp2_session_get_last_proc_stream_id(h->session),
                                 NGHTTP2_NO_ERROR, NULL, 0);
 }
+
+void
+h2_goaway_soon(struct h2 *h)
+{
+    (void)nghttp2_submit_shutdown_notice(h->session);
+}

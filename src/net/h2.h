@@ -105,6 +105,9 @@ enum { H2_NO_ERROR = 0, H2_INTERNAL = 2, H2_REFUSED = 7, H2_CANCEL = 8, H2_CALM 
 void h2_reset(struct h2_stream *st, uint32_t code); /* on_close follows, not before h2_output */
 void h2_ping(struct h2 *h);
 void h2_goaway(struct h2 *h); /* takes no new streams; those under way go on */
+/* Server: asks for no new streams, but takes those that are on their way; h2_goaway follows.
+ * Source: RFC 9113 6.8. */
+void h2_goaway_soon(struct h2 *h);
 
 void *h2_user(const struct h2_stream *st);
 void h2_set_user(struct h2_stream *st, void *user);

@@ -14,6 +14,7 @@
 #include "base/str.h"
 #include "ca/turnstile.h"
 #include "ca/wire.h"
+#include "health.pb-c.h"
 #include "istio_ca.pb-c.h"
 #include "meshroot.pb-c.h"
 

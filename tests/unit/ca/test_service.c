@@ -264,6 +264,83 @@ a_stop_ends_streams_and_waits_for_rows(void **state)
     assert_int_equal(s->code, GRPC_UNAVAILABLE);
 }
 
+/* -- health, and the end of a replica -- */
+
+static int
+health(struct scene *s, const char *service)
+{
+    Grpc__Health__V1__HealthCheckRequest m = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+    uint8_t msg[256];
+
+    m.service = (char *)(uintptr_t)service;
+    call(s, "/grpc.health.v1.Health/Check",
+         span_of(msg, grpc__health__v1__health_check_request__pack(&m, msg)));
+    if (s->code != GRPC_OK)
+        return -s->code;
+    Grpc__Health__V1__HealthCheckResponse *a =
+        grpc__health__v1__health_check_response__unpack(NULL, s->answer.n, s->answer.p);
+    assert_non_null(a);
+    int status = (int)a->status;
+    grpc__health__v1__health_check_response__free_unpacked(a, NULL);
+    return status;
+}
+
+static void
+health_is_what_readyz_says(void **state)
+{
+    enum { SERVING = 1, NOT_SERVING = 2 };
+    struct scene *s = *state;
+
+    s->token.n = 0; /* a probe has none */
+    s->token.p[0] = '\0';
+    assert_int_equal(health(s, ""), SERVING);
+    assert_int_equal(health(s, "istio.v1.auth.IstioCertificateService"), SERVING);
+    assert_int_equal(health(s, "some.Other"), -GRPC_NOT_FOUND);
+    fake.disk_is_full = true;
+    assert_int_equal(health(s, ""), NOT_SERVING);
+    fake.disk_is_full = false;
+    assert_int_equal(health(s, ""), SERVING);
+    ca_leave(s->ca);
+    assert_false(ca_is_ready(s->ca));
+    assert_non_null(strstr(ca_why_not_ready(s->ca), "it is stopping"));
+    assert_int_equal(health(s, ""), NOT_SERVING);
+}
+
+static void
+on_drained(void *arg)
+{
+    struct scene *s = arg;
+
+    s->loaded = 0; /* tells the test */
+    loop_stop(s->loop);
+}
+
+/* A leaf whose row is on its way to the disk goes out; then the CA has ended, and nobody waits. */
+static void
+a_drain_answers_what_is_under_way(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(buf_done) struct buf q = BUF_INIT(CSR_MAX_BYTES);
+    struct err e = { 0 };
+
+    request(s, &q);
+    fake.hold = true;
+    start(s, create, buf_span(&q), NULL);
+    for (int i = 0; i < 20000 && atomic_load(&fake.calls) == 0; i++)
+        turn(s);
+    ca_drain(s->ca, on_drained, s);
+    assert_false(ca_is_ready(s->ca));
+    turn(s);
+    assert_int_equal(s->code, -1);
+    assert_ok(loop_post(fake.held->loop, answer_now, fake.held, &e));
+    run(s);
+    assert_int_equal(s->code, GRPC_OK);
+    assert_int_equal(s->messages_n, 1);
+    if (s->loaded != 0)
+        run(s);
+    assert_int_equal(s->loaded, 0);
+}
+
 static void
 on_any_loaded(uint64_t generation, const struct roots *roots, const uint8_t id[DIGEST_BYTES],
               void *arg)
@@ -364,6 +441,8 @@ main(int argc, char *argv[])
         SCENE(words_are_recorded_as_said),
         SCENE(words_about_the_future_are_not_recorded),
         SCENE(a_stop_ends_streams_and_waits_for_rows),
+        SCENE(health_is_what_readyz_says),
+        SCENE(a_drain_answers_what_is_under_way),
         SCENE(self_signed_is_left_by_disabling_only),
         SCENE(the_listener_has_a_new_certificate_at_half_life),
     };
