@@ -14,6 +14,7 @@ import tarfile
 
 import pytest
 from conftest import BINARY, meshroot, wait_for
+from manifests import committed, pods
 
 HERE = pathlib.Path(__file__).resolve().parents[2]
 UID = 65532
@@ -126,15 +127,16 @@ def test_nothing_is_in_the_image_that_is_not_needed(rootfs):
 ENTER = """set -e
 mount --rbind "$1" "$1"; mount -o remount,bind,ro "$1"
 mount --rbind /dev "$1/dev"; mount -t proc proc "$1/proc"
-mount -t tmpfs -o mode=0700,uid=65532,gid=65532 tmpfs "$1/var/lib/meshroot"
+mount -t tmpfs -o mode=2777,uid=0,gid=65532 tmpfs "$1/var/lib/meshroot" # an emptyDir with fsGroup
 if [ -n "$2" ]; then mount -t tmpfs tmpfs "$1/run"; mkdir "$1/run/set"; mount --bind "$2" "$1/run/set"; fi
 root=$1; shift 2
 exec setpriv --no-new-privs chroot --userspec=65532:65532 --groups= "$root" /usr/bin/meshroot "$@"
 """
 
 
-# as the image's config has it; the tools on the way in need a PATH
-ENV = {k: v for k, v in os.environ.items() if k == "PATH" or "SAN_OPTIONS" in k} | {"MESHROOT_STATE_DIR": "/var/lib/meshroot"}
+# as the CA's container has it in the manifests; the tools on the way in need a PATH
+(CA,) = [t["spec"]["containers"][0] for name, t in pods(committed("meshroot")) if name == "meshroot-ca"]
+ENV = {k: v for k, v in os.environ.items() if k == "PATH" or "SAN_OPTIONS" in k} | {e["name"]: e["value"] for e in CA["env"]}
 
 
 def contained(rootfs, folder, *args):
