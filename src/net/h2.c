@@ -443,6 +443,8 @@ session_new(struct h2 *h, nghttp2_session_callbacks *cb, nghttp2_option *opt)
     nghttp2_option_set_max_continuations(opt, CONTINUATIONS_MAX);
     nghttp2_option_set_stream_reset_rate_limit(opt, H2_RESETS_BURST, H2_RESETS_PER_S);
     nghttp2_option_set_no_closed_streams(opt, 1);
+    if (h->conf.is_server) /* what we say of ours is short: a table each saves nothing */
+        nghttp2_option_set_max_deflate_dynamic_table_size(opt, 0);
     for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++)
         nghttp2_option_set_user_recv_extension_type(opt, (uint8_t)type);
     nghttp2_option_set_peer_max_concurrent_streams(opt, 100);
