@@ -15,6 +15,11 @@ MUST_USE int tls_ssl_new(struct tls_conf *c, const char *verify_name, SSL **ret,
  * when the peer showed no certificate). Errors: DENIED, PEER. */
 MUST_USE int tls_peer_of(const struct tls_conf *c, SSL *ssl, struct tls_peer *ret, struct err *e);
 
+/* The connection object of an open TLS stream (tls_stream.h), borrowed, to be looked at only; NULL:
+ * clear text. */
+struct stream;
+SSL *stream_ssl(const struct stream *s);
+
 /* Why the last call on `ssl` failed, in words: verification result first. Returns -code. */
 int tls_error(const SSL *ssl, const char *what, struct err *e);
 

@@ -328,3 +328,9 @@ stream_fd(const struct stream *s)
 {
     return s->conf.fd;
 }
+
+SSL *
+stream_ssl(const struct stream *s)
+{
+    return s->ssl;
+}
