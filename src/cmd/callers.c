@@ -57,17 +57,11 @@ issuers_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
 /* -- the API server ------------------------------------------------------------------------------
  */
 
-static int
-text_keep(const char *from, char **to, struct err *e)
-{
-    return from == NULL ? 0 : str_dup(span_str(from), to, e);
-}
-
 static bool
 wants_kube(const struct caller_flags *f, const struct ca_callers *who)
 {
     bool wanted =
-        f->token_review || f->watch_pods || f->kube_server != NULL || f->kubeconfig != NULL;
+        f->token_review || f->watch_pods || f->kube.server != NULL || f->kube.kubeconfig != NULL;
 
     for (size_t i = 0; i < who->issuers_n; i++)
         wanted = wanted ||
@@ -78,23 +72,11 @@ wants_kube(const struct caller_flags *f, const struct ca_callers *who)
 static int
 kube_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
 {
-    struct kube_conf *k = &ret->kube;
-
     if (!wants_kube(f, &ret->who))
         return 0;
     ret->who.token_review = f->token_review;
-    ret->who.kube = k;
-    if (f->kube_server != NULL && f->kubeconfig != NULL)
-        return err_set(e, E_INVAL, "either --kube-server or --kubeconfig");
-    if (f->kubeconfig != NULL)
-        return kube_conf_from_file(f->kubeconfig, f->kube_context, k, e);
-    if (f->kube_server == NULL)
-        return kube_conf_in_cluster(k, e);
-    TRY(text_keep(f->kube_server, &k->server, e));
-    TRY(text_keep(f->kube_ca_file, &k->ca_file, e));
-    TRY(text_keep(f->kube_token_file, &k->token_file, e));
-    TRY(text_keep(f->kube_cert_file, &k->cert_file, e));
-    return text_keep(f->kube_key_file, &k->key_file, e);
+    ret->who.kube = &ret->kube;
+    return kube_flags_fill(&f->kube, &ret->kube, e);
 }
 
 /* Copies the values of a repeatable flag, or the usual ones; at most `max`. */

@@ -4,13 +4,13 @@
 #define CMD_CALLERS_H
 
 #include "ca/ca.h"
-#include "config/opts.h"
+#include "cmd/kube_flags.h"
 
 struct caller_flags {
     struct opt_list issuers, audiences, dns_names, node_accounts, cert_signers;
     struct opt_list issuer_ca_files, evidence_readers, serving_accounts, serving_names;
-    const char *pods_file, *kube_server, *kube_ca_file, *kube_token_file, *kube_cert_file,
-        *kube_key_file, *kubeconfig, *kube_context;
+    const char *pods_file;
+    struct kube_flags kube;
     uint64_t cluster_max_stale_ms;
     bool token_review, watch_pods;
 };
@@ -28,20 +28,7 @@ struct caller_flags {
       "roots that vouch for an issuer's https server [the system's]; repeatable" },                                        \
     { "token-review", OPT_FLAG, offsetof(type, member.token_review), NULL, NULL, NULL, 0, NULL,                            \
       "tokens of no --issuer are judged by the Kubernetes API (TokenReview), a yes kept for 10 s" },                       \
-    { "kubeconfig", OPT_STRING, offsetof(type, member.kubeconfig), NULL, NULL, NULL, 0, "FILE",                            \
-      "where the Kubernetes API is and who we are there [the cluster that it runs in]" },                                  \
-    { "kube-context", OPT_STRING, offsetof(type, member.kube_context), NULL, NULL, NULL, 0, "NAME",                        \
-      "context of the kubeconfig [its current one]" },                                                                     \
-    { "kube-server", OPT_STRING, offsetof(type, member.kube_server), NULL, NULL, NULL, 0, "URL",                           \
-      "https URL of the Kubernetes API, with the four below, instead of a kubeconfig" },                              \
-    { "kube-ca-file", OPT_STRING, offsetof(type, member.kube_ca_file), NULL, NULL, NULL, 0, "FILE",                        \
-      "roots that vouch for it [the system's]" },                                                                          \
-    { "kube-token-file", OPT_STRING, offsetof(type, member.kube_token_file), NULL, NULL, NULL, 0, "FILE",                  \
-      "our token there; read again" },                                                                                     \
-    { "kube-client-cert", OPT_STRING, offsetof(type, member.kube_cert_file), NULL, NULL, NULL, 0, "FILE",                  \
-      "our client certificate there" },                                                                                    \
-    { "kube-client-key", OPT_STRING, offsetof(type, member.kube_key_file), NULL, NULL, NULL, 0, "FILE",                    \
-      "its key" },                                                                                                         \
+    OPT_KUBE(type, member.kube),                                                                                           \
     { "audience", OPT_LIST, offsetof(type, member.audiences), NULL, NULL, NULL, 0, "NAME",                                 \
       "audience that tokens must have; repeatable [istio-ca]" },                                                           \
     { "pods-file", OPT_STRING, offsetof(type, member.pods_file), NULL, NULL, NULL, 0, "FILE",                              \
