@@ -15,6 +15,7 @@ static const struct command *const commands[] = {
     &cmd_mesh_enable,
     &cmd_mesh_disable,
     &cmd_mesh_status,
+    &cmd_mesh_validate,
     &cmd_rotate_force,
     &cmd_ledger_list,
     &cmd_ledger_show,
