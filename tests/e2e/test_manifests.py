@@ -46,7 +46,9 @@ def test_a_part_is_lost_without_harm():
     assert ca["spec"]["replicas"] == 2 and ca["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "state"
     spec = ca["spec"]["template"]["spec"]
     assert {t["topologyKey"] for t in spec["topologySpreadConstraints"]} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
-    assert spec["terminationGracePeriodSeconds"] >= 30
+    args = dict(a[2:].split("=") for a in spec["containers"][0]["args"] if a.startswith("--drain-"))
+    drain_s = sum(int(v.removesuffix("s")) for v in args.values())
+    assert len(args) == 2 and drain_s + 10 < spec["terminationGracePeriodSeconds"]
     (budget,) = [d for d in kinds(docs, "PodDisruptionBudget") if d["metadata"]["name"] == "meshroot-ca"]
     assert budget["spec"]["maxUnavailable"] == 1
     (service,) = [d for d in kinds(docs, "Service") if d["metadata"]["name"] == "meshroot-ca"]
