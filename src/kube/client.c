@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/str.h"
+#include "kube/auth.h"
 #include "kube/feed.h"
 #include "kube/kube.h"
 #include "kube/status.h"
@@ -29,8 +29,7 @@ struct kube_client {
     struct http_client *http;
     struct kube_conf conf;
     struct metrics *metrics;
-    struct buf auth;  /* "authorization: Bearer ...", wiped; empty: not read yet */
-    uint64_t auth_ms; /* when it was read */
+    struct kube_auth *auth;
     struct kube_call *calls;
     size_t calls_n;
 };
@@ -47,6 +46,7 @@ struct kube_call {
     int (*on_data)(struct span piece, void *arg, struct err *e);
     bool may_repeat;
     bool has_new_token; /* the token was read anew for it after a 401 */
+    bool is_waiting;    /* for a plug-in, at most until until_ms */
     kube_done_fn *done;
     void *arg;
 };
@@ -242,9 +242,8 @@ on_answer(const struct http_answer *a, const struct err *why, void *arg)
             answer_take(q, a);
         return;
     }
-    if (a != NULL && a->status == 401 && !q->has_new_token && q->client->conf.token_file != NULL) {
-        q->has_new_token = true; /* the token may have been rotated since it was read */
-        buf_wipe(&q->client->auth);
+    if (a != NULL && a->status == 401 && !q->has_new_token && kube_auth_refused(q->client->auth)) {
+        q->has_new_token = true;
         timer_set(q->again, 0);
         return;
     }
@@ -269,45 +268,25 @@ on_piece(struct span piece, void *arg, struct err *e)
 }
 
 static int
-auth_read(struct kube_client *c, struct err *e)
-{
-    CLEANUP(buf_wipe) struct buf raw = BUF_INIT(KUBE_TOKEN_MAX_BYTES);
-
-    if (c->conf.token_file == NULL ||
-        (c->auth.n > 0 && mono_ms() - c->auth_ms < KUBE_TOKEN_EVERY_MS))
-        return 0;
-    if (TRY(file_read(c->conf.token_file, &raw, e)) == FILE_ABSENT)
-        return err_set(e, E_NOTFOUND, "no such file %s", c->conf.token_file);
-    struct span token = span_trim(buf_span(&raw));
-    for (size_t i = 0; i < token.n; i++)
-        if (token.p[i] <= ' ' || token.p[i] > '~')
-            return err_set(e, E_PARSE, "%s does not hold a token", c->conf.token_file);
-    if (token.n == 0)
-        return err_set(e, E_PARSE, "%s is empty", c->conf.token_file);
-    buf_wipe(&c->auth);
-    c->auth = BUF_INIT(KUBE_TOKEN_MAX_BYTES + 64);
-    TRY(buf_add_str(&c->auth, "authorization: Bearer ", e));
-    TRY(buf_add(&c->auth, token, e));
-    c->auth_ms = mono_ms();
-    return 0;
-}
-
-static int
 request_send(struct kube_call *q, struct err *e)
 {
     struct kube_client *c = q->client;
     const char *headers[HEADERS_MAX] = { "accept: application/json",
                                          "user-agent: meshroot/" MESHROOT_VERSION };
     CLEANUP(str_freep) char *type = NULL;
+    struct kube_auth_now who = { .header = NULL };
     uint64_t now = mono_ms();
     size_t n = 2;
 
     if (now >= q->until_ms)
         return err_set(e, E_TIMEOUT, "no answer of the Kubernetes API in time");
-    if (auth_read(c, e) < 0)
-        return err_wrap(e, "the token for the Kubernetes API");
-    if (c->auth.n > 0)
-        headers[n++] = buf_text(&c->auth);
+    q->is_waiting = TRY(kube_auth_get(c->auth, &who, e)) == KUBE_AUTH_WAIT;
+    if (q->is_waiting) {
+        timer_set(q->again, q->until_ms - now);
+        return 0;
+    }
+    if (who.header != NULL)
+        headers[n++] = who.header;
     if (q->body.n > 0) {
         TRY(str_format(&type, e, "content-type: %s", q->type));
         headers[n++] = type;
@@ -319,6 +298,9 @@ request_send(struct kube_call *q, struct err *e)
                                    .ca_file = c->conf.ca_file,
                                    .cert_file = c->conf.cert_file,
                                    .key_file = c->conf.key_file,
+                                   .ca_pem = span_str(c->conf.ca_pem),
+                                   .cert_pem = who.cert_pem,
+                                   .key_pem = who.key_pem,
                                    .timeout_ms = q->until_ms - now,
                                    .max_body_bytes = q->max_body_bytes,
                                    .on_data = q->on_data == NULL ? NULL : on_piece };
@@ -338,6 +320,16 @@ static void
 on_again(void *arg)
 {
     try_once(arg);
+}
+
+static void
+on_auth_changed(void *arg)
+{
+    struct kube_client *c = arg;
+
+    for (struct kube_call *q = c->calls; q != NULL; q = q->next)
+        if (q->is_waiting)
+            timer_set(q->again, 0);
 }
 
 static int
@@ -395,11 +387,13 @@ kube_send(struct kube_client *c, const struct kube_request *q, kube_done_fn *don
 static int
 conf_copy(const struct kube_conf *from, struct kube_conf *to, struct err *e)
 {
-    static const size_t members[] = { offsetof(struct kube_conf, server),
-                                      offsetof(struct kube_conf, ca_file),
-                                      offsetof(struct kube_conf, token_file),
-                                      offsetof(struct kube_conf, cert_file),
-                                      offsetof(struct kube_conf, key_file) };
+    static const size_t members[] = {
+        offsetof(struct kube_conf, server),     offsetof(struct kube_conf, ca_file),
+        offsetof(struct kube_conf, token_file), offsetof(struct kube_conf, cert_file),
+        offsetof(struct kube_conf, key_file),   offsetof(struct kube_conf, ca_pem),
+        offsetof(struct kube_conf, cert_pem),   offsetof(struct kube_conf, key_pem),
+        offsetof(struct kube_conf, token),      offsetof(struct kube_conf, exec_dir)
+    };
 
     for (size_t i = 0; i < ARRAY_LEN(members); i++) {
         char *text, *copy = NULL;
@@ -409,6 +403,7 @@ conf_copy(const struct kube_conf *from, struct kube_conf *to, struct err *e)
             TRY(str_dup(span_str(text), &copy, e));
         memcpy((char *)to + members[i], &copy, sizeof(copy));
     }
+    to->exec = json_incref(from->exec);
     return 0;
 }
 
@@ -424,7 +419,8 @@ conf_check(struct kube_conf *c, struct err *e)
     size_t n = strlen(c->server);
     if (c->server[n - 1] == '/')
         c->server[n - 1] = '\0';
-    if ((c->cert_file == NULL) != (c->key_file == NULL))
+    if ((c->cert_file == NULL && c->cert_pem == NULL) !=
+        (c->key_file == NULL && c->key_pem == NULL))
         return err_set(e, E_INVAL, "a client certificate and its key belong together");
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         if (files[i] != NULL && access(files[i], R_OK) != 0)
@@ -445,6 +441,7 @@ kube_client_new(struct loop *l, const struct kube_conf *conf, struct metrics *me
     TRY(conf_copy(conf, &c->conf, e));
     TRY(conf_check(&c->conf, e));
     TRY(http_client_new(l, &c->http, e));
+    TRY(kube_auth_new(l, &c->conf, on_auth_changed, c, &c->auth, e));
     *ret = STEAL(c);
     return 0;
 }
@@ -467,7 +464,7 @@ kube_client_free(struct kube_client *c)
         call_free(q);
     }
     http_client_free(c->http);
-    buf_wipe(&c->auth);
+    kube_auth_free(c->auth);
     kube_conf_done(&c->conf);
     free(c);
 }

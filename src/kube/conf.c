@@ -4,15 +4,22 @@
 
 #include "base/str.h"
 #include "kube/kube.h"
+#include "net/json.h"
 
 void
 kube_conf_done(struct kube_conf *c)
 {
-    free(STEAL(c->server));
-    free(STEAL(c->ca_file));
-    free(STEAL(c->token_file));
-    free(STEAL(c->cert_file));
-    free(STEAL(c->key_file));
+    char **const texts[] = {
+        &c->server, &c->ca_file,  &c->token_file, &c->cert_file, &c->key_file,
+        &c->ca_pem, &c->cert_pem, &c->key_pem,    &c->token,     &c->exec_dir
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        if (*texts[i] != NULL)
+            explicit_bzero(*texts[i], strlen(*texts[i]));
+        free(STEAL(*texts[i]));
+    }
+    json_wipe_free(STEAL(c->exec));
 }
 
 int

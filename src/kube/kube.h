@@ -23,17 +23,24 @@ struct kube_conf {              /* texts owned; kube_conf_done */
     char *ca_file;              /* PEM; NULL: the system's roots */
     char *token_file;           /* or NULL */
     char *cert_file, *key_file; /* client certificate; or NULL */
+    char *ca_pem;               /* the same as text, before a file; or NULL. All wiped */
+    char *cert_pem, *key_pem;
+    char *token;
+    json_t *exec;   /* a kubeconfig's exec plug-in (kube/exec.h), checked; or NULL */
+    char *exec_dir; /* what its command's relative path is beside; "" the working folder */
 };
-void kube_conf_done(struct kube_conf *c); /* twice is harmless */
+void kube_conf_done(struct kube_conf *c); /* wipes; twice is harmless */
 /* As a pod finds it: KUBERNETES_SERVICE_HOST and _PORT, and the projected files. Errors: NOTFOUND
  * (not in a cluster: names the variable), INVAL, NOMEM. */
 #define KUBE_IN_CLUSTER_DIR "/var/run/secrets/kubernetes.io/serviceaccount"
 MUST_USE int kube_conf_in_cluster(struct kube_conf *ret, struct err *e);
 /* A kubeconfig (YAML, or JSON, which is YAML): the context of that name; NULL: the current one.
- * Relative paths are beside the file. Certificates, keys and tokens are taken as files, which are
- * read again when they are rotated; copies in the kubeconfig ("...-data", "token"), passwords, exec
- * plug-ins and an unverified server are refused by name, never passed over. Errors: NOTFOUND,
- * PARSE, LIMIT, SYS. Blocks: disk. */
+ * Relative paths are beside the file. Files are read again when they are rotated; the members
+ * "...-data" and "token" are as good as the file was. Data goes before a file, a token's file
+ * before a token; an exec plug-in is alone. A proxy, another server name, an unverified server,
+ * passwords, auth providers and impersonation are refused by name, never passed over. What is
+ * secret is wiped, but for what libyaml keeps while it reads. Errors: NOTFOUND, PARSE, LIMIT, SYS.
+ * Blocks: disk. */
 MUST_USE int kube_conf_from_file(const char *path, const char *context, struct kube_conf *ret,
                                  struct err *e);
 MUST_USE int kube_conf_read(struct span text, const char *path, const char *context,
@@ -51,7 +58,9 @@ enum {
 };
 
 struct kube_client;
-/* `conf` is copied. Errors: INVAL (not an https URL, a file that is missing), NOMEM. */
+/* `conf` is copied. A token comes from a file, the kubeconfig, or an exec plug-in, which is run
+ * when a request needs it and kept until its credentials end or are answered 401. Errors: INVAL
+ * (not an https URL, a file that is missing), NOMEM. */
 MUST_USE int kube_client_new(struct loop *l, const struct kube_conf *conf, struct metrics *metrics,
                              struct kube_client **ret, struct err *e);
 /* Requests under way end with PEER. Not inside a call-back of its own. NULL is fine. */

@@ -5,8 +5,9 @@
 
 #include "base/file.h"
 #include "base/str.h"
-#include "kube/kube.h"
+#include "kube/exec.h"
 #include "kube/yaml.h"
+#include "net/json.h"
 
 enum { KUBECONFIG_MAX_BYTES = 1024 * 1024 };
 
@@ -70,48 +71,101 @@ refuse_members(const json_t *o, const char *const *names, const char *remedy, st
     return 0;
 }
 
+/* A "...-data" member: base64 of PEM. */
+static int
+data_take(const json_t *o, const char *name, char **ret, struct err *e)
+{
+    CLEANUP(buf_wipe) struct buf pem = BUF_INIT(KUBECONFIG_MAX_BYTES);
+    const char *text;
+
+    TRY(text_of(o, name, &text, e));
+    if (text == NULL || text[0] == '\0')
+        return 0;
+    if (base64_decode(&pem, span_str(text), e) < 0)
+        return err_wrap(e, "\"%s\"", name);
+    if (strstr(buf_text(&pem), "-----BEGIN ") == NULL)
+        return err_set(e, E_PARSE, "\"%s\" is not the base64 of PEM", name);
+    if (str_dup(buf_span(&pem), ret, e) < 0)
+        return err_wrap(e, "\"%s\"", name);
+    return 0;
+}
+
+static int
+token_take(const json_t *o, char **ret, struct err *e)
+{
+    const char *token;
+
+    TRY(text_of(o, "token", &token, e));
+    if (token == NULL || token[0] == '\0')
+        return 0;
+    for (const char *p = token; *p != '\0'; p++)
+        if (*p <= ' ' || *p > '~') /* it goes into a header */
+            return err_set(e, E_PARSE, "\"token\" is no token");
+    if (strlen(token) > KUBE_TOKEN_MAX_BYTES)
+        return err_set(e, E_PARSE, "\"token\" has more than %d bytes", KUBE_TOKEN_MAX_BYTES);
+    return str_dup(span_str(token), ret, e);
+}
+
+static int
+exec_take(const json_t *o, const char *path, struct kube_conf *c, struct err *e)
+{
+    json_t *exec = json_object_get(o, "exec");
+    const char *slash = strrchr(path, '/');
+
+    if (exec == NULL || json_is_null(exec))
+        return 0;
+    TRY(kube_exec_check(exec, e));
+    if (c->token != NULL || c->token_file != NULL || c->cert_file != NULL || c->cert_pem != NULL)
+        return err_set(e, E_PARSE,
+                       "\"exec\" beside a token or a client certificate: want one of "
+                       "them");
+    c->exec = json_incref(exec);
+    return str_dup(span_of(path, slash == NULL ? 0 : (size_t)(slash - path)), &c->exec_dir, e);
+}
+
 static int
 cluster_take(const json_t *doc, const char *name, const char *path, struct kube_conf *c,
              struct err *e)
 {
-    static const char *const not_ours[] = { "certificate-authority-data", "proxy-url",
-                                            "tls-server-name", NULL };
+    static const char *const not_ours[] = { "proxy-url", "tls-server-name", NULL };
     static const char *const never[] = { "insecure-skip-tls-verify", NULL };
     const json_t *o = NULL;
     const char *server;
 
     TRY(entry_of(doc, "clusters", "cluster", name, &o, e));
     TRY(refuse_members(o, never, "the server is always verified; name certificate-authority", e));
-    TRY(refuse_members(o, not_ours, "name a file in certificate-authority", e));
+    TRY(refuse_members(o, not_ours, "the server is reached and verified by the name in \"server\"",
+                       e));
     TRY(text_of(o, "server", &server, e));
     if (server == NULL)
         return err_set(e, E_PARSE, "cluster \"%.100s\" has no \"server\"", name);
     TRY(str_dup(span_str(server), &c->server, e));
-    return path_take(o, "certificate-authority", path, &c->ca_file, e);
+    TRY(data_take(o, "certificate-authority-data", &c->ca_pem, e));
+    return c->ca_pem != NULL ? 0 : path_take(o, "certificate-authority", path, &c->ca_file, e);
 }
 
 static int
 user_take(const json_t *doc, const char *name, const char *path, struct kube_conf *c, struct err *e)
 {
-    static const char *const not_ours[] = { "client-certificate-data",
-                                            "client-key-data",
-                                            "token",
-                                            "username",
-                                            "password",
-                                            "exec",
-                                            "auth-provider",
-                                            "as",
-                                            NULL };
+    static const char *const not_ours[] = { "username", "password",  "auth-provider", "as",
+                                            "as-uid",   "as-groups", "as-user-extra", NULL };
     const json_t *o = NULL;
 
     TRY(entry_of(doc, "users", "user", name, &o, e));
+    TRY(refuse_members(o, not_ours,
+                       "name a token, a client certificate or an exec plug-in: tokenFile, token, "
+                       "client-certificate and client-key, or exec",
+                       e));
     TRY(path_take(o, "tokenFile", path, &c->token_file, e));
-    TRY(path_take(o, "client-certificate", path, &c->cert_file, e));
-    TRY(path_take(o, "client-key", path, &c->key_file, e));
-    return refuse_members(o, not_ours,
-                          "name files, which are read again when they are rotated: tokenFile, or "
-                          "client-certificate and client-key",
-                          e);
+    if (c->token_file == NULL)
+        TRY(token_take(o, &c->token, e));
+    TRY(data_take(o, "client-certificate-data", &c->cert_pem, e));
+    TRY(data_take(o, "client-key-data", &c->key_pem, e));
+    if (c->cert_pem == NULL)
+        TRY(path_take(o, "client-certificate", path, &c->cert_file, e));
+    if (c->key_pem == NULL)
+        TRY(path_take(o, "client-key", path, &c->key_file, e));
+    return exec_take(o, path, c, e);
 }
 
 static int
@@ -139,7 +193,7 @@ kube_conf_read(struct span text, const char *path, const char *context, struct k
                struct err *e)
 {
     CLEANUP(kube_conf_done) struct kube_conf c = { .server = NULL };
-    CLEANUP(json_decrefp) json_t *doc = NULL;
+    CLEANUP(json_wipe_freep) json_t *doc = NULL;
 
     TRY(yaml_to_json(text, &doc, e));
     if (!json_is_object(doc))

@@ -82,14 +82,16 @@ enum http_reach {
 
 struct http_request_conf {
     const char *method, *url;
-    const char *const *headers;       /* "name: value", ended by NULL; NULL for none */
-    struct span body;                 /* copied */
-    const char *ca_file;              /* PEM roots for this server; NULL: the system's */
-    const char *cert_file, *key_file; /* PEM, our client certificate; NULL: none */
-    const char *unix_socket;          /* path; NULL: TCP */
-    enum http_reach reach;            /* DENIED where it may not */
-    uint64_t timeout_ms;              /* 0: 10 s */
-    size_t max_body_bytes;            /* 0: 1 MiB; beyond: LIMIT */
+    const char *const *headers;            /* "name: value", ended by NULL; NULL for none */
+    struct span body;                      /* copied */
+    const char *ca_file;                   /* PEM roots for this server; NULL: the system's */
+    const char *cert_file, *key_file;      /* PEM, our client certificate; NULL: none */
+    struct span ca_pem, cert_pem, key_pem; /* the same as text, before a file; empty: the file.
+                                              Copied; the key is wiped */
+    const char *unix_socket;               /* path; NULL: TCP */
+    enum http_reach reach;                 /* DENIED where it may not */
+    uint64_t timeout_ms;                   /* 0: 10 s */
+    size_t max_body_bytes;                 /* 0: 1 MiB; beyond: LIMIT */
     /* Where the body of a 2xx answer goes piece by piece, instead of into the answer: of any length
      * while timeout_ms lasts. Called with the `arg` of the request; <0 ends it, with that reason.
      * It may neither cancel the request nor free the client. NULL: the answer has the body. */

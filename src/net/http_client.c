@@ -36,6 +36,7 @@ struct http_request {
     CURL *easy;
     struct curl_slist *headers;
     struct buf sent, body; /* wiped: they may hold tokens and secrets */
+    struct buf key;        /* PEM, wiped; curl reads it here */
     char *www_authenticate, *content_type;
     uint64_t retry_after_ms, timeout_ms;
     size_t headers_n; /* bytes of the answer's headers */
@@ -197,6 +198,7 @@ request_free(struct http_request *q)
     curl_slist_free_all(q->headers);
     buf_wipe(&q->sent);
     buf_wipe(&q->body);
+    buf_wipe(&q->key);
     free(q->www_authenticate);
     free(q->content_type);
     free(q);
@@ -479,6 +481,41 @@ request_method(struct http_request *q, const char *method)
     (void)curl_easy_setopt(q->easy, CURLOPT_CUSTOMREQUEST, method);
 }
 
+/* A file, or the text before it. r: false when memory is short. */
+static bool
+pem_option(CURL *c, CURLoption file_option, const char *file, CURLoption text_option,
+           struct span text, unsigned how)
+{
+    const void *bytes = text.p;
+    struct curl_blob blob = { .len = text.n, .flags = how };
+
+    memcpy(&blob.data, &bytes, sizeof(bytes)); /* curl's member is not const */
+    if (text.n > 0)
+        return curl_easy_setopt(c, text_option, &blob) == CURLE_OK;
+    return file == NULL || curl_easy_setopt(c, file_option, file) == CURLE_OK;
+}
+
+/* Who the server must be, who we are. Only certificates are copied by curl, which wipes nothing. */
+static int
+request_certs(struct http_request *q, const struct http_request_conf *conf, struct err *e)
+{
+    CURL *c = q->easy;
+    bool has_ca = conf->ca_file != NULL || conf->ca_pem.n > 0;
+
+    q->key = BUF_INIT(conf->key_pem.n);
+    TRY(buf_add(&q->key, conf->key_pem, e));
+    if (!pem_option(c, CURLOPT_CAINFO, conf->ca_file, CURLOPT_CAINFO_BLOB, conf->ca_pem,
+                    CURL_BLOB_COPY) ||
+        (conf->ca_pem.n > 0 && curl_easy_setopt(c, CURLOPT_CAINFO, NULL) != CURLE_OK) ||
+        (has_ca && curl_easy_setopt(c, CURLOPT_CAPATH, NULL) != CURLE_OK) ||
+        !pem_option(c, CURLOPT_SSLCERT, conf->cert_file, CURLOPT_SSLCERT_BLOB, conf->cert_pem,
+                    CURL_BLOB_COPY) ||
+        !pem_option(c, CURLOPT_SSLKEY, conf->key_file, CURLOPT_SSLKEY_BLOB, buf_span(&q->key),
+                    CURL_BLOB_NOCOPY))
+        return err_nomem(e);
+    return 0;
+}
+
 static int
 request_options(struct http_request *q, const struct http_request_conf *conf, bool direct,
                 struct err *e)
@@ -489,16 +526,11 @@ request_options(struct http_request *q, const struct http_request_conf *conf, bo
     /* the options that copy a text are the ones that can fail */
     if (curl_easy_setopt(c, CURLOPT_URL, conf->url) != CURLE_OK ||
         curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https") != CURLE_OK ||
-        (conf->ca_file != NULL && curl_easy_setopt(c, CURLOPT_CAINFO, conf->ca_file) != CURLE_OK) ||
-        (conf->ca_file != NULL && curl_easy_setopt(c, CURLOPT_CAPATH, NULL) != CURLE_OK) ||
-        (conf->cert_file != NULL &&
-         curl_easy_setopt(c, CURLOPT_SSLCERT, conf->cert_file) != CURLE_OK) ||
-        (conf->key_file != NULL &&
-         curl_easy_setopt(c, CURLOPT_SSLKEY, conf->key_file) != CURLE_OK) ||
         (conf->unix_socket != NULL &&
          curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, conf->unix_socket) != CURLE_OK) ||
         (direct && curl_easy_setopt(c, CURLOPT_PROXY, "") != CURLE_OK))
         return err_nomem(e);
+    TRY(request_certs(q, conf, e));
     request_method(q, conf->method);
     if (q->reach != HTTP_REACH_ANY) {
         (void)curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);

@@ -64,6 +64,30 @@ text(const json_t *o, const char *name)
     return json_string_value(json_object_get(o, name));
 }
 
+static uint64_t
+number(const json_t *o, const char *name)
+{
+    return (uint64_t)json_integer_value(json_object_get(o, name));
+}
+
+static void
+on_enough(void *arg)
+{
+    struct tool *t = arg;
+
+    loop_stop(t->loop);
+}
+
+static int
+pause_run(struct tool *t, uint64_t ms, struct err *e)
+{
+    CLEANUP(timer_freep) struct timer *enough = NULL;
+
+    TRY(timer_new(t->loop, on_enough, t, &enough, e));
+    timer_set(enough, ms);
+    return loop_run(t->loop, e);
+}
+
 static int
 get(struct kube_client *c, const struct kube_write *w, kube_done_fn *done, void *arg,
     struct kube_call **ret, struct err *e)
@@ -99,17 +123,22 @@ write_run(struct tool *t, const char *word, const json_t *q, struct err *e)
                             .uid = text(q, "uid"),
                             .version = text(q, "version"),
                             .propagation = text(q, "propagation"),
-                            .deadline_ms =
-                                (uint64_t)json_integer_value(json_object_get(q, "deadline_ms")) };
+                            .deadline_ms = number(q, "deadline_ms") };
 
-    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-        if (strcmp(word, verbs[i].word) == 0) {
-            TRY(verbs[i].verb(t->client, &w, on_done, t, NULL, e));
-            TRY(loop_run(t->loop, e));
-            say(t->said);
-            return json_object_get(t->said, "error") == NULL ? 0 : 1;
-        }
-    return err_set(e, E_INVAL, "no such verb \"%s\"", word);
+    size_t i = 0;
+    while (i < ARRAY_LEN(verbs) && strcmp(word, verbs[i].word) != 0)
+        i++;
+    if (i == ARRAY_LEN(verbs))
+        return err_set(e, E_INVAL, "no such verb \"%s\"", word);
+    for (uint64_t n = number(q, "times"), done = 0; done == 0 || done < n; done++) {
+        if (done > 0)
+            TRY(pause_run(t, number(q, "pause_ms"), e));
+        json_wipe_free(STEAL(t->said));
+        TRY(verbs[i].verb(t->client, &w, on_done, t, NULL, e));
+        TRY(loop_run(t->loop, e));
+        say(t->said);
+    }
+    return json_object_get(t->said, "error") == NULL ? 0 : 1;
 }
 
 /* -- lease --------------------------------------------------------------------------------------
@@ -155,12 +184,6 @@ on_term(void *arg)
     kube_lease_release(t->lease, on_released, t);
 }
 
-static uint64_t
-number(const json_t *o, const char *name)
-{
-    return (uint64_t)json_integer_value(json_object_get(o, name));
-}
-
 static int
 lease_run(struct tool *t, const json_t *q, struct err *e)
 {
@@ -181,14 +204,6 @@ lease_run(struct tool *t, const json_t *q, struct err *e)
 
 /* -- events -------------------------------------------------------------------------------------
  */
-
-static void
-on_enough(void *arg)
-{
-    struct tool *t = arg;
-
-    loop_stop(t->loop);
-}
 
 static int
 events_run(struct tool *t, const json_t *q, struct err *e)

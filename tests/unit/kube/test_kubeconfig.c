@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kube/exec.h"
 #include "kube/kube.h"
 #include "kube/yaml.h"
 
@@ -42,6 +43,106 @@ the_context_and_its_files(void **state)
     kube_conf_done(&c);
 }
 
+/* Data goes before a file, a token's file before a token. */
+static void
+what_is_inside(void **state)
+{
+    static const char pem[] = "-----BEGIN X-----\n";
+    static const char text[] =
+        HEAD CLUSTERS("    certificate-authority-data: LS0tLS1CRUdJTiBYLS0tLS0K\n")
+            USERS(FILES "    client-certificate-data: LS0tLS1CRUdJTiBYLS0tLS0K\n"
+                        "    client-key-data: LS0tLS1CRUdJTiBYLS0tLS0K\n    token: abc.def\n");
+    static const char both[] = HEAD CLUSTERS("") USERS("    token: a\n    tokenFile: t\n");
+    static const char plugin[] = HEAD CLUSTERS("") USERS(
+        "    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      command: ./get\n"
+        "      args: [a, b]\n      env: [{name: A, value: b}]\n      interactiveMode: Never\n");
+    struct kube_conf c = { .server = NULL };
+
+    (void)state;
+    assert_ok(kube_conf_read(span_str(text), "/k", NULL, &c, &e));
+    assert_null(c.ca_file);
+    assert_null(c.cert_file);
+    assert_null(c.key_file);
+    assert_string_equal(c.ca_pem, pem);
+    assert_string_equal(c.cert_pem, pem);
+    assert_string_equal(c.key_pem, pem);
+    assert_string_equal(c.token, "abc.def");
+    kube_conf_done(&c);
+    assert_null(c.token);
+    assert_ok(kube_conf_read(span_str(both), "/k", NULL, &c, &e));
+    assert_string_equal(c.token_file, "/t");
+    assert_null(c.token);
+    kube_conf_done(&c);
+    assert_ok(kube_conf_read(span_str(plugin), "/home/a/k", NULL, &c, &e));
+    assert_string_equal(c.exec_dir, "/home/a");
+    assert_string_equal(json_string_value(json_object_get(c.exec, "command")), "./get");
+    kube_conf_done(&c);
+    kube_conf_done(&c);
+    assert_null(c.exec);
+}
+
+/* -- what a plug-in answers ---------------------------------------------------------------------
+ */
+
+static void
+answers_of_a_plugin(void **state)
+{
+#define API "client.authentication.k8s.io/v1"
+#define SAID(status)                                                                               \
+    "{\"apiVersion\":\"" API "\",\"kind\":\"ExecCredential\",\"status\":" status "}"
+    static const struct {
+        const char *text, *words; /* words NULL: taken */
+    } rows[] = {
+        { SAID("{\"token\":\"abc\"}"), NULL },
+        { SAID("{\"token\":\"abc\",\"clientCertificateData\":\"\",\"expirationTimestamp\":null}"),
+          NULL },
+        { SAID("{\"token\":\"abc\",\"expirationTimestamp\":\"2026-11-23T21:12:40Z\"}"), NULL },
+        { SAID("{\"clientCertificateData\":\"a\",\"clientKeyData\":\"b\"}"), NULL },
+        { "", "no JSON object" },
+        { "secret-words", "no JSON object" },
+        { "[]", "no JSON object" },
+        { "{}", "no ExecCredential" },
+        { "{\"apiVersion\":\"client.authentication.k8s.io/v1beta1\",\"kind\":\"ExecCredential\","
+          "\"status\":{\"token\":\"a\"}}",
+          "no ExecCredential of " API },
+        { SAID("null"), "neither \"token\"" },
+        { SAID("{}"), "neither \"token\"" },
+        { SAID("{\"token\":\"\"}"), "neither \"token\"" },
+        { SAID("{\"token\":3}"), "\"token\" is not a text" },
+        { SAID("{\"token\":\"a b\"}"), "\"token\" is no token" },
+        { SAID("{\"token\":\"a\\r\\nx: y\"}"), "\"token\" is no token" },
+        { SAID("{\"clientKeyData\":\"b\"}"), "belong together" },
+        { SAID("{\"token\":\"a\",\"expirationTimestamp\":\"soon\"}"), "expirationTimestamp" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        CLEANUP(kube_creds_done) struct kube_creds c = { .token = NULL };
+
+        if (rows[i].words == NULL) {
+            assert_ok(kube_creds_read(span_str(rows[i].text), API, &c, &e));
+            assert_true(c.token != NULL || c.key_pem != NULL);
+            assert_int_equal(c.has_end, strstr(rows[i].text, "2026") != NULL);
+        } else {
+            assert_err(kube_creds_read(span_str(rows[i].text), API, &c, &e), E_PARSE,
+                       rows[i].words);
+            assert_null(strstr(e.msg, "secret-words"));
+            assert_null(c.token);
+        }
+    }
+    char *big = calloc(1, KUBE_TOKEN_MAX_BYTES + 200);
+    CLEANUP(kube_creds_done) struct kube_creds c = { .token = NULL };
+    assert_non_null(big);
+    memset(big, 'a', KUBE_TOKEN_MAX_BYTES + 1);
+    CLEANUP(json_decrefp)
+    json_t *o = json_pack("{s:s, s:s, s:{s:s}}", "apiVersion", API, "kind", "ExecCredential",
+                          "status", "token", big);
+    char *text = json_dumps(o, JSON_COMPACT);
+    assert_err(kube_creds_read(span_str(text), API, &c, &e), E_PARSE, "has more than");
+    free(text);
+    free(big);
+}
+
 static void
 json_is_yaml(void **state)
 {
@@ -60,6 +161,8 @@ json_is_yaml(void **state)
 static void
 what_is_refused_says_so(void **state)
 {
+#define V1         "apiVersion: client.authentication.k8s.io/v1"
+#define EXEC(what) HEAD CLUSTERS("") USERS("    exec: " what "\n")
 #define DATA(name) HEAD CLUSTERS("") USERS("    " name ": eA==\n")
     static const struct {
         const char *text, *context;
@@ -79,12 +182,25 @@ what_is_refused_says_so(void **state)
         { HEAD CLUSTERS("    tls-server-name: x\n") USERS(FILES), NULL, E_PARSE,
           "\"tls-server-name\"" },
         { HEAD CLUSTERS("    certificate-authority-data: eA==\n") USERS(FILES), NULL, E_PARSE,
-          "name a file in certificate-authority" },
-        { DATA("client-certificate-data"), NULL, E_PARSE, "name files" },
-        { DATA("client-key-data"), NULL, E_PARSE, "name files" },
-        { DATA("token"), NULL, E_PARSE, "\"token\" is not taken here; name files" },
-        { DATA("password"), NULL, E_PARSE, "\"password\"" },
-        { HEAD CLUSTERS("") USERS("    exec: {command: x}\n"), NULL, E_PARSE, "\"exec\"" },
+          "\"certificate-authority-data\" is not the base64 of PEM" },
+        { DATA("client-certificate-data"), NULL, E_PARSE, "\"client-certificate-data\" is not" },
+        { HEAD CLUSTERS("") USERS("    client-key-data: '!'\n"), NULL, E_PARSE,
+          "\"client-key-data\"" },
+        { HEAD CLUSTERS("") USERS("    token: a b\n"), NULL, E_PARSE, "\"token\" is no token" },
+        { HEAD CLUSTERS("") USERS("    token: [a]\n"), NULL, E_PARSE, "\"token\" is not a text" },
+        { DATA("password"), NULL, E_PARSE, "\"password\" is not taken here; name a token" },
+        { EXEC("{args: [a]}"), NULL, E_PARSE, "no \"command\"" },
+        { EXEC("x"), NULL, E_PARSE, "no \"command\"" },
+        { EXEC("{command: x}"), NULL, E_PARSE, "\"apiVersion\"" },
+        { EXEC("{command: x, apiVersion: client.authentication.k8s.io/v1alpha1}"), NULL, E_PARSE,
+          "want client.authentication.k8s.io/v1" },
+        { EXEC("{command: x, " V1 ", interactiveMode: Always}"), NULL, E_PARSE, "Always" },
+        { EXEC("{command: x, " V1 ", args: x}"), NULL, E_PARSE, "\"args\" is not a list" },
+        { EXEC("{command: x, " V1 ", args: [[a]]}"), NULL, E_PARSE, "\"args\" are texts" },
+        { EXEC("{command: x, " V1 ", env: [{name: a=b, value: c}]}"), NULL, E_PARSE, "\"env\"" },
+        { EXEC("{command: x, " V1 ", env: [{name: a}]}"), NULL, E_PARSE, "\"env\"" },
+        { HEAD CLUSTERS("") USERS("    token: t\n    exec: {command: x, " V1 "}\n"), NULL, E_PARSE,
+          "\"exec\" beside a token" },
         { HEAD CLUSTERS("") USERS("    as: admin\n"), NULL, E_PARSE, "\"as\"" },
         { HEAD CLUSTERS("") USERS("    tokenFile: [a]\n"), NULL, E_PARSE, "is not a text" },
         { HEAD "clusters:\n- name: c\n  cluster: {}\n" USERS(FILES), NULL, E_PARSE,
@@ -210,7 +326,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_context_and_its_files), cmocka_unit_test(json_is_yaml),
+        cmocka_unit_test(the_context_and_its_files), cmocka_unit_test(what_is_inside),
+        cmocka_unit_test(answers_of_a_plugin),       cmocka_unit_test(json_is_yaml),
         cmocka_unit_test(what_is_refused_says_so),   cmocka_unit_test(yaml_values),
         cmocka_unit_test(yaml_is_bounded),           cmocka_unit_test(in_a_cluster),
     };
