@@ -262,14 +262,16 @@ static int
 agent_open(struct agent *a, struct err *e)
 {
     TRY(check_conf(&a->conf, e));
-    if (addr_parse(a->conf.ca_addr, &a->ca, e) < 0)
+    if (plan_addrs_parse(a->conf.ca_addr, a->cas, GRPC_TARGETS_MAX, &a->cas_n, e) < 0)
         return err_wrap(e, "the CA's address");
     TRY(dir_make(a->conf.dir, 0755, e));
     TRY(dir_lock(a->conf.dir, &a->lock_fd, e));
     TRY(instance_open(a, e));
     const struct grpc_client_conf cc = {
-        .host = a->ca.host,
-        .port = a->ca.port,
+        .host = a->cas[0].host,
+        .port = a->cas[0].port,
+        .others = a->cas + 1,
+        .others_n = a->cas_n - 1,
         .verify_name = a->conf.ca_name,
         .connect_ms = CONNECT_MS,
     };

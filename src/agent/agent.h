@@ -17,8 +17,8 @@ enum { AGENT_ALLOW_MAX = 32, AGENT_OUTBOUND_MAX = 32, AGENT_UIDS_MAX = 32 };
 struct agent_conf {
     /* Texts are borrowed until agent_free. */
     const char *dir; /* state: instance id, and the set key.pem, cert-chain.pem, root-cert.pem */
-    const char *ca_addr; /* "127.0.0.1:15012" */
-    const char *ca_name; /* name in the CA's certificate; NULL: host of ca_addr */
+    const char *ca_addr; /* "127.0.0.1:15012"; or several replicas: "a:15012,b:15012" */
+    const char *ca_name; /* name in the CA's certificate; NULL: the host that is dialled */
     const char *ca_root; /* file with the roots that vouch for the CA; read again at each connect */
     const char *token_file;  /* read again at each call, trimmed; NULL: client certificate only */
     const char *identity;    /* the SPIFFE id to ask for */

@@ -68,6 +68,27 @@ plan_generation(uint64_t held, uint64_t got)
     return got < held ? PLAN_DROP : PLAN_TAKE;
 }
 
+int
+plan_addrs_parse(const char *text, struct addr *ret, size_t max, size_t *ret_n, struct err *e)
+{
+    struct span rest = span_str(text), one;
+    size_t n = 0;
+
+    while (span_cut(&rest, ',', &one)) {
+        char part[ADDR_TEXT_BYTES];
+
+        if (n == max)
+            return err_set(e, E_LIMIT, "more than %zu addresses", max);
+        if (one.n >= sizeof(part))
+            return err_set(e, E_PARSE, "an address of more than %zu bytes", sizeof(part) - 1);
+        memcpy(part, one.p, one.n);
+        part[one.n] = '\0';
+        TRY(addr_parse(part, &ret[n++], e));
+    }
+    *ret_n = n;
+    return n == 0 ? err_set(e, E_PARSE, "no address") : 0;
+}
+
 /* The part of `*text` before '=' as an address; *text moves behind it. */
 static int
 cut_addr(const char **text, bool is_last, struct addr *ret, struct err *e)

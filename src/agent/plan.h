@@ -37,6 +37,9 @@ bool plan_is_transient(int grpc_code);
 enum plan_take { PLAN_DROP, PLAN_TAKE };
 enum plan_take plan_generation(uint64_t held, uint64_t got);
 
+/* "HOST:PORT[,HOST:PORT...]", at most `max`. Errors: PARSE (which), LIMIT. */
+MUST_USE int plan_addrs_parse(const char *text, struct addr *ret, size_t max, size_t *ret_n,
+                              struct err *e);
 /* "127.0.0.1:8443=127.0.0.1:8080". Errors: PARSE (says what is expected). */
 MUST_USE int plan_inbound_parse(const char *text, struct addr *ret_listen, struct addr *ret_to,
                                 struct err *e);

@@ -39,7 +39,8 @@ struct agent {
     struct loop *loop;
     int lock_fd;
     char instance[INSTANCE_BYTES];
-    struct addr ca;
+    struct addr cas[GRPC_TARGETS_MAX]; /* the CA's replicas */
+    size_t cas_n;
     uint64_t started_ms;
 
     struct creds *now;     /* in use by files and proxies; NULL before the first leaf */

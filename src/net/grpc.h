@@ -143,13 +143,20 @@ struct grpc_client;  /* one connection to one server, made when first needed and
                         breaks */
 struct grpc_request; /* one call under way */
 
+enum { GRPC_TARGETS_MAX = 4 };
+
 struct grpc_client_conf {
-    const char *host; /* dialled and, with TLS_PEER_NAME, verified; copied. "/...": a Unix socket */
+    /* Dialled and, with TLS_PEER_NAME, verified; copied. "/...": a Unix socket. Of several
+     * addresses behind a name one is taken by chance, and the others when it cannot be reached, or
+     * ends a connection: at once. */
+    const char *host;
     uint16_t port;
-    const char *verify_name; /* NULL: host */
-    struct tls_conf *tls;    /* a reference is taken */
-    uint64_t connect_ms;     /* 0: 5 s */
-    uint64_t keepalive_ms;   /* HTTP/2 PING when idle with streams open; 0: 30 s */
+    const struct addr *others; /* servers that do as well, in the same way; copied */
+    size_t others_n;           /* < GRPC_TARGETS_MAX */
+    const char *verify_name;   /* NULL: the host that is dialled */
+    struct tls_conf *tls;      /* a reference is taken */
+    uint64_t connect_ms;       /* 0: 5 s */
+    uint64_t keepalive_ms;     /* HTTP/2 PING when idle with streams open; 0: 30 s */
 };
 
 struct grpc_header_kv {

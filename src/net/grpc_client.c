@@ -43,6 +43,16 @@ conn_drop(struct client_conn *c)
     loop_defer(client->loop, conn_free, c);
 }
 
+/* That server wants no more of us, or has gone: the next one is another, where there is one. */
+static void
+leave(struct client_conn *c)
+{
+    struct grpc_client *client = c->client;
+
+    client->left = c->at;
+    client->target = (client->target + 1) % client->targets_n;
+}
+
 /* What happens at the end of a turn: calls that end, connections that are finished, calls that
  * wait for one. */
 static void
@@ -56,6 +66,7 @@ sweep(void *arg)
     for (size_t n = c->ended.n; n > 0 && c->ended.head != NULL; n--)
         client_request_done(c->ended.head, c->ended.head->code, c->ended.head->text);
     if (c->conn != NULL && c->conn->is_closing) {
+        leave(c->conn);
         c->conn->next = c->old;
         c->old = c->conn;
         c->conn = NULL;
@@ -95,7 +106,10 @@ dial_failed(struct grpc_client *c, const struct err *why)
 {
     char text[ERR_MSG_BYTES];
 
-    (void)snprintf(text, sizeof(text), "connect to %s:%u: %.400s", c->host, c->port, why->msg);
+    const struct addr *to = &c->targets[c->target];
+
+    (void)snprintf(text, sizeof(text), "connect to %.100s:%u: %.350s", to->host, to->port,
+                   why->msg);
     c->found_n = 0;
     client_fail_waiting(c, text);
 }
@@ -126,11 +140,34 @@ on_closed(const struct err *why, void *self)
         client_request_done(q, is_known ? q->code : GRPC_UNAVAILABLE,
                             is_known ? q->text : why->msg);
     }
+    if (is_current && was_open)
+        leave(c);
     conn_drop(c);
     if (is_current && !was_open)
         dial_next(client, why);
     else
         client_sweep_soon(client);
+}
+
+const char *
+client_server_name(const struct grpc_client *c)
+{
+    const char *host = c->targets[c->target].host;
+
+    if (c->verify_name != NULL)
+        return c->verify_name;
+    return host[0] == '/' ? "localhost" /* as grpc-go says it */ : host;
+}
+
+/* Of the time that is left, what one address may take: one that swallows packets leaves some for
+ * the others. */
+static uint64_t
+share_ms(const struct grpc_client *c, uint64_t now)
+{
+    uint64_t left = c->dial_by_ms > now ? c->dial_by_ms - now : 1;
+    uint64_t others = c->found_n - c->found_at + c->targets_n - c->tried_n;
+
+    return others > 1 && left > others ? left / others : left;
 }
 
 static int
@@ -143,6 +180,7 @@ dial_addr(struct grpc_client *c, const struct addr *a, struct err *e)
     if (conn == NULL)
         return err_nomem(e);
     conn->client = c;
+    conn->at = *a;
     bool is_unix = a->host[0] == '/';
     if ((is_unix ? unix_connect(a->host, &fd, e) : addr_connect(a, &fd, e)) < 0) {
         free(conn);
@@ -152,8 +190,8 @@ dial_addr(struct grpc_client *c, const struct addr *a, struct err *e)
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     const struct h2_conn_conf conf = { .fd = fd,
                                        .tls = c->tls,
-                                       .verify_name = c->verify_name,
-                                       .open_ms = c->dial_by_ms > now ? c->dial_by_ms - now : 1,
+                                       .verify_name = client_server_name(c),
+                                       .open_ms = share_ms(c, now),
                                        .h2 = { .max_streams = 0,
                                                .max_header_bytes = GRPC_MAX_HEADER_BYTES,
                                                .ops = &client_call_ops,
@@ -169,7 +207,9 @@ dial_addr(struct grpc_client *c, const struct addr *a, struct err *e)
     return 0;
 }
 
-/* The next address, or the end of it. */
+static void dial_target(struct grpc_client *c);
+
+/* The next address, the next target, or the end of it. */
 static void
 dial_next(struct grpc_client *c, const struct err *why)
 {
@@ -178,7 +218,44 @@ dial_next(struct grpc_client *c, const struct err *why)
     while (c->found_at < c->found_n && mono_ms() < c->dial_by_ms)
         if (dial_addr(c, &c->found[c->found_at++], &e) == 0)
             return;
+    if (c->tried_n + 1 < c->targets_n && mono_ms() < c->dial_by_ms) {
+        c->tried_n++;
+        c->target = (c->target + 1) % c->targets_n;
+        dial_target(c);
+        return;
+    }
     dial_failed(c, &e);
+}
+
+static bool
+is_ipv6(const struct addr *a)
+{
+    return strchr(a->host, ':') != NULL;
+}
+
+/* The resolver's order puts families first; addresses of one are replicas, taken by chance. The one
+ * that was left goes last. */
+static void
+found_take(struct grpc_client *c, const struct addr *found, size_t n)
+{
+    size_t alike = 1, at = 0;
+
+    while (alike < n && is_ipv6(&found[alike]) == is_ipv6(&found[0]))
+        alike++;
+    size_t from = n > 1 ? (size_t)random_below(alike) : 0;
+    bool left_is_there = false;
+    for (size_t i = 0; i < n; i++) {
+        const struct addr *a = &found[i < alike ? (i + from) % alike : i];
+        bool is_left = strcmp(a->host, c->left.host) == 0 && a->port == c->left.port;
+
+        left_is_there = left_is_there || is_left;
+        if (!is_left)
+            c->found[at++] = *a;
+    }
+    if (left_is_there)
+        c->found[at++] = c->left;
+    c->found_n = at;
+    c->found_at = 0;
 }
 
 static void
@@ -189,29 +266,35 @@ on_resolved(const struct addr *found, size_t n, const struct err *why, void *arg
 
     c->resolving = NULL;
     (void)err_set(&e, E_TIMEOUT, "no connection in time");
-    for (size_t i = 0; i < n; i++)
-        c->found[i] = found[i];
-    c->found_n = n;
-    c->found_at = 0;
+    found_take(c, found, n);
     dial_next(c, n == 0 ? why : &e);
+}
+
+static void
+dial_target(struct grpc_client *c)
+{
+    const struct addr *to = &c->targets[c->target];
+    struct err e = { 0 };
+
+    c->found_n = c->found_at = 0;
+    if (to->host[0] == '/') {
+        c->found[0] = *to;
+        c->found_n = 1;
+        (void)err_set(&e, E_TIMEOUT, "no connection in time");
+        dial_next(c, &e);
+    } else if (resolve_start(c->loop, to->host, to->port, on_resolved, c, &c->resolving, &e) < 0)
+        dial_failed(c, &e);
 }
 
 static void
 dial(struct grpc_client *c)
 {
-    struct err e = { 0 };
     uint64_t now = mono_ms();
 
     c->dial_by_ms = now + c->connect_ms;
-    c->found_n = c->found_at = 0;
-    if (c->host[0] == '/') {
-        (void)snprintf(c->found[0].host, sizeof(c->found[0].host), "%s", c->host);
-        c->found_n = 1;
-        (void)err_set(&e, E_TIMEOUT, "no connection in time");
-        dial_next(c, &e);
-    } else if (resolve_start(c->loop, c->host, c->port, on_resolved, c, &c->resolving, &e) < 0)
-        dial_failed(c, &e);
-    else
+    c->tried_n = 0;
+    dial_target(c);
+    if (c->resolving != NULL)
         client_tick_by(c, c->dial_by_ms, now);
 }
 
@@ -274,27 +357,38 @@ on_tick(void *arg)
 /* -- the public face ----------------------------------------------------------------------------
  */
 
+static int
+targets_take(struct grpc_client *c, const struct grpc_client_conf *conf, struct err *e)
+{
+    if (strlen(conf->host) >= HOST_BYTES || conf->others_n >= GRPC_TARGETS_MAX)
+        return err_set(e, E_INVAL, "a host of %d bytes at most, and %d servers", HOST_BYTES - 1,
+                       (int)GRPC_TARGETS_MAX);
+    (void)snprintf(c->targets[0].host, HOST_BYTES, "%s", conf->host);
+    c->targets[0].port = conf->port;
+    for (c->targets_n = 1; c->targets_n <= conf->others_n; c->targets_n++)
+        c->targets[c->targets_n] = conf->others[c->targets_n - 1];
+    c->target = (size_t)random_below(c->targets_n);
+    return 0;
+}
+
 int
 grpc_client_new(struct loop *l, const struct grpc_client_conf *conf, struct grpc_client **ret,
                 struct err *e)
 {
     struct grpc_client *c = calloc(1, sizeof(*c));
-    const char *verify = conf->verify_name != NULL ? conf->verify_name
-                         : conf->host[0] == '/'    ? "localhost" /* as grpc-go says it */
-                                                   : conf->host;
 
     if (c == NULL)
         return err_nomem(e);
     *c = (struct grpc_client){ .loop = l,
-                               .port = conf->port,
                                .tls = conf->tls == NULL ? NULL : tls_conf_ref(conf->tls),
                                .connect_ms = conf->connect_ms == 0 ? CONNECT_MS : conf->connect_ms,
                                .keepalive_ms =
                                    conf->keepalive_ms == 0 ? KEEPALIVE_MS : conf->keepalive_ms,
                                .tick_at_ms = UINT64_MAX };
-    if (str_dup(span_str(conf->host), &c->host, e) < 0 ||
-        str_dup(span_str(verify), &c->verify_name, e) < 0 || h2_pool_new(&c->streams, e) < 0 ||
-        timer_new(l, on_tick, c, &c->tick, e) < 0) {
+    if (targets_take(c, conf, e) < 0 ||
+        (conf->verify_name != NULL &&
+         str_dup(span_str(conf->verify_name), &c->verify_name, e) < 0) ||
+        h2_pool_new(&c->streams, e) < 0 || timer_new(l, on_tick, c, &c->tick, e) < 0) {
         grpc_client_free(c);
         return err_wrap(e, "grpc client");
     }
@@ -326,7 +420,6 @@ client_destroy(void *arg)
     struct grpc_client *c = arg;
 
     h2_pool_free(c->streams);
-    free(c->host);
     free(c->verify_name);
     free(c);
 }

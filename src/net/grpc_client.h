@@ -40,14 +40,17 @@ struct client_conn {
     struct client_conn *next; /* of the old ones */
     struct grpc_client *client;
     struct h2_conn *io;
+    struct addr at;
     struct request_list sent;
     bool is_closing; /* takes no new calls */
 };
 
 struct grpc_client {
     struct loop *loop;
-    char *host, *verify_name;
-    uint16_t port;
+    struct addr targets[GRPC_TARGETS_MAX];
+    size_t targets_n, target, tried_n; /* the one to dial; how many failed before it */
+    struct addr left;                  /* where a connection was ended last: tried last */
+    char *verify_name;                 /* NULL: the target's host */
     struct tls_conf *tls;
     uint64_t connect_ms, keepalive_ms;
     struct h2_pool *streams;
@@ -62,6 +65,8 @@ struct grpc_client {
     bool sweep_is_due, is_freed;
 };
 
+/* What the server that is dialled is called: to be verified, and as :authority. Borrowed. */
+const char *client_server_name(const struct grpc_client *c);
 extern const struct h2_ops client_call_ops; /* `self` is the client_conn */
 /* Off its list, the last word said, gone. */
 void client_request_done(struct grpc_request *q, int code, const char *text);

@@ -364,7 +364,7 @@ request_fill(struct grpc_request *q, const char *path, const struct grpc_header_
     uint8_t prefix[GRPC_PREFIX_BYTES];
 
     TRY(head_add(q, ":path", path, e));
-    TRY(head_add(q, ":authority", q->client->verify_name, e));
+    TRY(head_add(q, ":authority", client_server_name(q->client), e));
     for (size_t i = 0; headers != NULL && headers[i].name != NULL; i++)
         TRY(head_add(q, headers[i].name, headers[i].value, e));
     grpc_prefix(msg.n, prefix);

@@ -141,6 +141,27 @@ inbound_rules(void **state)
 }
 
 static void
+addresses_of_the_ca(void **state)
+{
+    struct addr a[2];
+    size_t n;
+    struct err e;
+
+    (void)state;
+    assert_ok(plan_addrs_parse("ca:1", a, 2, &n, &e));
+    assert_int_equal(n, 1);
+    assert_ok(plan_addrs_parse("ca-0.ca:15012,[::1]:2", a, 2, &n, &e));
+    assert_int_equal(n, 2);
+    assert_string_equal(a[0].host, "ca-0.ca");
+    assert_string_equal(a[1].host, "::1");
+    assert_int_equal(a[1].port, 2);
+    assert_err(plan_addrs_parse("a:1,b:2,c:3", a, 2, &n, &e), E_LIMIT, "more than 2");
+    assert_err(plan_addrs_parse("a:1,,b:2", a, 2, &n, &e), E_PARSE, "");
+    assert_err(plan_addrs_parse("", a, 2, &n, &e), E_PARSE, "");
+    assert_err(plan_addrs_parse("a", a, 2, &n, &e), E_PARSE, "");
+}
+
+static void
 outbound_rules(void **state)
 {
     static const char *const bad[] = {
@@ -190,6 +211,7 @@ main(void)
         cmocka_unit_test(codes_that_pass_by_themselves),
         cmocka_unit_test(generations_only_grow),
         cmocka_unit_test(inbound_rules),
+        cmocka_unit_test(addresses_of_the_ca),
         cmocka_unit_test(outbound_rules),
         cmocka_unit_test(words_of_a_command),
     };

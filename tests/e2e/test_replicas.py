@@ -1,0 +1,266 @@
+"""Two replicas of the CA behind one address: rolling restarts and ages of connections under load lose no call; probes tell the truth."""
+import itertools
+import signal
+import socket
+import threading
+import time
+
+import grpc
+import pytest
+
+from conftest import wait_for
+from test_agent import Agent
+from test_ca import CREATE, ISSUER, Ca, Issuer, make_csr, pb, plugged  # noqa: F401
+
+HEALTH = "/grpc.health.v1.Health/Check"
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+
+
+class Replica(Ca):
+    """One pod of the StatefulSet: its own state, the set and the issuer of all."""
+
+    def __init__(self, tmp, daemon, pb, name, issuer, *flags):  # noqa: F811
+        self.tmp, self.pb, self.name, self.issuer, self.start_daemon, self.flags = tmp, pb, name, issuer, daemon, flags
+        self.state, self.dir = tmp / name, tmp / "cacerts"
+        self.run()
+
+    def run(self):
+        ports = self.tmp / f"{self.name}.ports"
+        self.daemon = self.start_daemon("ca", "serve", "--ca-dir", self.dir, "--state-dir", self.state, "--listen", "127.0.0.1:0", "--monitoring",
+                                        "127.0.0.1:0", "--issuer", f"{ISSUER}={self.tmp}/jwks.json", "--reread-interval", "100ms", "--replica",
+                                        self.name, "--port-file", ports, *self.flags, port_file=ports)
+        self.ports = self.daemon.ports()
+
+    def is_ready(self):
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def issued(self):
+        for line in self.get("/metrics")[1].splitlines():
+            if line.startswith("citadel_server_success_cert_issuance_count "):
+                return int(line.split()[1])
+        return 0
+
+
+class Service(threading.Thread):
+    """What a Service is to its clients: each new connection goes to one of the pods that are ready, as their probes say (every
+    100 ms, one failure is enough); a connection stays where it is until one side ends it."""
+
+    def __init__(self, replicas):
+        super().__init__(daemon=True)
+        self.replicas, self.ready, self.turn, self.made, self.over = replicas, [], itertools.count(), {}, False
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.probe, daemon=True).start()
+        self.start()
+
+    def probe(self):
+        while not self.over:
+            self.ready = [r for r in self.replicas if r.is_ready()]
+            time.sleep(0.1)  # the probe's period
+
+    def run(self):
+        while not self.over:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.connect, args=(client,), daemon=True).start()
+
+    def connect(self, client):
+        ready = self.ready
+        if not ready:
+            client.close()
+            return
+        to = ready[next(self.turn) % len(ready)]
+        self.made[to.name] = self.made.get(to.name, 0) + 1
+        try:
+            pod = socket.create_connection(("127.0.0.1", to.ports["ca"]), 5)
+            pod.settimeout(None)
+        except OSError:
+            client.close()
+            return
+        for a, b in ((client, pod), (pod, client)):
+            threading.Thread(target=self.pipe, args=(a, b), daemon=True).start()
+
+    @staticmethod
+    def pipe(a, b):
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            for s in (a, b):
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def stop(self):
+        self.over = True
+        self.listener.close()
+
+
+class Load:
+    """Clients that ask for leaves without a pause, each on a channel of its own; what their applications see."""
+
+    def __init__(self, service, roots, csr, token, answer, n=4):
+        self.service, self.roots, self.csr, self.token, self.answer = service, roots, csr, token, answer
+        self.over, self.good, self.failed = False, 0, []
+        self.threads = [threading.Thread(target=self.ask, daemon=True) for _ in range(n)]
+        for t in self.threads:
+            t.start()
+
+    def ask(self):
+        with grpc.secure_channel(f"127.0.0.1:{self.service.port}", grpc.ssl_channel_credentials(self.roots),
+                                 (("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1))) as channel:
+            stub = channel.unary_unary(CREATE, request_serializer=lambda m: m.SerializeToString(),
+                                       response_deserializer=self.answer.IstioCertificateResponse.FromString)
+            while not self.over:
+                try:
+                    chain = stub(self.answer.IstioCertificateRequest(csr=self.csr), metadata=[("authorization", f"Bearer {self.token}")],
+                                 timeout=15).cert_chain
+                    assert len(chain) == 3
+                    self.good += 1
+                except grpc.RpcError as e:
+                    self.failed.append(f"{e.code().name}: {e.details()}")
+
+    def more(self, n=50):
+        want = self.good + n
+        wait_for("more leaves", lambda: self.good >= want, 60)
+
+    def stop(self):
+        self.over = True
+        for t in self.threads:
+            t.join(30)
+        return self.failed
+
+
+@pytest.fixture
+def pods(tmp_path, daemon, pb, plugged):  # noqa: F811
+    """pods("--flag", ...) -> two replicas that are ready, and the Service in front of them."""
+    made = []
+
+    def start(*flags):
+        issuer = Issuer()
+        (tmp_path / "jwks.json").write_text(issuer.jwks())
+        replicas = [Replica(tmp_path, daemon, pb, f"ca-{i}", issuer, *flags) for i in range(2)]
+        for r in replicas:
+            r.ready()
+        service = Service(replicas)
+        made.append(service)
+        wait_for("both ready", lambda: len(service.ready) == 2)
+        return replicas, service
+
+    yield start
+    for s in made:
+        s.stop()
+
+
+def rolling_restart(replicas, service, load):
+    """As a StatefulSet does it: one pod ends, comes again, and is ready, before the next."""
+    for r in replicas:
+        r.daemon.process.send_signal(signal.SIGTERM)
+        assert r.daemon.process.wait(30) == 0
+        load.more()
+        r.run()
+        wait_for("ready again", lambda: r in service.ready, 30)
+        load.more()
+
+
+def agent_at(tmp_path, daemon, replica, name, address, *flags):
+    class Of:  # what test_agent's Agent asks of a CA
+        ports, issuer, state = {"ca": int(address.rsplit(":", 1)[1])}, replica.issuer, replica.state
+    return Agent(tmp_path, daemon, Of, name, "--ca-addr", address, *flags)
+
+
+def test_a_rolling_restart_under_load_loses_no_call(tmp_path, daemon, pods, pb):  # noqa: F811
+    replicas, service = pods("--drain-delay", "500ms", "--default-workload-ttl", "6s")
+    roots = replicas[0].roots()
+    agents = [agent_at(tmp_path, daemon, replicas[0], f"w{i}", f"127.0.0.1:{service.port}") for i in range(3)]
+    for a in agents:
+        a.ready()
+    _, csr = make_csr()
+    load = Load(service, roots, csr, replicas[0].issuer.token(), pb[0])
+    load.more()
+    for _ in range(2):
+        rolling_restart(replicas, service, load)
+    assert load.stop() == []
+    assert load.good > 400
+    assert all(service.made[r.name] > 2 for r in replicas)
+    for a in agents:
+        wait_for("on the stream", lambda: a.status()["ca"]["trust_stream"] == "on the trust stream")
+        assert "\terror\t" not in a.run.text(), a.run.text()
+
+
+def test_connections_age_and_spread(pods, pb):  # noqa: F811
+    replicas, service = pods("--max-connection-age", "500ms")
+    _, csr = make_csr()
+    load = Load(service, replicas[0].roots(), csr, replicas[0].issuer.token(), pb[0], n=2)
+    wait_for("many connections", lambda: sum(service.made.values()) >= 10, 60)
+    assert load.stop() == []
+    assert all(r.issued() > 0 for r in replicas)
+
+
+def test_an_agent_with_two_addresses_is_at_the_other_at_once(tmp_path, daemon, pods, pb):  # noqa: F811
+    replicas, _ = pods()
+    both = ",".join(f"127.0.0.1:{r.ports['ca']}" for r in replicas)
+    a = agent_at(tmp_path, daemon, replicas[0], "w", both)
+    a.ready()
+
+    def at():
+        return [r for r in replicas if r.daemon.process.poll() is None and r.metric("meshroot_ca_trust_streams 1")]
+
+    for _ in range(2):
+        wait_for("on a stream", at)
+        was = at()[0]
+        other = next(r for r in replicas if r is not was)
+        was.daemon.process.send_signal(signal.SIGTERM)  # GOAWAY
+        assert was.daemon.process.wait(30) == 0
+        wait_for("on the other's", lambda: other.metric("meshroot_ca_trust_streams 1"))
+        was.flags = (*was.flags, "--listen", f"127.0.0.1:{was.ports['ca']}")
+        was.run()
+        was.ready()
+    was = at()[0]
+    was.daemon.kill()  # no word at all
+    other = next(r for r in replicas if r is not was)
+    wait_for("on the other's", lambda: other.metric("meshroot_ca_trust_streams 1"))
+
+
+def health(replica, service=b""):
+    with replica.channel() as c:
+        return c.unary_unary(HEALTH, request_serializer=bytes, response_deserializer=bytes)(service, timeout=10)
+
+
+def test_probes_tell_the_truth_before_the_end(pods, pb):  # noqa: F811
+    replicas, _ = pods("--drain-delay", "3s")
+    r = replicas[0]
+    _, csr = make_csr()
+    assert health(r) == SERVING
+    assert health(r, b"\x0a\x11meshroot.v1.Trust") == SERVING
+    with pytest.raises(grpc.RpcError) as e:
+        health(r, b"\x0a\x05other")
+    assert e.value.code() == grpc.StatusCode.NOT_FOUND
+    r.daemon.process.send_signal(signal.SIGTERM)
+    wait_for("not ready", lambda: r.get("/readyz")[0] == 503)
+    assert "it is stopping" in r.get("/readyz")[1]
+    assert r.get("/healthz")[0] == 200
+    assert health(r) == NOT_SERVING
+    assert r.call(csr, r.issuer.token())[0]  # and goes on serving, new connections too
+    assert r.daemon.process.wait(30) == 0
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", r.ports["ca"]), 2)
+
+
+def test_the_end_is_bounded_and_a_second_signal_does_not_wait(pods, pb):  # noqa: F811
+    replicas, _ = pods("--drain-delay", "5m", "--drain-timeout", "300ms")
+    r = replicas[0]
+    silent = socket.create_connection(("127.0.0.1", r.ports["ca"]), 2)  # a handshake that never comes
+    r.daemon.process.send_signal(signal.SIGTERM)
+    wait_for("leaving", lambda: r.get("/readyz")[0] == 503)
+    r.daemon.process.send_signal(signal.SIGTERM)
+    assert r.daemon.process.wait(30) == 0
+    silent.close()
+
