@@ -51,7 +51,8 @@ def test_exactly_what_is_needed_is_granted():
 
 
 def test_every_flag_exists():
-    manifests.check_flags(documents(template("--set", "vault.enabled=true,ca.tokenReview=true,ca.trustedNodeAccounts={a/b}").stdout))
+    manifests.check_flags(documents(template("--set", "vault.enabled=true,validator.workloadPods=true,ca.tokenReview=true,"
+                                             "ca.trustedNodeAccounts={a/b}").stdout))
 
 
 def test_token_review_is_granted_only_when_it_is_used():
