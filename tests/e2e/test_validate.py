@@ -89,6 +89,11 @@ class Istiod:
             "observedGeneration": d["metadata"]["generation"], "replicas": replicas, "updatedReplicas": updated, "availableReplicas": available,
             "conditions": list(conditions)}}, sub="status")
 
+    def serve(self, folder, address):
+        """The command that is a pod's secure port; it names `roots` to its clients, as Go's does."""
+        return ["openssl", "s_server", "-quiet", "-accept", address, "-cert", folder / "cert", "-key", folder / "key", "-cert_chain",
+                folder / "chain", "-CAfile", folder / "roots", "-verify", "3", "-alpn", "h2"]
+
     def pod(self, files, age=0, roots=None, labels=None):
         """A new pod with an address of its own, serving by what is in `files`."""
         self.n += 1
@@ -98,9 +103,8 @@ class Istiod:
         cert, key = leaf_pem(files, f"istiod.{self.ns}.svc", age)
         for f, data in (("cert", cert), ("key", key), ("chain", files["cert-chain.pem"]), ("roots", roots or files["root-cert.pem"])):
             (folder / f).write_bytes(data)
-        p = subprocess.Popen(["openssl", "s_server", "-quiet", "-accept", f"{ip}:{self.port}", "-cert", folder / "cert", "-key", folder / "key",
-                              "-cert_chain", folder / "chain", "-CAfile", folder / "roots", "-verify", "3", "-alpn", "h2"],
-                             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=open(folder / "log", "wb"))
+        p = subprocess.Popen(self.serve(folder, f"{ip}:{self.port}"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                             stderr=open(folder / "log", "wb"))
         self.pods[name] = p
 
         def answers():
