@@ -25,7 +25,7 @@ static const struct opt opts[] = {
     { "istiod-name", OPT_STRING, AT(server_name), NULL, NULL, NULL, 0, "NAME", "that istiod's certificate has [istiod.NAMESPACE.svc]" },
     { "leaf-life", OPT_DURATION, AT(leaf_life_ms), "24h", "1s", "876000h", 0, "DURATION",
       "the longest life of a workload's certificate: so old evidence counts for all" },
-    { "clock-skew", OPT_DURATION, AT(skew_ms), "2m", "0s", "1h", 0, "DURATION", "by how much the cluster's clocks may differ" },
+    { "clock-skew", OPT_DURATION, AT(skew_ms), "5m", "0s", "1h", 0, "DURATION", "by how much the cluster's clocks may differ" },
     { "hot-wait", OPT_DURATION, AT(hot_wait_ms), "5m", "0s", "24h", 0, "DURATION",
       "how long an istiod that takes roots without a restart is left to it" },
     { "workload-pods", OPT_FLAG, AT(workload_pods), NULL, NULL, NULL, 0, NULL,

@@ -185,7 +185,9 @@ stale_pod(const struct validate_facts *f)
 static bool
 is_blocked(const struct validate_facts *f, struct validate_verdict *v)
 {
-    if (f->is_paused)
+    if (f->is_going)
+        say(v, VALIDATE_BLOCKED, "the deployment is being deleted");
+    else if (f->is_paused)
         say(v, VALIDATE_BLOCKED, "the deployment is paused: kubectl rollout resume");
     else if (f->tried == TRIED_FAILED && !f->is_forced)
         say(v, VALIDATE_BLOCKED,
@@ -219,7 +221,7 @@ validate_decide(const struct validate_facts *f, struct validate_verdict *ret)
     const struct validate_pod *stale = stale_pod(f);
 
     *ret = (struct validate_verdict){ .kind = VALIDATE_NOTHING };
-    if (f->tried == TRIED_OPEN && !f->is_paused) {
+    if (f->tried == TRIED_OPEN && !f->is_paused && !f->is_going) {
         say(ret, VALIDATE_RESUME, "a restart for these roots was begun: it is seen to its end");
         return;
     }
@@ -227,7 +229,7 @@ validate_decide(const struct validate_facts *f, struct validate_verdict *ret)
         say(ret, VALIDATE_NOTHING, "istiod publishes the roots that the Secret has");
         return;
     }
-    if (f->is_rolling && f->tried != TRIED_FAILED) {
+    if (f->is_rolling && f->tried != TRIED_FAILED && !f->is_going) {
         say(ret, VALIDATE_WAIT, "a rollout of the deployment is under way: look again after it");
         return;
     }

@@ -53,10 +53,10 @@ struct validate_facts {
     int64_t secret_changed, map_changed; /* unix s; 0: not known */
     const struct validate_pod *pods;     /* borrowed */
     size_t pods_n;
-    bool takes_roots_hot;   /* ISTIO_MULTIROOT_MESH, since 1.20 */
-    bool hot_compares_text; /* before 1.30: only when one text holds the other */
-    bool is_text_within;    /* it does */
-    bool is_paused, is_rolling;
+    bool takes_roots_hot;                 /* ISTIO_MULTIROOT_MESH, since 1.20 */
+    bool hot_compares_text;               /* before 1.30: only when one text holds the other */
+    bool is_text_within;                  /* it does */
+    bool is_going, is_paused, is_rolling; /* the Deployment is being deleted, ... */
     enum validate_tried tried;
     /* The oldest workload pod was made then; 0: not known. Without any: now. */
     int64_t workloads_since;

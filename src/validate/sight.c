@@ -274,6 +274,7 @@ sight_take_deployment(struct session *s, struct sight *t, struct err *e)
     validate_memory_read(t->deployment, &t->memory);
     t->facts.takes_roots_hot = t->istiod.takes_roots_hot;
     t->facts.hot_compares_text = t->istiod.hot_compares_text;
+    t->facts.is_going = kube_object_is_going(t->deployment);
     t->facts.is_paused = validate_is_paused(t->deployment);
     t->facts.is_rolling = validate_rollout_read(t->deployment, words) == ROLLOUT_UNDER_WAY;
     return 0;

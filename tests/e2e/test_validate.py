@@ -523,6 +523,23 @@ def test_the_api_server_has_its_moments(world, sets, api):
     assert i.restarts == 1 and i.memory()["state"] == "done"
 
 
+def test_etcd_is_slow(world, sets, api):
+    i = world().secret(sets["AB a"]).start(sets["A"])
+    for method, path in (("GET", "/secrets/"), ("GET", "/deployments/"), ("PATCH", "/deployments/")):
+        api.delay(2, method=method, path=path)
+    validate(i)
+    assert i.restarts == 1 and i.memory()["state"] == "done"
+
+
+def test_what_is_being_deleted_is_left_alone(world, sets, api):
+    i = world().secret(sets["AB a"]).start(sets["A"])
+    api.edit("Deployment", i.ns, i.name, {"metadata": {"finalizers": ["foregroundDeletion"]}})
+    api.delete("Deployment", i.ns, i.name)
+    n = patches(i)
+    assert "is being deleted" in validate(i, "--force", code=17)
+    assert patches(i) == n and i.restarts == 0
+
+
 def test_an_answer_that_is_lost(world, sets, api):
     """The patch is done, nobody hears so, and the second try is a conflict with the first."""
     i = world().secret(sets["AB a"]).start(sets["A"])

@@ -17,7 +17,7 @@ struct row {
     int64_t pod_age;    /* how long it has signed so */
     int64_t secret_age; /* -1: not known */
     int64_t youngest;   /* every workload pod is at most so old; -1: not known */
-    bool hot, by_text, text_within, paused, rolling, forced;
+    bool hot, by_text, text_within, going, paused, rolling, forced;
     enum validate_tried tried;
     enum validate_kind kind;
     bool is_unsafe;
@@ -37,7 +37,7 @@ letters(const char *s, struct validate_set *ret)
 static int64_t
 ago(int64_t age)
 {
-    return age < 0 ? 0 : NOW - age;
+    return age == -1 ? 0 : NOW - age; /* others below 0: in the future */
 }
 
 static void
@@ -68,6 +68,7 @@ check(const struct row *r)
                                 .takes_roots_hot = r->hot,
                                 .hot_compares_text = r->by_text,
                                 .is_text_within = r->text_within,
+                                .is_going = r->going,
                                 .is_paused = r->paused,
                                 .is_rolling = r->rolling,
                                 .tried = r->tried,
@@ -254,6 +255,9 @@ not_now(void **state)
           .kind = VALIDATE_BLOCKED },
         { "paused cannot be forced", W = "AB", S = 'A', L = "A", P = "A", UNKNOWN, .paused = true,
           .forced = true, .kind = VALIDATE_BLOCKED },
+        { "being deleted", W = "AB", S = 'A', L = "A", P = "A", UNKNOWN, .going = true,
+          .forced = true, .rolling = true, .tried = TRIED_OPEN, .kind = VALIDATE_BLOCKED,
+          .words = "deleted" },
         { "failed before", W = "AB", S = 'A', L = "A", P = "A", UNKNOWN, .tried = TRIED_FAILED,
           .kind = VALIDATE_BLOCKED, .words = "is not repeated" },
         { "failed, and hangs there still", W = "AB", S = 'A', L = "A", P = "A", UNKNOWN,
@@ -262,6 +266,32 @@ not_now(void **state)
           .rolling = true, .forced = true, .kind = VALIDATE_RESTART },
         { "done before, and it is needed again", W = "AB", S = 'A', L = "A", P = "A", UNKNOWN,
           .tried = TRIED_DONE, .kind = VALIDATE_RESTART },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        check(&rows[i]);
+}
+
+/* Clocks that differ by as much as they may never make a restart earlier than the true times allow.
+ */
+static void
+clocks_that_differ(void **state)
+{
+    static const struct row rows[] = {
+        { "istiod's clock is ahead: its certificate is from the future", W = "B", S = 'B', L = "AB",
+          P = "B", .map_age = LONG, .pod_age = -SKEW, .secret_age = 5, .youngest = -1,
+          .kind = VALIDATE_HELD },
+        { "ours is ahead: leaves seem to have ended", W = "B", S = 'B', L = "AB", P = "B",
+          .map_age = LONG, .pod_age = LIFE + SKEW - 1, .secret_age = 5, .youngest = -1,
+          .kind = VALIDATE_HELD },
+        { "the API server's is ahead: pods seem younger than the change", W = "B", S = 'B',
+          L = "AB", P = "B", .map_age = LONG, .pod_age = 600, .secret_age = 5,
+          .youngest = 600 - SKEW, .kind = VALIDATE_HELD },
+        { "... but not so much younger", W = "B", S = 'B', L = "AB", P = "B", .map_age = LONG,
+          .pod_age = 600, .secret_age = 5, .youngest = 600 - SKEW - 1, .kind = VALIDATE_RESTART },
+        { "the Secret is from the future: left to istiod", W = "AB", S = 'A', L = "A", P = "A",
+          .secret_age = -SKEW, .hot = true, .kind = VALIDATE_WAIT },
     };
 
     (void)state;
@@ -317,9 +347,13 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_to_do), cmocka_unit_test(a_wider_set),
-        cmocka_unit_test(a_root_goes),   cmocka_unit_test(without_a_restart),
-        cmocka_unit_test(not_now),       cmocka_unit_test(no_restart_strands_anybody),
+        cmocka_unit_test(nothing_to_do),
+        cmocka_unit_test(a_wider_set),
+        cmocka_unit_test(a_root_goes),
+        cmocka_unit_test(without_a_restart),
+        cmocka_unit_test(not_now),
+        cmocka_unit_test(clocks_that_differ),
+        cmocka_unit_test(no_restart_strands_anybody),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
