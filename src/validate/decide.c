@@ -176,7 +176,7 @@ static const struct validate_pod *
 stale_pod(const struct validate_facts *f)
 {
     for (size_t i = 0; i < f->pods_n && !f->takes_roots_hot; i++)
-        if (f->pods[i].is_seen && f->pods[i].is_stale)
+        if (f->pods[i].is_stale)
             return &f->pods[i];
     return NULL;
 }
@@ -207,8 +207,7 @@ is_taken_hot(const struct validate_facts *f, struct validate_verdict *v)
 
     if (f->hot_compares_text && !f->is_text_within)
         return false;
-    if (!f->takes_roots_hot || !one_holds_other || f->secret_changed == 0 ||
-        f->now - f->secret_changed >= f->hot_wait_s)
+    if (!f->takes_roots_hot || !one_holds_other || f->now - f->secret_changed >= f->hot_wait_s)
         return false;
     say(v, VALIDATE_WAIT,
         "istiod takes these roots without a restart (ISTIO_MULTIROOT_MESH); none is done");

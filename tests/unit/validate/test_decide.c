@@ -15,6 +15,7 @@ struct row {
     const char *pods;   /* the root each signs under; '?': not seen; lower case: stale */
     int64_t map_age;    /* -1: not known */
     int64_t pod_age;    /* how long it has signed so */
+    int64_t second_age; /* of the second pod; 0: the same */
     int64_t secret_age; /* -1: not known */
     int64_t youngest;   /* every workload pod is at most so old; -1: not known */
     bool hot, by_text, text_within, going, paused, rolling, forced;
@@ -51,7 +52,7 @@ pods_fill(const struct row *r, struct validate_pod *pods, struct validate_facts 
         pod->is_seen = *p != '?';
         pod->is_stale = *p >= 'a';
         pod->root_id[0] = (uint8_t)(*p & ~0x20);
-        pod->since = ago(r->pod_age);
+        pod->since = ago(f->pods_n > 1 && r->second_age != 0 ? r->second_age : r->pod_age);
         (void)snprintf(pod->why, sizeof(pod->why), "%s", pod->is_seen ? "" : "nobody answers");
     }
     f->pods = pods;
@@ -157,6 +158,8 @@ a_wider_set(void **state)
           .kind = VALIDATE_HELD },
         { "... on those that answer", W = "ABC", S = 'B', L = "AB", P = "B?", UNKNOWN,
           .kind = VALIDATE_HELD },
+        { "no pod: nobody signs so", W = "ABC", S = 'B', L = "AB", P = "", .map_age = 60,
+          .secret_age = 5, .youngest = -1, .kind = VALIDATE_HELD },
         { "no pod at all: nobody signs", W = "AB", S = 'A', L = "A", P = "", .map_age = LONG,
           .secret_age = 5, .youngest = -1, .kind = VALIDATE_RESTART },
     };
@@ -178,6 +181,12 @@ a_root_goes(void **state)
         { "its leaves may be in use", W = "B", S = 'B', L = "AB", P = "B", .map_age = LONG,
           .pod_age = 60, .secret_age = 5, .youngest = -1, .kind = VALIDATE_HELD,
           .words = "may be in use until 1970-01-13T13:47:40Z" },
+        { "the last pod to change decides", W = "B", S = 'B', L = "AB", P = "BB", .map_age = LONG,
+          .pod_age = 60, .second_age = LONG, .secret_age = 5, .youngest = -1,
+          .kind = VALIDATE_HELD },
+        { "whichever that is", W = "B", S = 'B', L = "AB", P = "BB", .map_age = LONG,
+          .pod_age = LONG, .second_age = 60, .secret_age = 5, .youngest = -1,
+          .kind = VALIDATE_HELD },
         { "its leaves have ended", W = "B", S = 'B', L = "AB", P = "BB", .map_age = LONG,
           .pod_age = LONG, .secret_age = 5, .youngest = -1, .kind = VALIDATE_RESTART },
         { "... a second too early", W = "B", S = 'B', L = "AB", P = "BB", .map_age = LONG,
