@@ -276,7 +276,7 @@ def test_cve_31_missing_trust_is_no_connection(ca, tmp_path, daemon):  # noqa: F
                    "--ca-root-cert", roots, "--token-file", token, "--monitoring", "127.0.0.1:0", "--port-file", ports, port_file=ports)
         wait_for("it says which file", lambda: str(roots) in d.text() or d.process.poll() is not None)
         assert str(roots) in d.text()
-    assert not ca.metric("citadel_server_csr_count")
+    assert ca.metric("citadel_server_csr_count 0")
 
 
 def test_cve_32_38_long_chains_end_at_a_limit(ca, plugged):  # noqa: F811
