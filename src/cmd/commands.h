@@ -20,6 +20,7 @@ extern const struct command cmd_mesh_disable;
 extern const struct command cmd_mesh_enable;
 extern const struct command cmd_mesh_status;
 extern const struct command cmd_mesh_validate;
+extern const struct command cmd_operator_run;
 extern const struct command cmd_pki_crl;
 extern const struct command cmd_pki_inspect;
 extern const struct command cmd_pki_intermediate;

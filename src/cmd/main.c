@@ -34,6 +34,7 @@ static const struct command *const commands[] = {
     &cmd_vault_secret_list_versions,
     &cmd_vault_secret_update,
     &cmd_sync_run,
+    &cmd_operator_run,
     &cmd_ca_serve,
     &cmd_ca_revoke,
     &cmd_ca_revoked,

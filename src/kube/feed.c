@@ -46,7 +46,8 @@ alive(struct kube_feed *f)
         log_info("kube", "%s: in step with %s again", f->name, kube_client_server(f->client));
     f->trouble[0] = '\0';
     f->alive_ms = mono_ms();
-    f->conf.alive(f->conf.arg);
+    if (f->conf.alive != NULL)
+        f->conf.alive(f->conf.arg);
 }
 
 /* Sets the next try, later each time. */
@@ -80,7 +81,8 @@ broken(struct kube_feed *f, int r)
 {
     if (r < 0) {
         f->version[0] = '\0';
-        f->conf.broken(f->conf.arg);
+        if (f->conf.broken != NULL)
+            f->conf.broken(f->conf.arg);
     }
     return r;
 }
@@ -113,7 +115,8 @@ line_take(struct kube_feed *f, struct err *e)
         return 0;
     if (kube_event_read(line, &ev, e) < 0) {
         f->version[0] = '\0'; /* an event is lost: what it was, a list says */
-        f->conf.broken(f->conf.arg);
+        if (f->conf.broken != NULL)
+            f->conf.broken(f->conf.arg);
         return err_wrap(e, "watch");
     }
     int r = event_take(f, &ev, e);
@@ -132,7 +135,8 @@ on_data(struct span piece, void *arg, struct err *e)
 
         if (buf_add(&f->line, span_of(piece.p, n), e) < 0) {
             f->version[0] = '\0';
-            f->conf.broken(f->conf.arg);
+            if (f->conf.broken != NULL)
+                f->conf.broken(f->conf.arg);
             return err_wrap(e, "watch: an event");
         }
         if (end == NULL)
@@ -168,8 +172,9 @@ watch_start(struct kube_feed *f, struct err *e)
     CLEANUP(str_freep) char *path = NULL;
 
     TRY(str_format(&path, e,
-                   "%s?watch=1&allowWatchBookmarks=true&resourceVersion=%s&timeoutSeconds=%llu",
-                   f->path, f->version, (unsigned long long)f->conf.watch_s));
+                   "%s%cwatch=1&allowWatchBookmarks=true&resourceVersion=%s&timeoutSeconds=%llu",
+                   f->path, strchr(f->path, '?') == NULL ? '?' : '&', f->version,
+                   (unsigned long long)f->conf.watch_s));
     f->line = BUF_INIT(KUBE_MAX_EVENT_BYTES);
     struct kube_request q = { .method = "GET",
                               .path = path,

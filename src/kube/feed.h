@@ -27,7 +27,7 @@ enum {
 /* -- list -------------------------------------------------------------------------------------- */
 
 struct kube_list_conf {
-    const char *path;     /* "/api/v1/pods"; no query; copied */
+    const char *path;     /* "/api/v1/pods", or with a selector: "...?fieldSelector=..." */
     size_t max_objects;   /* 0: KUBE_LIST_MAX_OBJECTS; beyond: LIMIT */
     uint64_t deadline_ms; /* for each page; 0: 30 s */
     /* The list begins, again when its continue token is too old (410): forget what it gave. */
@@ -76,7 +76,8 @@ struct kube_feed_conf {
     int (*put)(const json_t *object, void *arg, struct err *e);
     int (*gone)(const json_t *object, void *arg, struct err *e);
     void (*whole)(void *arg); /* the list is complete */
-    void (*alive)(void *arg); /* what was given so far is what there is: a list, event, bookmark */
+    /* What was given so far is what there is: a list, event, bookmark. May be NULL, as the next. */
+    void (*alive)(void *arg);
     /* put or gone failed: what they keep may not be believed until the next `whole`. */
     void (*broken)(void *arg);
     void *arg;

@@ -56,7 +56,8 @@ page_ask(struct kube_list *l, struct err *e)
 {
     CLEANUP(buf_done) struct buf path = BUF_INIT(KUBE_CONTINUE_MAX_BYTES * 4);
 
-    TRY(buf_addf(&path, e, "%s?limit=%zu", l->path, l->limit));
+    TRY(buf_addf(&path, e, "%s%climit=%zu", l->path, strchr(l->path, '?') == NULL ? '?' : '&',
+                 l->limit));
     if (l->next.n > 0) {
         TRY(buf_add_str(&path, "&continue=", e));
         TRY(query_add(&path, buf_text(&l->next), e));

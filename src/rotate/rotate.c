@@ -435,12 +435,14 @@ replica_find(struct rotate *r, const char *name)
 }
 
 void
-rotate_replica(struct rotate *r, const char *replica, uint64_t generation,
-               const struct roots *roots, const uint8_t signer_id[DIGEST_BYTES])
+rotate_replica_ids(struct rotate *r, const char *replica, uint64_t generation,
+                   const uint8_t (*roots)[DIGEST_BYTES], size_t roots_n,
+                   const uint8_t signer_id[DIGEST_BYTES])
 {
     struct replica *p = replica_find(r, replica);
 
-    if (strlen(replica) >= REPLICA_NAME_BYTES || (p == NULL && r->replicas_n == REPLICAS_MAX)) {
+    if (strlen(replica) >= REPLICA_NAME_BYTES || roots_n > ROOTS_MAX ||
+        (p == NULL && r->replicas_n == REPLICAS_MAX)) {
         log_warn("rotate", "CA replica %.*s is not taken: its name is too long, or there are %d",
                  (int)REPLICA_NAME_BYTES, replica, (int)REPLICAS_MAX);
         return;
@@ -449,10 +451,30 @@ rotate_replica(struct rotate *r, const char *replica, uint64_t generation,
         p = &r->replicas[r->replicas_n++];
         (void)snprintf(p->name, sizeof(p->name), "%s", replica);
     }
-    p->loaded = (struct plan_replica){ .generation = generation, .roots_n = roots_count(roots) };
-    for (size_t i = 0; i < p->loaded.roots_n; i++)
-        memcpy(p->loaded.roots[i], cert_id(roots_at(roots, i)), DIGEST_BYTES);
+    p->loaded = (struct plan_replica){ .generation = generation, .roots_n = roots_n };
+    memcpy(p->loaded.roots, roots, roots_n * DIGEST_BYTES);
     memcpy(p->loaded.signer_id, signer_id, DIGEST_BYTES);
+    rotate_look_soon(r, 0);
+}
+
+void
+rotate_replica(struct rotate *r, const char *replica, uint64_t generation,
+               const struct roots *roots, const uint8_t signer_id[DIGEST_BYTES])
+{
+    uint8_t ids[ROOTS_MAX][DIGEST_BYTES];
+    size_t n = roots_count(roots);
+
+    for (size_t i = 0; i < n && i < ROOTS_MAX; i++)
+        memcpy(ids[i], cert_id(roots_at(roots, i)), DIGEST_BYTES);
+    rotate_replica_ids(r, replica, generation, (const uint8_t(*)[DIGEST_BYTES])ids, n, signer_id);
+}
+
+void
+rotate_expect(struct rotate *r, size_t replicas_n)
+{
+    if (r->conf.replicas_n == replicas_n)
+        return;
+    r->conf.replicas_n = replicas_n;
     rotate_look_soon(r, 0);
 }
 

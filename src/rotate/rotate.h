@@ -51,6 +51,12 @@ void rotate_want(struct rotate *r, struct bundle *b, const struct sync_versions 
  * between taking an older bundle and the row of its leaf. The gates rely on it. */
 void rotate_replica(struct rotate *r, const char *replica, uint64_t generation,
                     const struct roots *roots, const uint8_t signer_id[DIGEST_BYTES]);
+/* The same, where the ids came over a wire. */
+void rotate_replica_ids(struct rotate *r, const char *replica, uint64_t generation,
+                        const uint8_t (*roots)[DIGEST_BYTES], size_t roots_n,
+                        const uint8_t signer_id[DIGEST_BYTES]);
+/* From now on so many replicas must report before a gate opens. */
+void rotate_expect(struct rotate *r, size_t replicas_n);
 /* That replica has ended for good; the gates stop waiting for it. */
 void rotate_replica_gone(struct rotate *r, const char *replica);
 /* A write of the target is over (`why` NULL), has failed, or somebody else changed what is there:

@@ -19,8 +19,9 @@ const char *const set_file_names[PART__N + 1] = {
 /* -- the manifest --------------------------------------------------------------------------------
  */
 
-static int
-manifest_text(const struct bundle *b, const struct set_manifest *m, struct buf *out, struct err *e)
+int
+set_manifest_text(const struct bundle *b, const struct set_manifest *m, struct buf *out,
+                  struct err *e)
 {
     char signer[DIGEST_TEXT_BYTES];
 
@@ -119,7 +120,7 @@ set_write_with(const char *dir, const struct bundle *b, const struct set_manifes
         if (i != PART_CA_KEY || key_path == NULL)
             r = bundle_part_pem(b, (enum bundle_part)i, &text[i], e);
     if (r == 0)
-        r = manifest_text(b, m, &text[PART__N], e);
+        r = set_manifest_text(b, m, &text[PART__N], e);
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         files[i] = (struct fileset_file){ set_file_names[i], i == PART_CA_KEY ? 0600 : 0644,
                                           buf_span(&text[i]) };

@@ -79,6 +79,9 @@ extern const char *const set_file_names[PART__N + 1]; /* the four, and manifest.
 /* One atomic swap (fileset): root-cert.pem is b's roots, keys 0600. Errors: SYS. Blocks: disk. */
 MUST_USE int set_write(const char *dir, const struct bundle *b, const struct set_manifest *m,
                        struct err *e);
+/* manifest.json of that set. Errors: LIMIT, NOMEM. */
+MUST_USE int set_manifest_text(const struct bundle *b, const struct set_manifest *m,
+                               struct buf *out, struct err *e);
 /* The same with a key that another process wrote to `key_path`, which is moved into the set: `b` is
  * without its key. */
 MUST_USE int set_write_moved(const char *dir, const struct bundle *b, const struct set_manifest *m,

@@ -532,15 +532,56 @@ url_take(struct vault_client *c, const char *url, struct err *e)
     return 0;
 }
 
+const char *
+vault_assertion_file(void)
+{
+    const char *path = getenv("AZURE_FEDERATED_TOKEN_FILE");
+
+    return path != NULL ? path : "/var/run/secrets/azure/tokens/azure-identity-token";
+}
+
+/* The platform's endpoint is plain http on a link-local address; no other host is asked in the
+ * clear. Source: specs/azure.md 2.7. */
+static int
+imds_take(struct vault_client *c, struct err *e)
+{
+    static const char usual[] = "http://169.254.169.254";
+    const char *given = getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+    struct origin o;
+    char text[ORIGIN_BYTES];
+
+    TRY(origin_parse(span_str(given == NULL ? usual : given), &o, NULL, e));
+    if (!o.is_https && !origin_is_loopback(&o) && strcmp(o.host, usual + strlen("http://")) != 0)
+        return err_set(e, E_INVAL,
+                       "AZURE_POD_IDENTITY_AUTHORITY_HOST: %.200s is not https, nor on "
+                       "this machine",
+                       given);
+    origin_text(&o, text);
+    return str_dup(span_str(text), &c->imds, e);
+}
+
+static int
+login_take(struct vault_client *c, const struct vault_client_conf *conf, struct err *e)
+{
+    bool has_id = conf->client_id != NULL && conf->client_id[0] != '\0';
+    bool has_secret = conf->client_secret != NULL && conf->client_secret[0] != '\0';
+
+    if (has_id)
+        TRY(field_copy(c->client_id, conf->client_id, "client id", e));
+    if (conf->managed_identity)
+        return imds_take(c, e);
+    if (!has_id || (!has_secret && conf->assertion_file == NULL))
+        return err_set(e, E_AUTH, "no client id and secret for the vault %s", c->origin.host);
+    if (!has_secret)
+        return str_dup(span_str(conf->assertion_file), &c->assertion_file, e);
+    return secret_new(span_str(conf->client_secret), &c->client_secret, e);
+}
+
 static int
 client_fill(struct vault_client *c, const struct vault_client_conf *conf, struct err *e)
 {
     TRY(url_take(c, conf->url, e));
-    if (conf->client_id == NULL || conf->client_secret == NULL || conf->client_id[0] == '\0' ||
-        conf->client_secret[0] == '\0')
-        return err_set(e, E_AUTH, "no client id and secret for the vault %s", c->origin.host);
-    TRY(field_copy(c->client_id, conf->client_id, "client id", e));
-    TRY(secret_new(span_str(conf->client_secret), &c->client_secret, e));
+    TRY(login_take(c, conf, e));
     if (conf->tenant != NULL)
         TRY(field_copy(c->tenant, conf->tenant, "tenant", e));
     if (conf->ca_file != NULL)
@@ -585,6 +626,8 @@ vault_client_free(struct vault_client *c)
     http_client_free(c->http);
     token_drop(c);
     secret_free(c->client_secret);
+    free(c->assertion_file);
+    free(c->imds);
     free(c->ca_file);
     free(c);
 }

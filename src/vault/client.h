@@ -22,10 +22,14 @@ struct vault_client_conf {
                             loopback */
     const char *ca_file; /* NULL: the system's roots */
     const char *tenant;  /* NULL: the challenge's */
-    const char *client_id, *client_secret; /* client credentials */
-    const char *authority; /* NULL: from the challenge (which must be on the same site, or
-                              Microsoft's: login.microsoftonline.com, ...) */
-    uint64_t timeout_ms;   /* of each request; 0: 10 s */
+    const char *client_id, *client_secret; /* client credentials; or, instead of the secret: */
+    const char *assertion_file; /* a service-account token for workload identity, read for each
+                                   token; or */
+    bool managed_identity;      /* ask the platform's endpoint (IMDS); client_id NULL or "": the
+                                   identity of the machine */
+    const char *authority;      /* NULL: from the challenge (which must be on the same site, or
+                                   Microsoft's: login.microsoftonline.com, ...) */
+    uint64_t timeout_ms;        /* of each request; 0: 10 s */
 };
 
 struct vault_secret { /* borrowed for the call-back */
@@ -35,6 +39,10 @@ struct vault_secret { /* borrowed for the call-back */
     int64_t expires, not_before, created, updated; /* unix seconds; 0 when absent */
     const char *content_type;                      /* "" when absent */
 };
+
+/* Where the platform puts that token: AZURE_FEDERATED_TOKEN_FILE, or its usual path. Source:
+ * specs/azure.md 2.5. */
+const char *vault_assertion_file(void);
 
 MUST_USE int vault_client_new(struct loop *l, const struct vault_client_conf *conf,
                               struct vault_client **ret, struct err *e);

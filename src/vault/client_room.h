@@ -40,7 +40,9 @@ struct vault_client {
     struct http_client *http;
     struct origin origin;
     char base[ORIGIN_BYTES], *ca_file, tenant[FIELD_BYTES], client_id[FIELD_BYTES];
-    struct secret *client_secret;
+    struct secret *client_secret; /* or one of the next two */
+    char *assertion_file;
+    char *imds; /* the platform's endpoint for tokens */
     bool has_authority;
     struct origin authority; /* of the configuration */
     uint64_t timeout_ms;

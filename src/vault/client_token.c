@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/str.h"
 #include "vault/client_room.h"
 
@@ -105,13 +106,61 @@ form_add(struct buf *b, const char *name, struct span value, struct err *e)
     return 0;
 }
 
+/* A projected token is rotated by the kubelet: it is read for each use. */
+static int
+assertion_add(const struct vault_client *c, struct buf *form, struct err *e)
+{
+    struct buf token = BUF_INIT(TOKEN_MAX_BYTES);
+    int r = file_read(c->assertion_file, &token, e);
+
+    if (r == FILE_ABSENT)
+        r = err_set(e, E_AUTH, "%s: there is no token for workload identity", c->assertion_file);
+    if (r == 0)
+        r = form_add(form, "client_assertion_type",
+                     span_str("urn:ietf:params:oauth:client-assertion-type:jwt-bearer"), e);
+    if (r == 0)
+        r = form_add(form, "client_assertion", span_trim(buf_span(&token)), e);
+    buf_wipe(&token);
+    return r;
+}
+
 static int
 token_form(const struct vault_client *c, struct buf *form, struct err *e)
 {
     TRY(form_add(form, "grant_type", span_str("client_credentials"), e));
     TRY(form_add(form, "client_id", span_str(c->client_id), e));
-    TRY(form_add(form, "client_secret", secret_span(c->client_secret), e));
+    if (c->assertion_file != NULL)
+        TRY(assertion_add(c, form, e));
+    else
+        TRY(form_add(form, "client_secret", secret_span(c->client_secret), e));
     return form_add(form, "scope", span_str(c->challenge.scope), e);
+}
+
+/* Source: specs/azure.md 2.7: the resource is the scope without "/.default". */
+static int
+imds_fetch(struct vault_client *c, struct err *e)
+{
+    static const char *const headers[] = { "Metadata: true", "Accept: application/json", NULL };
+    struct buf url = BUF_INIT(BODY_BYTES);
+    struct span scope = span_str(c->challenge.scope);
+    size_t tail = strlen("/.default");
+
+    if (scope.n > tail && strcmp(c->challenge.scope + scope.n - tail, "/.default") == 0)
+        scope.n -= tail;
+    int r = buf_addf(&url, e, "%s/metadata/identity/oauth2/token?api-version=2018-02-01", c->imds);
+    if (r == 0)
+        r = form_add(&url, "resource", scope, e);
+    if (r == 0 && c->client_id[0] != '\0')
+        r = form_add(&url, "client_id", span_str(c->client_id), e);
+    struct http_request_conf q = { .method = "GET",
+                                   .url = buf_text(&url),
+                                   .headers = headers,
+                                   .timeout_ms = c->timeout_ms,
+                                   .max_body_bytes = 2 * (size_t)TOKEN_MAX_BYTES };
+    if (r == 0)
+        r = http_send(c->http, &q, on_token, c, &c->fetch, e);
+    buf_done(&url);
+    return r;
 }
 
 int
@@ -125,6 +174,8 @@ token_fetch(struct vault_client *c, struct err *e)
 
     if (c->fetch != NULL)
         return 0;
+    if (c->imds != NULL)
+        return imds_fetch(c, e);
     origin_text(c->has_authority ? &c->authority : &c->challenge.authority, origin);
     (void)snprintf(url, sizeof(url), "%s/%s/oauth2/v2.0/token", origin, tenant);
     int r = token_form(c, &form, e);

@@ -13,7 +13,7 @@ from kube_api import KubeApi
 
 TOOL = pathlib.Path(BINARY).parent / "tests" / "tools" / "kube_tool"
 PLURALS = {"Secret": ("v1", "secrets"), "ConfigMap": ("v1", "configmaps"), "Namespace": ("v1", "namespaces"),
-           "PluginCA": ("meshroot.io/v1alpha1", "plugincas"), "Deployment": ("apps/v1", "deployments")}
+           "PluginCA": ("meshroot.io/v1alpha1", "pluginca"), "Deployment": ("apps/v1", "deployments")}
 CONFLICT, EXISTS, NOTFOUND, DENIED, STATE = "conflict", "exists", "notfound", "denied", "state"
 
 
@@ -113,7 +113,7 @@ def test_patch_delete_and_status(api, client):
     made(client("delete", "PluginCA", "default", "p", uid=uid, version=version, dry_run=True))
     assert api.get("PluginCA", "default", "p")
     made(client("delete", "PluginCA", "default", "p", uid=uid, version=version, propagation="Foreground"))
-    refused(client("delete", "PluginCA", "default", "p"), NOTFOUND, 'plugincas.meshroot.io "p" not found')
+    refused(client("delete", "PluginCA", "default", "p"), NOTFOUND, 'pluginca.meshroot.io "p" not found')
     # a finalizer holds it; what it owned goes with it
     owner = made(client("create", "PluginCA", "default", "f", {"metadata": {"finalizers": ["meshroot.io/x"]}, "spec": {}}))
     made(client("create", "Secret", "default", "owned", {"metadata": {"ownerReferences": [
@@ -135,7 +135,7 @@ def test_who_may_not_is_told_what_is_missing(api):
             '"istio-system"')
     refused(client("apply", "Secret", "istio-system", "cacerts", {}), DENIED, 'cannot patch resource "secrets"', 'in the namespace "istio-system"')
     refused(client("create", "Namespace", None, "x", {}), DENIED, 'cannot create resource "namespaces"', "at the cluster scope")
-    refused(client("patch", "PluginCA", "a", "p", object={"status": {}}, sub="status"), DENIED, 'resource "plugincas/status" in API group "meshroot.io"')
+    refused(client("patch", "PluginCA", "a", "p", object={"status": {}}, sub="status"), DENIED, 'resource "pluginca/status" in API group "meshroot.io"')
     refused(Client(api.kubeconfig("unknown", "unknown"))("get", "Secret", "istio-system", "cacerts"), "auth")
 
 

@@ -1,0 +1,136 @@
+/* login.c - who asks the vault: a client secret from a Secret, or an identity of the platform. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "operator/room.h"
+
+enum { CREDENTIAL_MAX_BYTES = 4096 };
+
+/* The TLS library wants a file, and ours may be read-only. */
+static int
+ca_file_make(struct plugin *p, char ret[64], struct err *e)
+{
+    const char *at = p->spec.ca_bundle;
+    size_t left = strlen(at);
+
+    if (p->ca_fd < 0)
+        p->ca_fd = memfd_create("vault-ca", MFD_CLOEXEC);
+    if (p->ca_fd < 0 || ftruncate(p->ca_fd, 0) < 0 || lseek(p->ca_fd, 0, SEEK_SET) < 0)
+        return err_sys(e, errno, "spec.vault.caBundle: no memory file");
+    while (left > 0) {
+        ssize_t n = write(p->ca_fd, at, left);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(e, errno, "spec.vault.caBundle: no memory file");
+        at += n;
+        left -= (size_t)n;
+    }
+    (void)snprintf(ret, 64, "/proc/self/fd/%d", p->ca_fd);
+    return 0;
+}
+
+static int
+client_open(struct plugin *p, struct vault_client_conf *c, struct err *e)
+{
+    char ca_file[64];
+
+    c->url = p->spec.vault_url;
+    if (p->spec.ca_bundle != NULL) {
+        TRY(ca_file_make(p, ca_file, e));
+        c->ca_file = ca_file;
+    }
+    return vault_client_new(p->op->loop, c, &p->vault, e);
+}
+
+static int
+from_secret(struct plugin *p, const json_t *secret, struct err *e)
+{
+    static const char *const keys[] = { "tenant", "client_id", "client_secret" };
+    struct buf v[ARRAY_LEN(keys)];
+    int done = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        v[i] = BUF_INIT(CREDENTIAL_MAX_BYTES);
+    for (size_t i = 0; i < ARRAY_LEN(keys) && done == 0; i++) {
+        done = kube_secret_get(secret, keys[i], &v[i], e);
+        if (done == KUBE_DATA_ABSENT)
+            done = err_set(e, E_INVAL,
+                           "Secret %s/%s: has no key %s; it needs tenant, client_id and "
+                           "client_secret",
+                           p->spec.ns, p->spec.secret, keys[i]);
+    }
+    struct vault_client_conf c = { .tenant = buf_text(&v[0]),
+                                   .client_id = buf_text(&v[1]),
+                                   .client_secret = buf_text(&v[2]) };
+    if (done == 0)
+        done = client_open(p, &c, e);
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        buf_wipe(&v[i]);
+    return done;
+}
+
+static void
+on_secret(const json_t *body, const struct err *why, void *arg)
+{
+    struct plugin *p = arg;
+    struct err e;
+
+    p->login_call = NULL;
+    if (why != NULL) {
+        e = *why;
+        if (why->code == E_NOTFOUND)
+            (void)err_set(&e, E_NOTFOUND,
+                          "Secret %s/%s, which spec.vault.auth.clientSecret names, is not there",
+                          p->spec.ns, p->spec.secret);
+        plugin_problem(p, why->code == E_DENIED ? "Forbidden" : "VaultLogin", &e);
+        return;
+    }
+    if (from_secret(p, body, &e) < 0)
+        plugin_problem(p, "VaultLogin", &e);
+    else
+        plugin_look_soon(p, 0);
+}
+
+void
+login_start(struct plugin *p)
+{
+    CLEANUP(str_freep) char *path = NULL;
+    struct err e;
+    int done = 0;
+
+    if (p->login_call != NULL)
+        return;
+    if (p->spec.login == LOGIN_SECRET) {
+        done = kube_path(&kube_secret, p->spec.ns, p->spec.secret, NULL, &path, &e);
+        if (done == 0)
+            done = kube_get(p->op->conf.kube, path, 0, on_secret, p, &p->login_call, &e);
+    } else {
+        struct vault_client_conf c = { .tenant = p->spec.tenant[0] == '\0' ? NULL : p->spec.tenant,
+                                       .client_id = p->spec.client_id };
+        if (p->spec.login == LOGIN_WORKLOAD)
+            c.assertion_file = vault_assertion_file();
+        else
+            c.managed_identity = true;
+        done = client_open(p, &c, &e);
+        if (done == 0)
+            plugin_look_soon(p, 0);
+    }
+    if (done < 0)
+        plugin_problem(p, "VaultLogin", &e);
+}
+
+void
+login_end(struct plugin *p)
+{
+    kube_cancel(STEAL(p->login_call));
+    vault_client_free(STEAL(p->vault));
+    if (p->ca_fd >= 0)
+        (void)close(p->ca_fd);
+    p->ca_fd = -1;
+}

@@ -1,0 +1,121 @@
+/* room.h - private to operator/: the operator, and one PluginCA in force. Layer: operator. */
+#ifndef OPERATOR_ROOM_H
+#define OPERATOR_ROOM_H
+
+#include "kube/feed.h"
+#include "kube/write.h"
+#include "operator/operator.h"
+#include "operator/plan_map.h"
+#include "operator/plugin_ca.h"
+#include "operator/sets.h"
+#include "operator/spread.h"
+#include "rotate/rotate.h"
+#include "sync/sync.h"
+#include "vault/client.h"
+
+enum {
+    TICK_MS = 1000,
+    RETRY_FIRST_MS = 500,
+    RETRY_MAX_MS = 30 * 1000,
+    PROBLEM_BYTES = 600,
+    PLUGINS_MAX = 16, /* PluginCAs of one namespace that are looked at */
+    EVENT_NOTE_BYTES = 1000,
+    RETIRE_TRIES_MS = 2000,
+};
+
+/* Why nothing goes on yet: a condition's reason (CamelCase, static) and its message. */
+struct problem {
+    const char *reason; /* NULL: none */
+    char message[PROBLEM_BYTES];
+};
+
+enum self_signed { SELF_UNKNOWN, SELF_ASKED, SELF_NOT_IN_USE, SELF_IN_USE };
+
+/* Since when a generation lies in every ConfigMap, for clients that say no word. */
+struct distribution {
+    uint64_t generation; /* that is there now; 0: none as a whole */
+    uint64_t settled;    /* the last that lay there for gates.stockWait */
+    int64_t since;       /* unix seconds */
+};
+
+/* The PluginCA in force, while we lead. */
+struct plugin {
+    struct operator* op;
+    struct plugin_ca spec;
+    struct timer *tick; /* also when something is to be looked at at once */
+
+    struct plan_map *plans;
+    bool plan_is_read;
+    struct sets *sets;
+    struct spread *spread;
+    enum self_signed self_signed;
+    uint64_t self_signed_at; /* when it is asked again */
+    struct kube_call *self_call, *login_call, *status_call, *finalizer_call;
+
+    struct vault_client *vault;
+    int ca_fd; /* spec.vault.caBundle for the TLS library; -1 */
+    struct sync *sync;
+    struct rotate *rotate;
+    struct roots *roots; /* of the set last written or read; owned */
+    uint8_t signer_id[DIGEST_BYTES], signer_root[DIGEST_BYTES];
+    uint64_t roots_generation;
+    int64_t expires;
+    struct distribution dist;
+    struct evidence *evidence; /* of our CA's replicas; NULL: a stock istiod only */
+
+    struct problem problem;
+    uint64_t retry_ms, retry_at;
+    uint64_t rest_at; /* memory goes back then; 0: it has */
+    bool is_retiring;
+    /* status.c */
+    json_t *status; /* owned: as last written */
+    bool status_is_read;
+    uint64_t told_generation;
+    char told_held[PROBLEM_BYTES], told_sync[PROBLEM_BYTES];
+    uint64_t status_retry_at;
+    char restored[PROBLEM_BYTES];
+    uint64_t restored_at;
+};
+
+struct operator
+{
+    struct loop *loop;
+    struct operator_conf conf; /* texts are the copies below */
+    json_t *texts;             /* owned */
+    struct kube_feed *feed;
+    bool is_whole, leads;
+    json_t *objects;       /* owned: name to the object of the API server */
+    struct plugin *plugin; /* NULL: none in force, or we do not lead */
+    struct timer *choose;
+    char refused[PROBLEM_BYTES]; /* why the one in force could not be read */
+    char why_not_ready[PROBLEM_BYTES];
+};
+
+/* plugin.c. *take_spec is owned from the call on. */
+MUST_USE int plugin_new(struct operator* op, struct plugin_ca *take_spec, struct plugin **ret,
+                        struct err *e);
+void plugin_free(struct plugin *p); /* NULL is fine */
+/* Another spec of the same object: gates at once; false: it must be opened anew. */
+bool plugin_update(struct plugin *p, struct plugin_ca *take_spec);
+const json_t *plugin_object(const struct plugin *p); /* borrowed; NULL: it is gone */
+void plugin_problem(struct plugin *p, const char *reason, const struct err *why);
+void plugin_look_soon(struct plugin *p, uint64_t ms);
+
+/* login.c: opens p->vault; an error is a problem of p, and is tried again. */
+void login_start(struct plugin *p);
+void login_end(struct plugin *p);
+
+/* evidence.c */
+void evidence_tick(struct plugin *p);
+void evidence_workloads(void *plugin, ledger_workload_fn *fn, void *arg);
+void evidence_end(struct plugin *p);
+
+/* status.c */
+void status_tick(struct plugin *p);
+json_t *status_make(struct plugin *p); /* owner: caller; NULL: out of memory */
+/* Writes a status for a PluginCA that is not in force. */
+void status_refuse(struct operator* op, const json_t *object, const char *reason,
+                   const char *message);
+void plugin_event(struct plugin *p, bool is_warning, const char *reason, const char *note);
+
+#endif

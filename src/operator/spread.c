@@ -1,0 +1,605 @@
+#include "operator/spread.h"
+
+#include <inttypes.h>
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "kube/write.h"
+#include "obs/log.h"
+#include "operator/plugin_ca.h"
+
+enum { NS_BYTES = 64 };
+
+/* One namespace. It is in the tree from when any of the two watches has told of it. */
+struct place {
+    char name[NS_BYTES]; /* first: the tree's key */
+    struct spread *spread;
+    struct place *next;   /* of all */
+    struct place *queued; /* next in the queue of those that need a write */
+    bool is_queued, exists, is_selected, is_going;
+    bool has_map, seen; /* the ConfigMap is there; in the list that is being read */
+    bool ns_seen;
+    uint64_t version;           /* of the ConfigMap, as far as it is a number */
+    uint8_t held[DIGEST_BYTES]; /* digest of the roots in it; zeros: none that can be read */
+    struct kube_call *call;     /* a write under way */
+    uint64_t retry_at;          /* 0: at once */
+    unsigned failures, disputes;
+    uint64_t disputed_at;
+    bool was_good; /* it held the set that is wanted now */
+};
+
+struct spread {
+    struct loop *loop;
+    struct spread_conf conf;
+    json_t *selector; /* owned */
+    struct kube_feed *namespaces, *maps;
+    bool ns_whole, maps_whole;
+    void *tree;
+    struct place *all;
+    struct place *queue_head, *queue_tail;
+    size_t calls_n;
+    struct timer *timer;
+    char *pem; /* owned; NULL: no set yet */
+    uint8_t want[DIGEST_BYTES];
+    char trouble[512];
+    /* the last text that was read, for they are all alike */
+    uint8_t memo_text[DIGEST_BYTES], memo_roots[DIGEST_BYTES];
+    bool is_told;
+};
+
+static const struct metric_desc done_gauge = {
+    "meshroot_operator_namespaces", "Selected namespaces, by whether they hold the trust set.",
+    METRIC_GAUGE
+};
+static const struct metric_desc writes_total = { "meshroot_operator_config_map_writes_total",
+                                                 "Writes of istio-ca-root-cert, by result.",
+                                                 METRIC_COUNTER };
+
+static const char *const left_out[] = { "kube-public", "kube-node-lease", "local-path-storage" };
+
+/* -- the table -----------------------------------------------------------------------------------
+ */
+
+static int
+place_compare(const void *a, const void *b)
+{
+    return strcmp(a, b); /* the name is first in both */
+}
+
+static struct place *
+place_find(const struct spread *s, const char *name)
+{
+    void *node = tfind(name, &s->tree, place_compare);
+    struct place *p = NULL;
+
+    if (node != NULL)
+        memcpy(&p, node, sizeof(p));
+    return p;
+}
+
+static struct place *
+place_get(struct spread *s, const char *name, struct err *e)
+{
+    struct place *p = place_find(s, name);
+
+    if (p != NULL)
+        return p;
+    if (name[0] == '\0' || strlen(name) >= NS_BYTES) {
+        (void)err_set(e, E_PEER, "a namespace has the name \"%.80s\"", name);
+        return NULL;
+    }
+    p = calloc(1, sizeof(*p));
+    if (p == NULL) {
+        (void)err_nomem(e);
+        return NULL;
+    }
+    memcpy(p->name, name, strlen(name) + 1);
+    p->spread = s;
+    if (tsearch(p, &s->tree, place_compare) == NULL) {
+        free(p);
+        (void)err_nomem(e);
+        return NULL;
+    }
+    p->next = s->all;
+    s->all = p;
+    return p;
+}
+
+static bool
+is_wanted(const struct place *p)
+{
+    return p->exists && p->is_selected && !p->is_going;
+}
+
+static bool
+is_good(const struct place *p)
+{
+    return p->has_map && p->spread->pem != NULL &&
+           memcmp(p->held, p->spread->want, DIGEST_BYTES) == 0;
+}
+
+static void
+told(struct spread *s)
+{
+    s->is_told = true;
+    timer_set(s->timer, 0);
+}
+
+/* -- writes --------------------------------------------------------------------------------------
+ */
+
+static void
+enqueue(struct place *p)
+{
+    struct spread *s = p->spread;
+
+    if (p->is_queued || p->call != NULL || !is_wanted(p) || is_good(p) || s->pem == NULL ||
+        !s->maps_whole || mono_ms() < p->retry_at)
+        return;
+    p->is_queued = true;
+    p->queued = NULL;
+    if (s->queue_tail != NULL)
+        s->queue_tail->queued = p;
+    else
+        s->queue_head = p;
+    s->queue_tail = p;
+}
+
+static uint64_t
+doubled(uint64_t first, uint64_t max, unsigned n)
+{
+    uint64_t ms = n < 20 ? first << n : max;
+
+    ms = ms > max ? max : ms;
+    return ms / 2 + random_below(ms / 2 + 1);
+}
+
+static void map_take(struct place *p, const json_t *o, bool is_ours);
+
+static void
+write_failed(struct place *p, const struct err *why)
+{
+    struct spread *s = p->spread;
+
+    if (why->code == E_STATE) {
+        p->is_going = true; /* the namespace is being terminated */
+        return;
+    }
+    if (why->code == E_EXISTS || why->code == E_NOTFOUND) {
+        p->has_map = why->code == E_EXISTS; /* the watch is behind: the other verb */
+        if (p->failures++ < 3)
+            return;
+    }
+    p->failures++;
+    p->retry_at = mono_ms() + doubled(SPREAD_RETRY_FIRST_MS, SPREAD_RETRY_MAX_MS, p->failures - 1);
+    if (strcmp(s->trouble, why->msg) != 0)
+        log_with(LOG_WARN, "operator", LABELS({ "namespace", p->name }),
+                 SPREAD_CONFIG_MAP " is not written: %s", why->msg);
+    (void)snprintf(s->trouble, sizeof(s->trouble), "%s", why->msg);
+}
+
+static void
+on_written(const json_t *body, const struct err *why, void *arg)
+{
+    struct place *p = arg;
+    struct spread *s = p->spread;
+
+    p->call = NULL;
+    s->calls_n--;
+    metric_add(s->conf.metrics, &writes_total,
+               why == NULL ? "result=\"done\"" : "result=\"failed\"", 1);
+    if (why == NULL) {
+        p->failures = 0;
+        p->retry_at = 0;
+        map_take(p, body, true);
+    } else {
+        write_failed(p, why);
+    }
+    enqueue(p);
+    told(s);
+}
+
+static int
+write_start(struct place *p, struct err *e)
+{
+    struct spread *s = p->spread;
+    json_t *o = NULL;
+    struct kube_write w = { .kind = &kube_config_map, .ns = p->name, .name = SPREAD_CONFIG_MAP };
+    int done;
+
+    if (p->has_map)
+        o = json_pack("{s:{s:s}}", "data", SPREAD_KEY, s->pem);
+    else
+        o = json_pack("{s:s, s:s, s:{s:s, s:s, s:{s:s}}, s:{s:s}}", "apiVersion", "v1", "kind",
+                      "ConfigMap", "metadata", "name", SPREAD_CONFIG_MAP, "namespace", p->name,
+                      "labels", "istio.io/config", "true", "data", SPREAD_KEY, s->pem);
+    if (o == NULL)
+        return err_nomem(e);
+    w.object = o;
+    done = p->has_map ? kube_patch(s->conf.kube, &w, on_written, p, &p->call, e)
+                      : kube_create(s->conf.kube, &w, on_written, p, &p->call, e);
+    json_decref(o);
+    return done;
+}
+
+static void
+queue_run(struct spread *s)
+{
+    struct err e;
+
+    while (s->queue_head != NULL && s->calls_n < SPREAD_CALLS_MAX) {
+        struct place *p = s->queue_head;
+
+        s->queue_head = p->queued;
+        if (s->queue_head == NULL)
+            s->queue_tail = NULL;
+        p->is_queued = false;
+        if (!is_wanted(p) || is_good(p))
+            continue;
+        if (write_start(p, &e) < 0) {
+            p->call = NULL;
+            write_failed(p, &e);
+            p->retry_at = p->retry_at > 0 ? p->retry_at : mono_ms() + SPREAD_RETRY_FIRST_MS;
+        } else {
+            s->calls_n++;
+        }
+    }
+}
+
+/* What became due; when the next will. */
+static void
+on_timer(void *arg)
+{
+    struct spread *s = arg;
+    uint64_t now = mono_ms(), next = UINT64_MAX;
+
+    for (struct place *p = s->all; p != NULL; p = p->next) {
+        enqueue(p);
+        if (p->retry_at > now && is_wanted(p) && !is_good(p) && p->retry_at < next)
+            next = p->retry_at;
+    }
+    queue_run(s);
+    if (next != UINT64_MAX)
+        timer_set(s->timer, next - now + 1);
+    if (s->is_told) {
+        s->is_told = false;
+        s->conf.on_change(s->conf.arg);
+    }
+}
+
+/* -- what is there -------------------------------------------------------------------------------
+ */
+
+static void
+roots_digest(const struct roots *roots, uint8_t ret[DIGEST_BYTES])
+{
+    uint8_t ids[ROOTS_MAX * DIGEST_BYTES];
+    size_t n = roots_count(roots);
+
+    for (size_t i = 0; i < n && i < ROOTS_MAX; i++) /* in order of ids */
+        memcpy(ids + i * DIGEST_BYTES, cert_id(roots_at(roots, i)), DIGEST_BYTES);
+    digest(span_of(ids, n * DIGEST_BYTES), ret);
+}
+
+static void
+text_digest(struct spread *s, const char *text, uint8_t ret[DIGEST_BYTES])
+{
+    CLEANUP(roots_unrefp) struct roots *roots = NULL;
+    uint8_t id[DIGEST_BYTES];
+    struct err e;
+
+    memset(ret, 0, DIGEST_BYTES);
+    if (text == NULL || strlen(text) > PEM_MAX_BYTES)
+        return;
+    digest(span_str(text), id);
+    if (memcmp(id, s->memo_text, DIGEST_BYTES) != 0) {
+        memset(s->memo_roots, 0, DIGEST_BYTES);
+        if (roots_from_pem(span_str(text), &roots, &e) == 0)
+            roots_digest(roots, s->memo_roots);
+        memcpy(s->memo_text, id, DIGEST_BYTES);
+    }
+    memcpy(ret, s->memo_roots, DIGEST_BYTES);
+}
+
+static void
+disputed(struct place *p)
+{
+    struct spread *s = p->spread;
+    uint64_t now = mono_ms();
+
+    if (now - p->disputed_at > SPREAD_PEACE_MS)
+        p->disputes = 0;
+    p->disputes++;
+    p->disputed_at = now;
+    p->retry_at = p->disputes == 1 ? 0
+                                   : now + doubled(SPREAD_DISPUTE_FIRST_MS, SPREAD_DISPUTE_MAX_MS,
+                                                   p->disputes - 2);
+    if (p->disputes <= SPREAD_DISPUTES_N)
+        log_with(LOG_WARN, "operator", LABELS({ "namespace", p->name }),
+                 SPREAD_CONFIG_MAP " was changed by somebody else; it is put back");
+    s->conf.on_restored(p->name, s->conf.arg);
+}
+
+/* NULL: it is gone. */
+static void
+map_take(struct place *p, const json_t *o, bool is_ours)
+{
+    struct err e;
+    uint64_t version = 0;
+    const char *text = json_string_value(json_object_get(json_object_get(o, "data"), SPREAD_KEY));
+
+    if (o != NULL && u64_parse(span_str(kube_object_version(o)), 1, UINT64_MAX, &version, &e) < 0)
+        version = 0;
+    if (version != 0 && version < p->version)
+        return; /* the watch tells what was before our own write */
+    p->version = version;
+    p->has_map = o != NULL;
+    text_digest(p->spread, text, p->held);
+    bool good = is_good(p);
+    if (p->was_good && !good && !is_ours && is_wanted(p))
+        disputed(p);
+    p->was_good = good;
+    enqueue(p);
+}
+
+static int
+map_put(const json_t *o, void *arg, struct err *e)
+{
+    struct spread *s = arg;
+    struct place *p;
+
+    if (strcmp(kube_object_name(o), SPREAD_CONFIG_MAP) != 0)
+        return 0; /* a server that does not know the selector */
+    p = place_get(s, kube_object_ns(o), e);
+    if (p == NULL)
+        return err_result(e);
+    p->seen = true;
+    map_take(p, o, false);
+    told(s);
+    return 0;
+}
+
+static int
+map_gone(const json_t *o, void *arg, struct err *e)
+{
+    struct spread *s = arg;
+    struct place *p = place_find(s, kube_object_ns(o));
+
+    (void)e;
+    if (p != NULL && strcmp(kube_object_name(o), SPREAD_CONFIG_MAP) == 0) {
+        p->version = 0;
+        map_take(p, NULL, false);
+        told(s);
+    }
+    return 0;
+}
+
+static void
+maps_begin(void *arg)
+{
+    struct spread *s = arg;
+
+    for (struct place *p = s->all; p != NULL; p = p->next)
+        p->seen = false;
+}
+
+static void
+maps_whole(void *arg)
+{
+    struct spread *s = arg;
+
+    s->maps_whole = true;
+    for (struct place *p = s->all; p != NULL; p = p->next)
+        if (!p->seen && p->has_map && p->call == NULL) {
+            p->version = 0;
+            map_take(p, NULL, false);
+        }
+    told(s);
+}
+
+static int
+ns_put(const json_t *o, void *arg, struct err *e)
+{
+    struct spread *s = arg;
+    const char *name = kube_object_name(o);
+    struct place *p = place_get(s, name, e);
+
+    if (p == NULL)
+        return err_result(e);
+    p->exists = p->ns_seen = true;
+    p->is_going =
+        kube_object_is_going(o) || strcmp(kube_object_text(o, "status.phase"), "Terminating") == 0;
+    p->is_selected =
+        selector_takes(s->selector, json_object_get(json_object_get(o, "metadata"), "labels"));
+    for (size_t i = 0; i < ARRAY_LEN(left_out); i++)
+        p->is_selected = p->is_selected && strcmp(name, left_out[i]) != 0;
+    enqueue(p);
+    told(s);
+    return 0;
+}
+
+static int
+ns_gone(const json_t *o, void *arg, struct err *e)
+{
+    struct spread *s = arg;
+    struct place *p = place_find(s, kube_object_name(o));
+
+    (void)e;
+    if (p != NULL) { /* its entry stays: a namespace of that name may come again */
+        p->exists = p->has_map = p->was_good = false;
+        p->version = 0;
+        p->disputes = p->failures = 0;
+        p->retry_at = 0;
+    }
+    told(s);
+    return 0;
+}
+
+static void
+ns_begin(void *arg)
+{
+    struct spread *s = arg;
+
+    for (struct place *p = s->all; p != NULL; p = p->next)
+        p->ns_seen = false;
+}
+
+static void
+ns_whole(void *arg)
+{
+    struct spread *s = arg;
+
+    s->ns_whole = true;
+    for (struct place *p = s->all; p != NULL; p = p->next)
+        p->exists = p->ns_seen;
+    told(s);
+}
+
+static void
+ns_broken(void *arg)
+{
+    ((struct spread *)arg)->ns_whole = false;
+}
+
+static void
+maps_broken(void *arg)
+{
+    ((struct spread *)arg)->maps_whole = false;
+}
+
+/* -- public --------------------------------------------------------------------------------------
+ */
+
+int
+spread_new(struct loop *l, const struct spread_conf *conf, struct spread **ret, struct err *e)
+{
+    CLEANUP(spread_freep) struct spread *s = calloc(1, sizeof(*s));
+
+    if (s == NULL)
+        return err_nomem(e);
+    s->loop = l;
+    s->conf = *conf;
+    s->selector = json_incref((json_t *)(uintptr_t)conf->selector);
+    TRY(timer_new(l, on_timer, s, &s->timer, e));
+    struct kube_feed_conf ns = { .path = "/api/v1/namespaces",
+                                 .name = "namespaces",
+                                 .metrics = conf->metrics,
+                                 .max_objects = SPREAD_NAMESPACES_MAX,
+                                 .begin = ns_begin,
+                                 .put = ns_put,
+                                 .gone = ns_gone,
+                                 .whole = ns_whole,
+                                 .broken = ns_broken,
+                                 .arg = s };
+    struct kube_feed_conf maps = { .path = "/api/v1/configmaps?fieldSelector="
+                                           "metadata.name%3D" SPREAD_CONFIG_MAP,
+                                   .name = "configmaps",
+                                   .metrics = conf->metrics,
+                                   .max_objects = SPREAD_NAMESPACES_MAX,
+                                   .begin = maps_begin,
+                                   .put = map_put,
+                                   .gone = map_gone,
+                                   .whole = maps_whole,
+                                   .broken = maps_broken,
+                                   .arg = s };
+    TRY(kube_feed_new(l, conf->kube, &ns, &s->namespaces, e));
+    TRY(kube_feed_new(l, conf->kube, &maps, &s->maps, e));
+    *ret = STEAL(s);
+    return 0;
+}
+
+static void
+nothing(void *node)
+{
+    (void)node;
+}
+
+void
+spread_free(struct spread *s)
+{
+    if (s == NULL)
+        return;
+    kube_feed_free(s->namespaces);
+    kube_feed_free(s->maps);
+    tdestroy(s->tree, nothing);
+    while (s->all != NULL) {
+        struct place *p = s->all;
+
+        s->all = p->next;
+        kube_cancel(p->call);
+        free(p);
+    }
+    timer_free(s->timer);
+    json_decref(s->selector);
+    free(s->pem);
+    free(s);
+}
+
+int
+spread_set(struct spread *s, struct roots *roots, struct err *e)
+{
+    struct buf pem = BUF_INIT(PEM_MAX_BYTES);
+    uint8_t want[DIGEST_BYTES];
+    char *text = NULL;
+
+    roots_digest(roots, want);
+    if (s->pem != NULL && memcmp(want, s->want, DIGEST_BYTES) == 0)
+        return 0;
+    int done = roots_to_pem(roots, &pem, e);
+    if (done == 0)
+        done = str_dup(buf_span(&pem), &text, e);
+    buf_done(&pem);
+    if (done < 0)
+        return done;
+    free(s->pem);
+    s->pem = text;
+    memcpy(s->want, want, DIGEST_BYTES);
+    for (struct place *p = s->all; p != NULL; p = p->next) {
+        p->was_good = is_good(p);
+        p->disputes = p->failures = 0; /* of another set */
+        p->retry_at = 0;
+    }
+    told(s);
+    return 0;
+}
+
+struct spread_state
+spread_state(struct spread *s)
+{
+    struct spread_state st = { .is_whole = s->ns_whole && s->maps_whole };
+    const char *ns = kube_feed_trouble(s->namespaces), *maps = kube_feed_trouble(s->maps);
+
+    for (const struct place *p = s->all; p != NULL; p = p->next) {
+        if (!is_wanted(p))
+            continue;
+        st.namespaces++;
+        st.done += is_good(p);
+        if (p->disputes >= SPREAD_DISPUTES_N && mono_ms() - p->disputed_at < SPREAD_PEACE_MS) {
+            st.disputed++;
+            memcpy(st.disputed_ns, p->name, sizeof(st.disputed_ns));
+        }
+    }
+    if (st.done == st.namespaces)
+        s->trouble[0] = '\0';
+    (void)snprintf(st.trouble, sizeof(st.trouble), "%s",
+                   ns[0] != '\0'     ? ns
+                   : maps[0] != '\0' ? maps
+                                     : s->trouble);
+    metric_set(s->conf.metrics, &done_gauge, "holds=\"true\"", (double)st.done);
+    metric_set(s->conf.metrics, &done_gauge, "holds=\"false\"", (double)(st.namespaces - st.done));
+    return st;
+}
+
+bool
+spread_holds(struct spread *s, const char *ns, const struct roots *roots)
+{
+    const struct place *p = place_find(s, ns);
+    uint8_t want[DIGEST_BYTES];
+
+    roots_digest(roots, want);
+    return p != NULL && p->has_map && memcmp(p->held, want, DIGEST_BYTES) == 0;
+}

@@ -1,0 +1,514 @@
+/* status.c - what the resource says of itself: status, conditions, Events. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "obs/log.h"
+#include "operator/room.h"
+
+enum { RESTORED_SHOWN_MS = 60 * 1000, STATUS_RETRY_MS = 5000 };
+
+static const struct kube_kind kind_plugin_ca = { PLUGIN_CA_API, "PluginCA", "pluginca", true };
+
+/* -- Events --------------------------------------------------------------------------------------
+ */
+
+static void
+on_event_sent(const json_t *body, const struct err *why, void *arg)
+{
+    (void)body;
+    (void)arg;
+    if (why != NULL)
+        log_debug("operator", "an Event is lost: %s", why->msg);
+}
+
+void
+plugin_event(struct plugin *p, bool is_warning, const char *reason, const char *note)
+{
+    struct operator* op = p->op;
+    char name[PLUGIN_NAME_BYTES + 20], micro[RFC3339_BYTES];
+    int64_t now_us = unix_us();
+    struct err e;
+
+    log_with(is_warning ? LOG_WARN : LOG_INFO, "operator", LABELS({ "event", reason }), "%s", note);
+    rfc3339_us(now_us, micro);
+    (void)snprintf(name, sizeof(name), "%.230s.%016" PRIx64, p->spec.name,
+                   (uint64_t)now_us * 256 + random_below(256));
+    json_t *o = json_pack(
+        "{s:s, s:s, s:{s:s, s:s}, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s}}",
+        "apiVersion", kube_event_kind.api, "kind", "Event", "metadata", "name", name, "namespace",
+        p->spec.ns, "eventTime", micro, "reportingController", "meshroot.io/operator",
+        "reportingInstance", op->conf.identity, "action", "Reconcile", "reason", reason, "type",
+        is_warning ? "Warning" : "Normal", "note", note, "regarding", "apiVersion", PLUGIN_CA_API,
+        "kind", "PluginCA", "namespace", p->spec.ns, "name", p->spec.name, "uid", p->spec.uid);
+    struct kube_write w = { .kind = &kube_event_kind, .object = o };
+    if (o == NULL || kube_create(op->conf.kube, &w, on_event_sent, NULL, NULL, &e) < 0)
+        log_debug("operator", "an Event is lost");
+    json_decref(o);
+}
+
+/* -- conditions ----------------------------------------------------------------------------------
+ */
+
+/* "short_life" -> "ShortLife". */
+static void
+camel(const char *from, char *to, size_t cap)
+{
+    size_t n = 0;
+    bool up = true;
+
+    for (; *from != '\0' && n + 1 < cap; from++) {
+        if (*from == '_' || *from == ' ' || *from == '-' || *from == ',') {
+            up = true;
+            continue;
+        }
+        to[n++] = (char)(up && *from >= 'a' && *from <= 'z' ? *from - 'a' + 'A' : *from);
+        up = false;
+    }
+    to[n] = '\0';
+}
+
+static const json_t *
+condition_of(const json_t *status, const char *type)
+{
+    const json_t *c;
+    size_t i;
+
+    json_array_foreach(json_object_get(status, "conditions"), i, c)
+    {
+        const char *t = json_string_value(json_object_get(c, "type"));
+        if (t != NULL && strcmp(t, type) == 0)
+            return c;
+    }
+    return NULL;
+}
+
+/* The time of the last change of its status stays. */
+static void
+condition_add(json_t *list, const json_t *before, int64_t revision, const char *type, bool is,
+              const char *reason, const char *message)
+{
+    const json_t *was = condition_of(before, type);
+    const char *then = json_string_value(json_object_get(was, "lastTransitionTime"));
+    const char *status = is ? "True" : "False";
+    const char *old = json_string_value(json_object_get(was, "status"));
+    char now[RFC3339_BYTES];
+
+    rfc3339_s(unix_s(), now);
+    if (then == NULL || old == NULL || strcmp(old, status) != 0)
+        then = now;
+    (void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I}", "type", type,
+                                                "status", status, "reason", reason, "message",
+                                                message, "lastTransitionTime", then,
+                                                "observedGeneration", (json_int_t)revision));
+}
+
+/* What the parts say, gathered once. */
+struct facts {
+    json_t *rotation, *sync; /* owned; NULL: not open */
+    struct spread_state spread;
+    uint64_t generation, in_secrets;
+    const char *remaining, *held_reason, *held_detail, *sync_error;
+    bool is_settled;
+};
+
+static void
+facts_done(struct facts *f)
+{
+    json_decref(f->rotation);
+    json_decref(f->sync);
+}
+
+static const char *
+text(const json_t *j, const char *member)
+{
+    return json_string_value(json_object_get(j, member));
+}
+
+static void
+facts_get(struct plugin *p, struct facts *f)
+{
+    memset(f, 0, sizeof(*f));
+    if (p->rotate != NULL) {
+        f->rotation = rotate_status(p->rotate);
+        f->generation = rotate_generation(p->rotate);
+        f->is_settled = json_is_true(json_object_get(f->rotation, "settled"));
+        f->remaining = text(f->rotation, "remaining");
+        f->held_reason = text(json_object_get(f->rotation, "held"), "reason");
+        f->held_detail = text(json_object_get(f->rotation, "held"), "detail");
+    }
+    if (p->sync != NULL) {
+        f->sync = sync_status(p->sync);
+        f->sync_error = text(f->sync, "last_error");
+    }
+    if (p->spread != NULL)
+        f->spread = spread_state(p->spread);
+    f->in_secrets = sets_generation(p->sets);
+}
+
+static void
+synced_add(struct plugin *p, const struct facts *f, json_t *list)
+{
+    bool is = f->sync != NULL && f->sync_error == NULL &&
+              json_string_value(json_object_get(f->sync, "last_success")) != NULL;
+    const char *why = p->problem.reason != NULL ? p->problem.message
+                      : f->sync_error != NULL   ? f->sync_error
+                                                : "the vault was not read yet";
+
+    condition_add(list, p->status, p->spec.revision, "Synced", is,
+                  is                          ? "Synced"
+                  : p->problem.reason != NULL ? p->problem.reason
+                  : f->sync_error != NULL     ? "VaultRefused"
+                                              : "Starting",
+                  is ? "the vault's four secrets are a bundle" : why);
+}
+
+static void
+loaded_add(struct plugin *p, const struct facts *f, json_t *list)
+{
+    char message[PROBLEM_BYTES], reason[64] = "Writing";
+    bool is = f->generation != 0 && f->in_secrets == f->generation;
+
+    if (is) {
+        (void)snprintf(message, sizeof(message), "generation %" PRIu64 " is in %s", f->generation,
+                       sets_port(p->sets).name);
+    } else if (f->held_reason != NULL && strcmp(f->held_reason, "target") == 0) {
+        (void)snprintf(message, sizeof(message), "%s", f->held_detail);
+        (void)snprintf(reason, sizeof(reason), "%s",
+                       strstr(message, "somebody else") != NULL ? "NotOwned"
+                       : strstr(message, "forbidden") != NULL   ? "Forbidden"
+                                                                : "WriteFailed");
+    } else {
+        (void)snprintf(message, sizeof(message), "generation %" PRIu64 " is not in %s yet",
+                       f->generation, sets_port(p->sets).name);
+    }
+    condition_add(list, p->status, p->spec.revision, "Loaded", is, is ? "Loaded" : reason, message);
+}
+
+static void
+distributed_add(struct plugin *p, const struct facts *f, json_t *list)
+{
+    const struct spread_state *s = &f->spread;
+    bool is = f->generation != 0 && s->is_whole && s->done == s->namespaces;
+    char message[PROBLEM_BYTES + 100];
+
+    if (s->disputed > 0)
+        (void)snprintf(
+            message, sizeof(message),
+            "%zu of %zu namespaces hold the trust set; in %zu, such as %s, somebody else "
+            "writes another one again and again: a stock istiod writes the roots that it "
+            "has loaded (meshroot mesh validate restarts it when that is safe)",
+            s->done, s->namespaces, s->disputed, s->disputed_ns);
+    else
+        (void)snprintf(message, sizeof(message), "%zu of %zu namespaces hold the trust set%s%.500s",
+                       s->done, s->namespaces, s->trouble[0] == '\0' ? "" : ": ", s->trouble);
+    condition_add(list, p->status, p->spec.revision, "Distributed", is,
+                  is                                        ? "Distributed"
+                  : s->disputed > 0                         ? "SharedField"
+                  : strstr(s->trouble, "forbidden") != NULL ? "Forbidden"
+                  : s->trouble[0] != '\0'                   ? "ApiServer"
+                                                            : "Writing",
+                  message);
+}
+
+static void
+held_add(struct plugin *p, const struct facts *f, json_t *list)
+{
+    char reason[64] = "NotHeld";
+    const char *message = "nothing is waited for";
+    bool is = true;
+
+    if (p->problem.reason != NULL) {
+        (void)snprintf(reason, sizeof(reason), "%s", p->problem.reason);
+        message = p->problem.message;
+    } else if (f->held_reason != NULL) {
+        camel(f->held_reason, reason, sizeof(reason));
+        message = f->held_detail;
+    } else {
+        is = false;
+    }
+    condition_add(list, p->status, p->spec.revision, "Held", is, reason, message);
+}
+
+/* -- the status ----------------------------------------------------------------------------------
+ */
+
+static const char *
+phase_of(const struct plugin *p, const struct facts *f)
+{
+    if (p->spec.is_going)
+        return "Terminating";
+    if (p->problem.reason != NULL || f->held_reason != NULL)
+        return "Held";
+    if (f->generation == 0)
+        return f->sync_error != NULL ? "Held" : "Starting";
+    return f->is_settled && f->in_secrets == f->generation && f->spread.done == f->spread.namespaces
+               ? "Ready"
+               : "Rotating";
+}
+
+static json_t *
+waits_of(const struct facts *f)
+{
+    json_t *list = json_array();
+    const json_t *w;
+    size_t i;
+
+    json_array_foreach(json_object_get(json_object_get(f->rotation, "held"), "waits_for"), i, w)
+    {
+        char line[600];
+        (void)snprintf(line, sizeof(line), "%s %s", text(w, "identity"), text(w, "why"));
+        (void)json_array_append_new(list, json_string(line));
+    }
+    return list;
+}
+
+static json_t *
+roots_of(const struct facts *f)
+{
+    json_t *list = json_array();
+    const json_t *r;
+    size_t i;
+
+    json_array_foreach(json_object_get(f->rotation, "roots"), i, r)(void) json_array_append_new(
+        list, json_pack("{s:O, s:O, s:O, s:O}", "subject", json_object_get(r, "subject"), "id",
+                        json_object_get(r, "id"), "since", json_object_get(r, "since"), "notAfter",
+                        json_object_get(r, "not_after")));
+    return list;
+}
+
+/* "CN=Root A" or "CN=Root A + CN=Root B". */
+static void
+root_text(const json_t *roots, char *ret, size_t cap)
+{
+    const json_t *r;
+    size_t i, n = 0;
+
+    ret[0] = '\0';
+    json_array_foreach(roots, i, r) if (n < cap) n +=
+        (size_t)snprintf(ret + n, cap - n, "%s%s", i == 0 ? "" : " + ", text(r, "subject"));
+}
+
+static void
+certificates_add(struct plugin *p, const struct facts *f, json_t *s)
+{
+    const json_t *signer = json_object_get(f->rotation, "signer");
+    const char *subject = text(signer, "subject");
+    char root[1024], at[RFC3339_BYTES];
+    json_t *roots = roots_of(f);
+
+    root_text(roots, root, sizeof(root));
+    (void)json_object_set_new(s, "roots", roots);
+    (void)json_object_set_new(s, "root", json_string(root));
+    if (json_is_object(signer)) {
+        (void)json_object_set_new(s, "intermediate",
+                                  json_pack("{s:s, s:O}", "subject", subject == NULL ? "" : subject,
+                                            "id", json_object_get(signer, "id")));
+        (void)json_object_set(s, "versions", json_object_get(signer, "versions"));
+    }
+    if (p->expires > 0) {
+        rfc3339_s(p->expires, at);
+        (void)json_object_set_new(s, "expires", json_string(at));
+    }
+}
+
+static json_t *
+distribution_of(const struct plugin *p, const struct facts *f)
+{
+    char at[RFC3339_BYTES];
+
+    rfc3339_s(p->dist.since, at);
+    return json_pack("{s:I, s:I, s:s?, s:I, s:I}", "generation", (json_int_t)p->dist.generation,
+                     "settled", (json_int_t)p->dist.settled, "since",
+                     p->dist.generation > 0 ? at : NULL, "namespaces",
+                     (json_int_t)f->spread.namespaces, "done", (json_int_t)f->spread.done);
+}
+
+static json_t *
+status_of(struct plugin *p, const struct facts *f)
+{
+    json_t *conditions = json_array();
+
+    synced_add(p, f, conditions);
+    loaded_add(p, f, conditions);
+    distributed_add(p, f, conditions);
+    held_add(p, f, conditions);
+    json_t *s = json_pack("{s:I, s:s, s:s, s:I, s:o, s:o, s:o}", "observedGeneration",
+                          (json_int_t)p->spec.revision, "mode",
+                          f->generation > 0 ? "plugged-in" : "starting", "phase", phase_of(p, f),
+                          "generation", (json_int_t)f->generation, "distribution",
+                          distribution_of(p, f), "waitsFor", waits_of(f), "conditions", conditions);
+    if (s != NULL && f->rotation != NULL)
+        certificates_add(p, f, s);
+    return s;
+}
+
+json_t *
+status_make(struct plugin *p)
+{
+    CLEANUP(facts_done) struct facts f;
+
+    facts_get(p, &f);
+    return json_pack("{s:s, s:o, s:O?, s:O?}", "name", p->spec.name, "status", status_of(p, &f),
+                     "sync", f.sync, "rotation", f.rotation);
+}
+
+/* -- what changed --------------------------------------------------------------------------------
+ */
+
+static void
+step_event(struct plugin *p, const struct facts *f)
+{
+    const json_t *steps = json_object_get(f->rotation, "last_steps");
+    const json_t *last = json_array_get(steps, json_array_size(steps) - 1);
+    char note[EVENT_NOTE_BYTES], root[700];
+
+    root_text(json_object_get(f->rotation, "roots"), root, sizeof(root));
+    (void)snprintf(note, sizeof(note), "generation %" PRIu64 ": %s: %s; roots %.600s",
+                   f->generation, last == NULL ? "resumed" : text(last, "step"),
+                   last == NULL ? "the plan was read" : text(last, "reason"), root);
+    plugin_event(p, json_is_true(json_object_get(last, "forced")), "Rotated", note);
+}
+
+/* An Event for a text that is new; "" is silent. */
+static void
+told(struct plugin *p, char was[PROBLEM_BYTES], const char *is, bool is_warning, const char *reason)
+{
+    if (is == NULL)
+        is = "";
+    if (strncmp(was, is, PROBLEM_BYTES - 1) == 0)
+        return;
+    (void)snprintf(was, PROBLEM_BYTES, "%s", is);
+    if (is[0] != '\0')
+        plugin_event(p, is_warning, reason, is);
+}
+
+static void
+events_tick(struct plugin *p, const struct facts *f)
+{
+    char reason[64];
+
+    if (f->in_secrets != 0 && f->in_secrets == f->generation &&
+        p->told_generation != f->generation) {
+        if (p->told_generation != 0 ||
+            json_array_size(json_object_get(f->rotation, "last_steps")) > 0)
+            step_event(p, f);
+        p->told_generation = f->generation;
+    }
+    if (p->problem.reason != NULL) {
+        told(p, p->told_held, p->problem.message, true, p->problem.reason);
+    } else {
+        camel(f->held_reason == NULL ? "" : f->held_reason, reason, sizeof(reason));
+        /* counts in the words change at each look: the reason tells whether it is news */
+        char key[PROBLEM_BYTES];
+        (void)snprintf(key, sizeof(key), "%s/%" PRIu64, reason, f->generation);
+        bool is_new = f->held_reason != NULL && strcmp(key, p->told_held) != 0;
+        (void)snprintf(p->told_held, sizeof(p->told_held), "%s", f->held_reason == NULL ? "" : key);
+        if (is_new)
+            plugin_event(p, true, "Held", f->held_detail);
+    }
+    told(p, p->told_sync, f->sync_error, true, "VaultRefused");
+}
+
+static void
+on_status(const json_t *body, const struct err *why, void *arg)
+{
+    struct plugin *p = arg;
+
+    (void)body;
+    p->status_call = NULL;
+    if (why == NULL)
+        return;
+    json_decref(p->status); /* it is not there */
+    p->status = NULL;
+    p->status_retry_at = mono_ms() + STATUS_RETRY_MS;
+    if (why->code != E_NOTFOUND)
+        log_warn("operator", "the status of PluginCA %s/%s is not written: %s", p->spec.ns,
+                 p->spec.name, why->msg);
+}
+
+static int
+status_write(struct operator* op, const char *ns, const char *name, json_t *status,
+             kube_done_fn *done, void *arg, struct kube_call **ret, struct err *e)
+{
+    json_t *o = json_pack("{s:O}", "status", status);
+    struct kube_write w = {
+        .kind = &kind_plugin_ca, .ns = ns, .name = name, .sub = "status", .object = o
+    };
+    int r = o == NULL ? err_nomem(e) : kube_patch(op->conf.kube, &w, done, arg, ret, e);
+
+    json_decref(o);
+    return r;
+}
+
+/* What the resource says from before: since when the present set lies in the ConfigMaps. */
+static void
+status_read(struct plugin *p)
+{
+    const json_t *s = json_object_get(plugin_object(p), "status");
+    const json_t *d = json_object_get(s, "distribution");
+    const char *since = text(d, "since");
+    struct err e;
+    int64_t at;
+
+    p->status_is_read = true;
+    p->status = json_deep_copy(s);
+    if (since == NULL || rfc3339_parse(span_str(since), &at, &e) < 0 || at > unix_s())
+        return;
+    p->dist = (struct distribution){
+        .generation = (uint64_t)json_integer_value(json_object_get(d, "generation")),
+        .settled = (uint64_t)json_integer_value(json_object_get(d, "settled")),
+        .since = at,
+    };
+}
+
+void
+status_tick(struct plugin *p)
+{
+    CLEANUP(facts_done) struct facts f;
+    struct err e;
+
+    if (!p->status_is_read)
+        status_read(p);
+    facts_get(p, &f);
+    events_tick(p, &f);
+    if (p->status_call != NULL || mono_ms() < p->status_retry_at || plugin_object(p) == NULL)
+        return;
+    json_t *s = status_of(p, &f);
+    if (s == NULL || json_equal(s, p->status) == 1) {
+        json_decref(s);
+        return;
+    }
+    json_decref(p->status);
+    p->status = s;
+    if (status_write(p->op, p->spec.ns, p->spec.name, s, on_status, p, &p->status_call, &e) < 0)
+        on_status(NULL, &e, p);
+}
+
+void
+status_refuse(struct operator* op, const json_t *object, const char *reason, const char *message)
+{
+    const json_t *before = json_object_get(object, "status"), *was = condition_of(before, "Held");
+    const char *said = text(was, "message");
+    json_t *conditions = json_array();
+    struct err e;
+
+    if (said != NULL && strcmp(said, message) == 0)
+        return;
+    json_int_t revision =
+        json_integer_value(json_object_get(json_object_get(object, "metadata"), "generation"));
+    condition_add(conditions, before, revision, "Held", true, reason, message);
+    const char *keep[] = { "Synced", "Loaded", "Distributed" };
+    for (size_t i = 0; i < ARRAY_LEN(keep); i++)
+        if (condition_of(before, keep[i]) != NULL)
+            (void)json_array_append(conditions, (json_t *)(uintptr_t)condition_of(before, keep[i]));
+    json_t *s = json_pack("{s:I, s:s, s:o}", "observedGeneration", revision, "phase", "Held",
+                          "conditions", conditions);
+    if (s == NULL || status_write(op, kube_object_ns(object), kube_object_name(object), s,
+                                  on_event_sent, NULL, NULL, &e) < 0)
+        log_debug("operator", "a status is not written");
+    json_decref(s);
+}

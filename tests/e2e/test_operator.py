@@ -1,0 +1,334 @@
+"""meshroot operator run against the scripted API server, with our vault: what lies in Secrets and ConfigMaps, and what PluginCA says.
+
+Source: issue 5 "Targets"; specs/istio-ca.md 5.1, 6.1.
+"""
+import base64
+import json
+import random
+import time
+
+import pytest
+
+from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
+from kube_api import KubeApi
+
+NS, CM = "istio-system", "istio-ca-root-cert"
+FOUR = ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"]
+
+
+class World:
+    def __init__(self, tmp, daemon):
+        self.tmp, self.daemon, self.api = tmp, daemon, KubeApi(tmp)
+        ra, rb = openssl_root(tmp / "ra", "Root A", "p256"), openssl_root(tmp / "rb", "Root B", "p256")
+        self.sets = {n: openssl_intermediate(tmp / n, r, f"Intermediate {n}", "p256") for n, r in (("A1", ra), ("A2", ra), ("B1", rb))}
+        self.mesh = Mesh(tmp, daemon)
+        self.mesh.set_all(self.sets["A1"])
+        who = json.loads((self.mesh.state / "credentials/sync.json").read_text())
+        self.url = (self.mesh.state / "vault.url").read_text().strip()
+        self.ca = (self.mesh.state / "vault-ca.pem").read_text()
+        for ns in (NS, "shop", "kube-public"):
+            self.namespace(ns)
+        self.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault-sync", "namespace": NS},
+                      "data": {k: base64.b64encode(who[k].encode()).decode() for k in ("tenant", "client_id", "client_secret")}})
+
+    def namespace(self, name, **labels):
+        self.api.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+
+    def plugin(self, name="default", **spec):
+        self.api.put({"apiVersion": "meshroot.io/v1alpha1", "kind": "PluginCA", "metadata": {"name": name, "namespace": NS}, "spec": {
+            "vault": {"url": self.url, "caBundle": self.ca, "auth": {"clientSecret": {"name": "vault-sync"}}}, "pollInterval": "1s",
+            "gates": {"stockWait": "0s", "mountWait": "0s"}, **spec}})
+
+    def run(self, *flags, token="own"):
+        return self.daemon("operator", "run", "--namespace", NS, "--own-namespace", "meshroot-system", "--kubeconfig",
+                           self.api.kubeconfig(token, f"config-{token}"), *flags)
+
+    def both(self, a="A1", b="B1"):
+        path = self.tmp / "both.pem"
+        path.write_text("".join((self.sets[x] / "root-cert.pem").read_text() for x in (a, b)))
+        return path
+
+    def secret(self, name="cacerts", ns=NS):
+        return self.api.get("Secret", ns, name)
+
+    def part(self, key, **where):
+        s = self.secret(**where)
+        return base64.b64decode(s["data"][key]).decode() if s and key in s.get("data", {}) else ""
+
+    def holds(self, name):
+        """cacerts is that set, whole."""
+        want = (self.sets[name] / "ca-cert.pem").read_text().strip()
+        return want in self.part("ca-cert.pem")
+
+    def generation(self, name="cacerts", ns=NS):
+        s = self.secret(name, ns)
+        return int((s or {"metadata": {}})["metadata"].get("annotations", {}).get("meshroot.io/generation", 0))
+
+    def roots(self, ns):
+        m = self.api.get("ConfigMap", ns, CM)
+        return m["data"].get("root-cert.pem", "").count("BEGIN CERT") if m else 0
+
+    def status(self, name="default"):
+        return (self.api.get("PluginCA", NS, name) or {}).get("status", {})
+
+    def condition(self, kind, name="default"):
+        return next((c for c in self.status(name).get("conditions", []) if c["type"] == kind), {"status": "", "reason": "", "message": ""})
+
+    def is_condition(self, kind, status, reason=None):
+        c = self.condition(kind)
+        return c["status"] == status and reason in (None, c["reason"])
+
+    def events(self, reason):
+        return [e for e in self.api.all("Event") + [o for k, o in self.api.objects.items() if k[:2] == ("events.k8s.io", "events")]
+                if e.get("reason") == reason]
+
+    def ready(self, generation=None):
+        wait_for("ready", lambda: self.status().get("phase") == "Ready" and generation in (None, self.status()["generation"]), 30)
+        return self
+
+
+@pytest.fixture
+def world(tmp_path, daemon):
+    w = World(tmp_path, daemon)
+    yield w
+    w.api.stop()
+
+
+def test_a_set_goes_to_cacerts_and_to_every_namespace(world):
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    s = world.secret()
+    assert s["type"] == "Opaque" and sorted(s["data"]) == FOUR and world.holds("A1")
+    notes = s["metadata"]["annotations"]
+    assert notes["meshroot.io/owner"] == f"{NS}/default" and set(json.loads(notes["meshroot.io/versions"])) == {"root-cert", "ca-cert", "ca-key", "cert-chain"}
+    folder = world.tmp / "out"
+    folder.mkdir()
+    for k in FOUR:
+        (folder / k).write_text(world.part(k))
+    assert meshroot("pki", "verify", folder, check=False).returncode == 0
+    for ns in (NS, "shop", "default", "kube-system"):
+        m = world.api.get("ConfigMap", ns, CM)
+        assert m["data"]["root-cert.pem"] == world.part("root-cert.pem") and m["metadata"]["labels"]["istio.io/config"] == "true"
+    assert world.api.get("ConfigMap", "kube-public", CM) is None
+    st = world.status()
+    assert "Root A" in st["root"] and "Intermediate A1" in st["intermediate"]["subject"] and st["mode"] == "plugged-in" and st["expires"]
+    for kind, status in (("Synced", "True"), ("Loaded", "True"), ("Distributed", "True"), ("Held", "False")):
+        assert world.is_condition(kind, status), world.condition(kind)
+    assert world.events("Rotated")
+    assert json.loads(world.api.get("ConfigMap", NS, "default-plan")["data"]["plan.json"])["generation"] == 1
+    world.namespace("late")  # within a second
+    wait_for("a new namespace", lambda: world.roots("late") == 1, 5)
+
+
+def test_rotations_go_through_their_gates(world):
+    world.plugin(gates={"stockWait": "2s", "mountWait": "1s"})
+    world.run("--lease", "off")
+    world.ready(1)
+    world.mesh.set_all(world.sets["A2"])
+    wait_for("the intermediate", lambda: world.holds("A2") and world.generation() == 2, 30)
+    wait_for("at rest", lambda: world.status().get("phase") == "Ready", 20)
+    world.mesh.set_all(world.sets["B1"])  # a root replaced straight is staged
+    wait_for("widened", lambda: world.part("root-cert.pem").count("BEGIN CERT") == 2, 30)
+    assert world.holds("A2"), "the signer has not moved"
+    wait_for("widened everywhere", lambda: all(world.roots(ns) == 2 for ns in (NS, "shop", "default")))
+    wait_for("held, and said so", lambda: world.is_condition("Held", "True"), 10)
+    wait_for("moved", lambda: world.holds("B1"), 30)
+    assert world.part("root-cert.pem").count("BEGIN CERT") == 2, "the old root stays until no leaf is under it"
+    wait_for("narrowed", lambda: world.part("root-cert.pem").count("BEGIN CERT") == 1, 30)
+    world.ready(5)
+    assert "Root B" in world.status()["root"] and all(world.roots(ns) == 1 for ns in (NS, "shop"))
+    assert len(world.events("Rotated")) >= 5 and world.events("Held")
+
+
+def test_a_hand_s_edit_is_put_back_with_an_event(world):
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    for edit in ({"data": {"ca-key.pem": base64.b64encode(b"mine").decode()}}, {"data": {"extra": "eA=="}}, {"data": {"root-cert.pem": None}}):
+        world.api.edit("Secret", NS, "cacerts", edit)
+        wait_for(f"put back {edit}", lambda: sorted(world.secret()["data"]) == FOUR and "PRIVATE" in world.part("ca-key.pem")
+                 and "CERT" in world.part("root-cert.pem"))
+    world.api.delete("Secret", NS, "cacerts")
+    wait_for("made anew", lambda: world.secret() is not None and world.holds("A1"))
+    world.api.edit("ConfigMap", "shop", CM, {"data": {"root-cert.pem": "junk", "theirs": "kept"}, "metadata": {"labels": {"a": "b"}}})
+    wait_for("the ConfigMap", lambda: world.roots("shop") == 1)
+    m = world.api.get("ConfigMap", "shop", CM)
+    assert m["data"]["theirs"] == "kept" and m["metadata"]["labels"]["a"] == "b"
+    world.api.delete("ConfigMap", "shop", CM)
+    wait_for("the ConfigMap again", lambda: world.roots("shop") == 1)
+    wait_for("Events", lambda: len(world.events("Restored")) >= 6)
+    world.ready(1)
+
+
+def test_a_foreign_secret_is_not_touched_until_adopted(world):
+    world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": NS, "labels": {"app": "theirs"}}, "data": {"x": "eA=="}})
+    world.plugin()
+    world.run("--lease", "off")
+    wait_for("held", lambda: world.is_condition("Loaded", "False", "NotOwned"))
+    assert "--adopt" in world.condition("Loaded")["message"] and world.secret()["data"] == {"x": "eA=="}
+    world.api.edit("PluginCA", NS, "default", {"spec": {"adopt": True}})
+    world.ready(1)
+    assert sorted(world.secret()["data"]) == FOUR and world.secret()["metadata"]["labels"]["app"] == "theirs"
+
+
+def test_a_shared_field_is_not_fought_over(world):
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    theirs = (world.sets["B1"] / "root-cert.pem").read_text()
+
+    def istiod(kind, o):  # its controller writes what it has loaded
+        if o["kind"] == "ConfigMap" and o["metadata"]["name"] == CM and o["metadata"]["namespace"] == "shop" and o["data"]["root-cert.pem"] != theirs:
+            world.api.edit("ConfigMap", "shop", CM, {"data": {"root-cert.pem": theirs}}, manager="pilot-discovery")
+    world.api.hooks.append(istiod)
+    before = world.api.count("PATCH", f"/shop/configmaps/{CM}")
+    world.api.edit("ConfigMap", "shop", CM, {"data": {"root-cert.pem": theirs}})
+    wait_for("named", lambda: world.is_condition("Distributed", "False", "SharedField"), 30)
+    assert "shop" in world.condition("Distributed")["message"]
+    assert world.api.count("PATCH", f"/shop/configmaps/{CM}") - before <= 6
+    world.api.hooks.remove(istiod)
+
+
+def test_what_is_refused_is_named(world):
+    world.api.put({"apiVersion": "meshroot.io/v1alpha1", "kind": "PluginCA", "metadata": {"name": "default", "namespace": NS}, "spec": {"vault": {}}})
+    world.run("--lease", "off")
+    wait_for("the spec", lambda: world.is_condition("Held", "True", "InvalidSpec"))
+    assert "spec.vault: exactly one" in world.condition("Held")["message"] and world.secret() is None
+    world.plugin()
+    world.ready(1)
+    world.api.edit("PluginCA", NS, "default", {"spec": {"pollInterval": "often"}})
+    wait_for("another one", lambda: "spec.pollInterval" in world.condition("Held")["message"])
+    world.api.edit("Secret", NS, "cacerts", {"data": {"extra": "eA=="}})
+    wait_for("the good one stays in force", lambda: sorted(world.secret()["data"]) == FOUR)
+    world.plugin()
+    world.ready(1)
+    world.mesh.set_secret("ca-key", world.sets["B1"] / "ca-key.pem")
+    wait_for("the vault", lambda: world.is_condition("Synced", "False", "VaultRefused"), 30)
+    assert "ca-key" in world.condition("Synced")["message"] and world.holds("A1")
+    world.plugin(name="second")
+    wait_for("a second one", lambda: world.condition("Held", "second")["reason"] == "AnotherPluginCA")
+
+
+def test_a_self_signed_mesh_is_not_switched_in_place(world):
+    root = (world.sets["B1"] / "root-cert.pem").read_text()
+    world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "istio-ca-secret", "namespace": NS}, "type": "istio.io/ca-root",
+                   "data": {"ca-cert.pem": base64.b64encode(root.encode()).decode()}})
+    world.api.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CM, "namespace": NS}, "data": {"root-cert.pem": root}})
+    world.plugin()
+    world.run("--lease", "off")
+    wait_for("held", lambda: world.is_condition("Held", "True", "SelfSignedInUse"))
+    assert "kubectl delete secret -n istio-system istio-ca-secret" in world.condition("Held")["message"]
+    assert world.secret() is None and world.roots("shop") == 0
+    world.api.delete("Secret", NS, "istio-ca-secret")
+    wait_for("the procedure was followed", lambda: world.status().get("phase") == "Ready", 40)
+
+
+def test_deleting_it_takes_away_what_is_ours(world):
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    world.api.delete("PluginCA", NS, "default")
+    wait_for("gone", lambda: world.api.get("PluginCA", NS, "default") is None)
+    assert world.secret() is None and world.roots("shop") == 1
+    plan = world.api.get("ConfigMap", NS, "default-plan")["data"]
+    assert plan == {"generation": "1"}
+    world.plugin()
+    world.ready(2)  # workloads may hold generation 1
+
+
+def test_of_two_operators_one_leads_and_the_other_follows(world):
+    world.plugin()
+    a, b = world.run("--lease-duration", "2s"), world.run("--lease-duration", "2s")
+    world.ready(1)
+    leads = lambda d: "leads" in d.text()  # noqa: E731
+    assert leads(a) != leads(b)
+    first, second = (a, b) if leads(a) else (b, a)
+    assert first.stop() == 0
+    wait_for("the other one", lambda: leads(second), 10)
+    world.mesh.set_all(world.sets["A2"])
+    wait_for("it works on", lambda: world.holds("A2"), 20)
+
+
+def test_a_leader_is_killed_at_random_and_nothing_is_half_done(world):
+    world.plugin(gates={"stockWait": "1s", "mountWait": "0s"})
+    rnd, d = random.Random(5), world.run("--lease-duration", "2s")
+    world.ready(1)
+    seen, order = set(), ["B1", "A1", "B1", "A2"]
+
+    def whole(kind, o):
+        if o["kind"] == "Secret" and o["metadata"]["name"] == "cacerts" and kind != "DELETED":
+            seen.add((len(o["data"]), int(o["metadata"]["annotations"]["meshroot.io/generation"])))
+    world.api.hooks.append(whole)
+    for name in order:
+        world.mesh.set_all(world.sets[name])
+        time.sleep(rnd.uniform(0.2, 3))  # anywhere in the rotation
+        d.kill()
+        d = world.run("--lease-duration", "2s")
+    wait_for("it comes to rest", lambda: world.holds("A2") and world.status().get("phase") == "Ready"
+             and world.part("root-cert.pem").count("BEGIN CERT") == 1, 90)
+    assert {n for n, _ in seen} == {4}
+
+
+def test_rights_that_are_missing_are_named(world):
+    user = "system:serviceaccount:meshroot-system:meshroot-operator"
+    world.api.accounts["sa"] = user
+    allow = world.api.allow
+    allow(user, ["get", "list", "watch", "patch"], ["pluginca", "pluginca/status"], ns=NS, group="meshroot.io")
+    allow(user, ["get", "list", "watch"], ["namespaces"])
+    allow(user, ["get", "list", "watch"], ["configmaps"], names=[CM])
+    allow(user, ["get", "list", "watch", "update", "create"], ["configmaps"], ns=NS)
+    allow(user, ["get", "list", "watch"], ["secrets"], ns=NS, names=["cacerts", "vault-sync", "istio-ca-secret"])
+    allow(user, ["create"], ["events"], ns=NS, group="events.k8s.io")
+    world.plugin()
+    world.run("--lease", "off", token="sa")
+    wait_for("no Secret", lambda: world.is_condition("Loaded", "False", "Forbidden"))
+    assert 'cannot create resource "secrets"' in world.condition("Loaded")["message"] and f'namespace "{NS}"' in world.condition("Loaded")["message"]
+    wait_for("no ConfigMap", lambda: world.is_condition("Distributed", "False", "Forbidden"))
+    allow(user, ["create"], ["configmaps"])
+    allow(user, ["create"], ["secrets"], ns=NS)
+    allow(user, ["update"], ["secrets"], ns=NS, names=["cacerts"])
+    wait_for("granted", lambda: world.status().get("phase") == "Ready", 60)
+
+
+def test_a_bad_api_server_is_a_delay(world):
+    world.plugin()
+    world.api.watch_s = 1  # watches closed every second
+    world.run("--lease", "off")
+    world.ready(1)
+    world.api.fail(500, times=5, method="PUT")
+    world.api.fail(429, times=10, retry_after=1)
+    world.api.lose("PUT", "configmaps/default-plan")
+    world.api.lose("PUT", "secrets/cacerts")
+    world.mesh.set_all(world.sets["A2"])
+    wait_for("through all of it", lambda: world.holds("A2") and world.status().get("phase") == "Ready", 60)
+    world.api.compact()  # 410
+    world.namespace("late")
+    wait_for("after 410", lambda: world.roots("late") == 1, 30)
+    world.api.stop()
+    world.mesh.set_all(world.sets["A1"])
+    time.sleep(3)  # away
+    world.api.start()
+    wait_for("back", lambda: world.holds("A1"), 90)
+
+
+def test_a_terminating_namespace_is_passed_over(world):
+    world.api.hold_namespaces = True
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    world.api.delete("Namespace", None, "shop")
+    world.mesh.set_secret("root-cert", world.both())
+    wait_for("the others", lambda: world.roots("default") == 2, 30)
+    world.ready(2)
+    assert world.status()["distribution"]["namespaces"] == 3  # istio-system, default, kube-system
+
+
+def test_only_selected_namespaces(world):
+    world.namespace("in", mesh="yes")
+    world.plugin(namespaceSelector={"matchLabels": {"mesh": "yes"}})
+    world.run("--lease", "off")
+    world.ready(1)
+    assert world.roots("in") == 1 and world.roots("shop") == 0
+    world.namespace("shop", mesh="yes")
+    wait_for("selected now", lambda: world.roots("shop") == 1)
