@@ -19,7 +19,7 @@ enum { NAMESPACE_FILE_BYTES = 256, WHO_BYTES = 200 };
 
 struct run_conf {
     const char *kubeconfig, *context, *namespace, *own_namespace, *ca_secret, *ca_pods,
-        *istiod_pods, *lease, *token_file, *monitoring, *port_file, *log_format;
+        *istiod_pods, *ca_name, *lease, *token_file, *monitoring, *port_file, *log_format;
     uint64_t ca_port, lease_ms;
 };
 
@@ -33,6 +33,7 @@ static const struct opt opts[] = {
     { "ca-secret", OPT_STRING, AT(ca_secret), "meshroot-ca", NULL, NULL, 0, "NAME", "the Secret that meshroot's CA mounts" },
     { "ca-pods", OPT_STRING, AT(ca_pods), "app.kubernetes.io/name=meshroot,app.kubernetes.io/component=ca", NULL, NULL, 0, "LABELS", "the CA's pods: told to look at the Secret, asked for evidence" },
     { "ca-port", OPT_COUNT, AT(ca_port), "15012", "1", "65535", 0, "PORT", "of those pods" },
+    { "ca-name", OPT_STRING, AT(ca_name), NULL, NULL, NULL, 0, "NAME", "name in the CA's certificate [meshroot-ca.OWN-NAMESPACE.svc]" },
     { "istiod-pods", OPT_STRING, AT(istiod_pods), "app=istiod", NULL, NULL, 0, "LABELS", "a stock istiod's pods: told to look at cacerts" },
     { "token-file", OPT_STRING, AT(token_file), NULL, NULL, NULL, 0, "FILE", "our service-account token for the CA's evidence; read again" },
     { "lease", OPT_STRING, AT(lease), "meshroot-operator", NULL, NULL, 0, "NAME", "the Lease by which one of several leads; \"off\": this one does" },
@@ -53,7 +54,7 @@ struct running { /* freed in reverse */
     struct operator* op;
     struct kube_lease *lease;
     struct monitor *monitor;
-    char *own_namespace;
+    char *own_namespace, *ca_name;
     char who[WHO_BYTES];
     bool is_stopping;
 };
@@ -69,6 +70,7 @@ running_done(struct running *r)
     metrics_free(r->metrics);
     loop_free(r->loop);
     free(r->own_namespace);
+    free(r->ca_name);
 }
 
 static bool
@@ -177,6 +179,9 @@ operator_open(struct running *r, struct err *e)
                                .token_file = r->o->token_file,
                                .ca_port = (uint16_t)r->o->ca_port };
 
+    TRY(r->o->ca_name != NULL ? str_dup(span_str(r->o->ca_name), &r->ca_name, e)
+                              : str_format(&r->ca_name, e, "meshroot-ca.%s.svc", r->own_namespace));
+    c.ca_name = r->ca_name;
     TRY(operator_new(r->loop, &c, &r->op, e));
     if (strcmp(r->o->lease, "off") == 0) {
         operator_lead(r->op, true);

@@ -1,15 +1,261 @@
-/* evidence.c - what the gates are told of clients that say no word: a stock istiod and its
- * sidecars.
+/* evidence.c - what the gates are told.
  *
- * istiod writes into istio-ca-root-cert what it has loaded. So a set that has lain in every
- * ConfigMap for gates.mountWait, unopposed, is loaded; and what has lain there for gates.stockWait,
- * as long as the longest leaf lives, is what every sidecar that has a leaf trusts, and no leaf is
- * older. Source: specs/istio-ca.md 6.1, 6.6; ARCHITECTURE.md "Evidence without acknowledgements".
+ * Of our CA: every replica's own word (ca/evidence.h). Replicas are the CA's pods; one that was
+ * there and is not answers for its leaves still, so it is waited for until they have ended.
+ *
+ * Of a stock istiod and its sidecars, which say none: istiod writes into istio-ca-root-cert what it
+ * has loaded. So a set that has lain in every ConfigMap for gates.mountWait, unopposed, is loaded;
+ * and what has lain there for gates.stockWait, as long as the longest leaf lives, is what every
+ * sidecar that has a leaf trusts, and no leaf is older. Source: specs/istio-ca.md 6.1, 6.6;
+ * ARCHITECTURE.md "On Kubernetes".
  */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/str.h"
+#include "ca/evidence.h"
+#include "obs/log.h"
 #include "operator/room.h"
+
+enum {
+    PODS_EVERY_MS = 3000,
+    HOST_BYTES = 64,
+    SEEN_STEP_S = 600, /* the status is not written anew for less */
+};
+
+struct replica {
+    struct plugin *plugin;
+    char name[EVIDENCE_NAME_BYTES], host[HOST_BYTES];
+    char said[EVIDENCE_NAME_BYTES]; /* under which name rotation knows it; "" not */
+    struct evidence_client *client; /* NULL: its pod is not there */
+    int64_t seen;                   /* unix seconds; its pod was there then */
+    bool is_listed;
+};
+
+struct evidence {
+    struct plugin *plugin;
+    struct kube_call *call;
+    uint64_t look_at;
+    bool is_known;
+    struct replica replica[EVIDENCE_REPLICAS_MAX];
+    size_t n;
+    struct roots *roots; /* that the clients believe; owned */
+    char trouble[PROBLEM_BYTES];
+};
+
+/* -- our CA's replicas ---------------------------------------------------------------------------
+ */
+
+static void
+replica_lost(struct replica *r)
+{
+    if (r->said[0] != '\0' && r->plugin->rotate != NULL)
+        rotate_replica_gone(r->plugin->rotate, r->said);
+    r->said[0] = '\0';
+}
+
+static void
+on_lost(struct evidence_client *c, const struct err *why, void *arg)
+{
+    struct replica *r = arg;
+
+    (void)c;
+    log_warn("operator", "CA replica %s is not known: %s", r->name, why->msg);
+    replica_lost(r);
+}
+
+/* The pod's name, not the one that it says: two cannot pass for one. */
+static void
+on_evidence(struct evidence_client *c, void *arg)
+{
+    struct replica *r = arg;
+    const struct evidence_loaded *l = evidence_client_loaded(c);
+
+    if (l == NULL || l->generation == 0 || r->plugin->rotate == NULL)
+        return;
+    (void)snprintf(r->said, sizeof(r->said), "%s", r->name);
+    rotate_replica_ids(r->plugin->rotate, r->said, l->generation, l->roots, l->roots_n,
+                       l->signer_id);
+    rotate_poke(r->plugin->rotate);
+}
+
+static void
+replica_close(struct replica *r)
+{
+    replica_lost(r);
+    evidence_client_free(STEAL(r->client));
+}
+
+static void
+replica_open(struct replica *r, struct roots *roots)
+{
+    const struct operator_conf *c = &r->plugin->op->conf;
+    struct evidence_conf conf = { .host = r->host,
+                                  .port = c->ca_port,
+                                  .verify_name = c->ca_name,
+                                  .roots = roots,
+                                  .token_file = c->token_file,
+                                  .on_change = on_evidence,
+                                  .on_lost = on_lost,
+                                  .arg = r };
+    struct err e;
+
+    if (r->client == NULL && r->host[0] != '\0' && roots != NULL && c->token_file != NULL &&
+        evidence_client_new(r->plugin->op->loop, &conf, &r->client, &e) < 0)
+        log_warn("operator", "CA replica %s is not asked: %s", r->name, e.msg);
+}
+
+static struct replica *
+replica_get(struct evidence *v, const char *name)
+{
+    for (size_t i = 0; i < v->n; i++)
+        if (strcmp(v->replica[i].name, name) == 0)
+            return &v->replica[i];
+    if (v->n == EVIDENCE_REPLICAS_MAX || strlen(name) >= EVIDENCE_NAME_BYTES)
+        return NULL;
+    struct replica *r = &v->replica[v->n++];
+    *r = (struct replica){ .plugin = v->plugin };
+    (void)snprintf(r->name, sizeof(r->name), "%s", name);
+    return r;
+}
+
+static void
+pod_take(struct evidence *v, const json_t *pod)
+{
+    const char *phase = kube_object_text(pod, "status.phase");
+    const char *ip = kube_object_text(pod, "status.podIP");
+    struct replica *r;
+
+    if (strcmp(phase, "Succeeded") == 0 || strcmp(phase, "Failed") == 0 || strlen(ip) >= HOST_BYTES)
+        return;
+    r = replica_get(v, kube_object_name(pod));
+    if (r == NULL) {
+        log_warn("operator", "CA pod %.80s is not taken: there are more than %d",
+                 kube_object_name(pod), (int)EVIDENCE_REPLICAS_MAX);
+        return;
+    }
+    if (strcmp(r->host, ip) != 0) { /* another pod of that name */
+        replica_close(r);
+        (void)snprintf(r->host, sizeof(r->host), "%s", ip);
+    }
+    r->is_listed = true;
+    if (unix_s() - r->seen >= SEEN_STEP_S || r->seen > unix_s())
+        r->seen = unix_s();
+    replica_open(r, v->roots);
+}
+
+/* Its leaves have ended: nobody has to answer for them. Moves the last one, which is opened anew.
+ */
+static void
+replica_forget(struct evidence *v, size_t i)
+{
+    struct replica *last = &v->replica[v->n - 1];
+
+    replica_close(&v->replica[i]);
+    replica_close(last);
+    v->replica[i] = *last;
+    v->n--;
+}
+
+static void
+on_pods(const json_t *body, const struct err *why, void *arg)
+{
+    struct evidence *v = arg;
+    const json_t *pod;
+    size_t i;
+
+    v->call = NULL;
+    (void)snprintf(v->trouble, sizeof(v->trouble), "%s", why == NULL ? "" : why->msg);
+    if (why != NULL) {
+        v->is_known = false;
+        return;
+    }
+    for (i = 0; i < v->n; i++)
+        v->replica[i].is_listed = false;
+    json_array_foreach(json_object_get(body, "items"), i, pod) pod_take(v, pod);
+    for (i = v->n; i-- > 0;) {
+        struct replica *r = &v->replica[i];
+        if (!r->is_listed && r->client != NULL) {
+            replica_close(r);
+            r->host[0] = '\0';
+        }
+        if (!r->is_listed &&
+            unix_s() - r->seen > (int64_t)(v->plugin->spec.ttl_ms / 1000) + SEEN_STEP_S)
+            replica_forget(v, i);
+    }
+    v->is_known = true;
+}
+
+/* Those that the status tells of from before. */
+static void
+replicas_recall(struct plugin *p)
+{
+    const json_t *o;
+    size_t i;
+
+    json_array_foreach(json_object_get(json_object_get(plugin_object(p), "status"), "replicas"), i,
+                       o)
+    {
+        const char *name = json_string_value(json_object_get(o, "name"));
+        const char *seen = json_string_value(json_object_get(o, "lastSeen"));
+        struct replica *r = name == NULL ? NULL : replica_get(p->evidence, name);
+        struct err e;
+
+        if (r != NULL && (seen == NULL || rfc3339_parse(span_str(seen), &r->seen, &e) < 0))
+            r->seen = unix_s();
+    }
+}
+
+static void
+replicas_look(struct plugin *p)
+{
+    CLEANUP(str_freep) char *all = NULL, *path = NULL;
+    struct evidence *v = p->evidence;
+    struct err e;
+
+    if (v == NULL) {
+        p->evidence = v = calloc(1, sizeof(*v));
+        if (v == NULL)
+            return;
+        v->plugin = p;
+        replicas_recall(p);
+    }
+    if (p->roots != v->roots) {
+        roots_unref(v->roots);
+        v->roots = p->roots == NULL ? NULL : roots_ref(p->roots);
+        for (size_t i = 0; i < v->n; i++)
+            if (v->replica[i].client != NULL &&
+                evidence_client_set_roots(v->replica[i].client, v->roots, &e) < 0)
+                log_warn("operator", "CA replica %s: %s", v->replica[i].name, e.msg);
+    }
+    if (v->call == NULL && mono_ms() >= v->look_at) {
+        v->look_at = mono_ms() + PODS_EVERY_MS;
+        if (kube_path(&kube_pod, p->op->conf.ca_namespace, NULL, NULL, &all, &e) < 0 ||
+            str_format(&path, &e, "%s?labelSelector=%s", all, p->op->conf.ca_pods) < 0 ||
+            kube_get(p->op->conf.kube, path, 0, on_pods, v, &v->call, &e) < 0)
+            log_warn("operator", "the CA's pods are not asked for: %s", e.msg);
+    }
+}
+
+json_t *
+evidence_replicas(const struct plugin *p)
+{
+    json_t *list = json_array();
+    const struct evidence *v = p->evidence;
+
+    for (size_t i = 0; v != NULL && i < v->n; i++) {
+        char at[RFC3339_BYTES];
+        rfc3339_s(v->replica[i].seen, at);
+        (void)json_array_append_new(
+            list, json_pack("{s:s, s:s}", "name", v->replica[i].name, "lastSeen", at));
+    }
+    return list;
+}
+
+/* -- a stock istiod ------------------------------------------------------------------------------
+ */
 
 static const char ISTIOD[] = "istiod";
 static const char SIDECARS[] = "stock sidecars";
@@ -45,6 +291,18 @@ istiod_look(struct plugin *p)
         rotate_replica(p->rotate, ISTIOD, p->dist.generation, p->roots, p->signer_id);
 }
 
+/* Pods that are not known may be any number. */
+static size_t
+replicas_expected(const struct plugin *p)
+{
+    const struct evidence *v = p->evidence;
+    size_t n = p->spec.to_istiod ? 1 : 0;
+
+    if (p->spec.to_meshroot)
+        n += v == NULL || !v->is_known ? EVIDENCE_REPLICAS_MAX : v->n == 0 ? 1 : v->n;
+    return n;
+}
+
 void
 evidence_tick(struct plugin *p)
 {
@@ -53,6 +311,9 @@ evidence_tick(struct plugin *p)
     distribution_look(p);
     if (p->spec.to_istiod)
         istiod_look(p);
+    if (p->spec.to_meshroot)
+        replicas_look(p);
+    rotate_expect(p->rotate, replicas_expected(p));
     rotate_poke(p->rotate);
 }
 
@@ -90,10 +351,21 @@ evidence_workloads(void *plugin, ledger_workload_fn *fn, void *arg)
 
     if (p->spec.to_istiod)
         sidecars_tell(p, fn, arg);
+    for (size_t i = 0; p->evidence != NULL && i < p->evidence->n; i++)
+        if (p->evidence->replica[i].client != NULL)
+            evidence_client_workloads(p->evidence->replica[i].client, fn, arg);
 }
 
 void
 evidence_end(struct plugin *p)
 {
-    (void)p;
+    struct evidence *v = STEAL(p->evidence);
+
+    if (v == NULL)
+        return;
+    kube_cancel(v->call);
+    for (size_t i = 0; i < v->n; i++)
+        evidence_client_free(v->replica[i].client);
+    roots_unref(v->roots);
+    free(v);
 }

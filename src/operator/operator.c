@@ -188,9 +188,15 @@ operator_new(struct loop *l, const struct operator_conf *conf, struct operator**
     op->conf.istiod_pods = keep(op, conf->istiod_pods);
     op->conf.identity = keep(op, conf->identity);
     op->conf.token_file = keep(op, conf->token_file);
+    op->conf.ca_name = keep(op, conf->ca_name);
     int done = op->conf.identity == NULL || op->objects == NULL ? err_nomem(e) : 0;
     if (done == 0)
         done = timer_new(l, on_choose, op, &op->choose, e);
+    struct kube_recorder_conf rec = { .component = "meshroot-operator",
+                                      .instance = op->conf.identity,
+                                      .metrics = conf->metrics };
+    if (done == 0)
+        done = kube_recorder_new(l, conf->kube, &rec, &op->recorder, e);
     if (done == 0)
         done = feed_open(op, e);
     if (done < 0) {
@@ -207,6 +213,7 @@ void operator_free(struct operator* op)
         return;
     plugin_end(op);
     kube_feed_free(op->feed);
+    kube_recorder_free(op->recorder);
     timer_free(op->choose);
     json_decref(op->objects);
     json_decref(op->texts);

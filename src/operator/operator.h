@@ -28,6 +28,7 @@ struct operator_conf {
     const char *istiod_pods;  /* of a stock istiod's: "app=istiod" */
     const char *identity;     /* in Events: who says it, such as the pod's name */
     const char *token_file;   /* for the CA's Evidence: our service-account token; NULL: none */
+    const char *ca_name;      /* in the CA's certificate: "meshroot-ca.meshroot-system.svc" */
     uint16_t ca_port;
 };
 

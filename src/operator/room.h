@@ -3,6 +3,7 @@
 #define OPERATOR_ROOM_H
 
 #include "kube/feed.h"
+#include "kube/recorder.h"
 #include "kube/write.h"
 #include "operator/operator.h"
 #include "operator/plan_map.h"
@@ -20,7 +21,7 @@ enum {
     PROBLEM_BYTES = 600,
     PLUGINS_MAX = 16, /* PluginCAs of one namespace that are looked at */
     EVENT_NOTE_BYTES = 1000,
-    RETIRE_TRIES_MS = 2000,
+    EVIDENCE_REPLICAS_MAX = 32,
 };
 
 /* Why nothing goes on yet: a condition's reason (CamelCase, static) and its message. */
@@ -82,6 +83,7 @@ struct operator
     struct loop *loop;
     struct operator_conf conf; /* texts are the copies below */
     json_t *texts;             /* owned */
+    struct kube_recorder *recorder;
     struct kube_feed *feed;
     bool is_whole, leads;
     json_t *objects;       /* owned: name to the object of the API server */
@@ -108,6 +110,7 @@ void login_end(struct plugin *p);
 /* evidence.c */
 void evidence_tick(struct plugin *p);
 void evidence_workloads(void *plugin, ledger_workload_fn *fn, void *arg);
+json_t *evidence_replicas(const struct plugin *p); /* for the status; owner: caller */
 void evidence_end(struct plugin *p);
 
 /* status.c */

@@ -17,37 +17,25 @@ static const struct kube_kind kind_plugin_ca = { PLUGIN_CA_API, "PluginCA", "plu
  */
 
 static void
-on_event_sent(const json_t *body, const struct err *why, void *arg)
+on_refusal_written(const json_t *body, const struct err *why, void *arg)
 {
     (void)body;
     (void)arg;
     if (why != NULL)
-        log_debug("operator", "an Event is lost: %s", why->msg);
+        log_warn("operator", "a status is not written: %s", why->msg);
 }
 
 void
 plugin_event(struct plugin *p, bool is_warning, const char *reason, const char *note)
 {
-    struct operator* op = p->op;
-    char name[PLUGIN_NAME_BYTES + 20], micro[RFC3339_BYTES];
-    int64_t now_us = unix_us();
-    struct err e;
+    json_t *about =
+        json_pack("{s:s, s:s, s:{s:s, s:s, s:s}}", "apiVersion", PLUGIN_CA_API, "kind", "PluginCA",
+                  "metadata", "namespace", p->spec.ns, "name", p->spec.name, "uid", p->spec.uid);
 
     log_with(is_warning ? LOG_WARN : LOG_INFO, "operator", LABELS({ "event", reason }), "%s", note);
-    rfc3339_us(now_us, micro);
-    (void)snprintf(name, sizeof(name), "%.230s.%016" PRIx64, p->spec.name,
-                   (uint64_t)now_us * 256 + random_below(256));
-    json_t *o = json_pack(
-        "{s:s, s:s, s:{s:s, s:s}, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s}}",
-        "apiVersion", kube_event_kind.api, "kind", "Event", "metadata", "name", name, "namespace",
-        p->spec.ns, "eventTime", micro, "reportingController", "meshroot.io/operator",
-        "reportingInstance", op->conf.identity, "action", "Reconcile", "reason", reason, "type",
-        is_warning ? "Warning" : "Normal", "note", note, "regarding", "apiVersion", PLUGIN_CA_API,
-        "kind", "PluginCA", "namespace", p->spec.ns, "name", p->spec.name, "uid", p->spec.uid);
-    struct kube_write w = { .kind = &kube_event_kind, .object = o };
-    if (o == NULL || kube_create(op->conf.kube, &w, on_event_sent, NULL, NULL, &e) < 0)
-        log_debug("operator", "an Event is lost");
-    json_decref(o);
+    if (about != NULL)
+        kube_recorder_say(p->op->recorder, about, is_warning, reason, "%s", note);
+    json_decref(about);
 }
 
 /* -- conditions ----------------------------------------------------------------------------------
@@ -341,6 +329,8 @@ status_of(struct plugin *p, const struct facts *f)
                           f->generation > 0 ? "plugged-in" : "starting", "phase", phase_of(p, f),
                           "generation", (json_int_t)f->generation, "distribution",
                           distribution_of(p, f), "waitsFor", waits_of(f), "conditions", conditions);
+    if (s != NULL && p->spec.to_meshroot)
+        (void)json_object_set_new(s, "replicas", evidence_replicas(p));
     if (s != NULL && f->rotation != NULL)
         certificates_add(p, f, s);
     return s;
@@ -508,7 +498,7 @@ status_refuse(struct operator* op, const json_t *object, const char *reason, con
     json_t *s = json_pack("{s:I, s:s, s:o}", "observedGeneration", revision, "phase", "Held",
                           "conditions", conditions);
     if (s == NULL || status_write(op, kube_object_ns(object), kube_object_name(object), s,
-                                  on_event_sent, NULL, NULL, &e) < 0)
+                                  on_refusal_written, NULL, NULL, &e) < 0)
         log_debug("operator", "a status is not written");
     json_decref(s);
 }

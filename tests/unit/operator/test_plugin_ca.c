@@ -96,7 +96,8 @@ a_refusal_names_the_field(void **state)
         { "{\"vault\":{\"url\":\"https://v\",\"auth\":{\"clientSecret\":{\"name\":\"s\"},"
           "\"managedIdentity\":{}}}}",
           "spec.vault.auth: exactly one of" },
-        { "{\"vault\":{\"url\":\"https://v\",\"auth\":{\"workloadIdentity\":{\"tenantID\":\"t\"}}}}",
+        { "{\"vault\":{\"url\":\"https://"
+          "v\",\"auth\":{\"workloadIdentity\":{\"tenantID\":\"t\"}}}}",
           "needs tenantID and clientID" },
         { "{\"vault\":{\"url\":\"ftp://v\",\"auth\":{\"managedIdentity\":{}}}}",
           "spec.vault: \"ftp://v\" is no vault" },
@@ -112,7 +113,8 @@ a_refusal_names_the_field(void **state)
         { "{" VAULT ",\"objectNames\":{\"caKey\":\"ca-cert\"}}", "\"ca-cert\" is named twice" },
         { "{" VAULT ",\"trustDomain\":\"a b\"}", "spec.trustDomain: holds a blank" },
         { "{" VAULT ",\"trustDomain\":\"\"}", "spec.trustDomain: is empty" },
-        { "{\"vault\":{\"url\":\"https://v\",\"caBundle\":\"x\",\"auth\":{\"managedIdentity\":{}}}}",
+        { "{\"vault\":{\"url\":\"https://"
+          "v\",\"caBundle\":\"x\",\"auth\":{\"managedIdentity\":{}}}}",
           "spec.vault.caBundle: want the roots" },
     };
     struct plugin_ca p = { .poll_ms = 0 };
