@@ -5,12 +5,16 @@
 #include "base/str.h"
 #include "cmd/admin_client.h"
 #include "cmd/commands.h"
+#include "cmd/mesh_kube.h"
 #include "mesh/settings.h"
 
 struct enable_conf {
     const char *state_dir, *vault_id, *names[PART__N];
     uint64_t poll_ms;
     bool hold;
+    struct mesh_kube kube;
+    struct mesh_kube_enable on_kube; /* what only Kubernetes has */
+    struct mesh_kube_change change;
 };
 
 #define AT(member) offsetof(struct enable_conf, member)
@@ -24,6 +28,16 @@ static const struct opt opts[] = {
     { "cert-chain-object-name", OPT_STRING, AT(names[PART_CERT_CHAIN]), NULL, NULL, NULL, 0, "NAME", "secret with the chain [cert-chain]" },
     { "rotation-poll-interval", OPT_DURATION, AT(poll_ms), "2m", "1s", "24h", 0, "DURATION", "how often the vault is asked for new versions" },
     { "hold-root-replacement", OPT_FLAG, AT(hold), NULL, NULL, NULL, 0, NULL, "hold a root replaced straight by another, instead of staging it" },
+    OPT_MESH_KUBE(struct enable_conf, kube),
+    { "vault-ca-file", OPT_STRING, AT(on_kube.ca_file), NULL, NULL, NULL, 0, "FILE", "on Kubernetes: roots that vouch for the vault [the system's]" },
+    { "credential-secret", OPT_STRING, AT(on_kube.secret), NULL, NULL, NULL, 0, "NAME", "on Kubernetes: Secret with tenant, client_id, client_secret for the vault; or" },
+    { "workload-identity", OPT_STRING, AT(on_kube.workload), NULL, NULL, NULL, 0, "TENANT/CLIENT", "on Kubernetes: the operator's federated identity; or" },
+    { "managed-identity", OPT_STRING, AT(on_kube.managed), NULL, NULL, NULL, 0, "CLIENT", "on Kubernetes: an identity of the machine; \"system\": its own" },
+    { "target", OPT_CHOICE, AT(on_kube.target), "istiod", "istiod|meshroot|both", NULL, 0, "WHO", "on Kubernetes: who signs with the set" },
+    { "mesh-trust-domain", OPT_STRING, AT(on_kube.trust_domain), NULL, NULL, NULL, 0, "NAME", "on Kubernetes [cluster.local]" },
+    { "stock-wait", OPT_STRING, AT(on_kube.stock_wait), NULL, NULL, NULL, 0, "DURATION", "on Kubernetes: longest life of a leaf; how long clients that say no word are waited for [24h]" },
+    { "adopt", OPT_FLAG, AT(on_kube.adopt), NULL, NULL, NULL, 0, NULL, "on Kubernetes: take over a Secret cacerts that somebody else made" },
+    OPT_MESH_CHANGE(struct enable_conf, change),
     { .name = NULL },
 };
 static const char *const members[PART__N] = {
@@ -55,6 +69,15 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     json_t *answer = NULL;
 
     (void)args;
+    if (mesh_is_on_kube(&c->kube)) {
+        struct mesh_kube_enable s = c->on_kube;
+
+        s.vault_id = c->vault_id;
+        memcpy(s.names, c->names, sizeof(s.names));
+        s.poll_ms = c->poll_ms;
+        s.hold = c->hold;
+        return mesh_kube_enable(&c->kube, &s, &c->change, e);
+    }
     for (size_t i = 0; i < PART__N; i++)
         if (c->names[i] != NULL && c->vault_id == NULL)
             return err_set(
@@ -83,9 +106,14 @@ const struct command cmd_mesh_enable = {
     "the CA makes a\n"
     "self-signed root of its own. A mesh that runs self-signed must be disabled before it can be "
     "plugged in.\n"
+    "With --namespace or --kubeconfig the mesh is on Kubernetes: the command writes the PluginCA that "
+    "meshroot operator\n"
+    "run reconciles.\n"
     "\n"
     "Examples:\n"
     "  meshroot mesh enable --key-vault-id https://127.0.0.1:8443\n"
+    "  meshroot mesh enable --namespace aks-istio-system --workload-identity TENANT/CLIENT --wait \\\n"
+    "      --key-vault-id /subscriptions/S/resourceGroups/G/providers/Microsoft.KeyVault/vaults/acme\n"
     "  meshroot mesh enable --root-cert-object-name root-cert --ca-cert-object-name ca-cert \\\n"
     "      --ca-key-object-name ca-key --cert-chain-object-name cert-chain \\\n"
     "      --key-vault-id "

@@ -7,15 +7,18 @@
 #include "base/str.h"
 #include "cmd/admin_client.h"
 #include "cmd/commands.h"
+#include "cmd/mesh_kube.h"
 
 struct status_conf {
     const char *state_dir, *output;
     bool watch;
+    struct mesh_kube kube;
 };
 
 static const struct opt opts[] = {
     OPT_STATE_DIR(struct status_conf, state_dir),
     OPT_OUTPUT(struct status_conf, output),
+    OPT_MESH_KUBE(struct status_conf, kube),
     { "watch", OPT_FLAG, offsetof(struct status_conf, watch), NULL, NULL, NULL, 0, NULL,
       "print again every second, until interrupted" },
     { .name = NULL },
@@ -132,6 +135,17 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     CLEANUP(str_freep) char *dir = NULL;
 
     (void)args;
+    if (mesh_is_on_kube(&c->kube)) {
+        int r;
+
+        do {
+            if (c->watch && isatty(STDOUT_FILENO) == 1)
+                printf("\033[H\033[2J");
+            r = mesh_kube_status(&c->kube, c->output, e);
+            (void)fflush(stdout);
+        } while (r >= 0 && c->watch && sleep(1) == 0);
+        return r;
+    }
     TRY(state_dir(c->state_dir, &dir, e));
     do {
         json_t *s = NULL;
@@ -167,5 +181,6 @@ const struct command cmd_mesh_status = {
     "Examples:\n"
     "  meshroot mesh status\n"
     "  meshroot mesh status --watch\n"
+    "  meshroot mesh status --namespace aks-istio-system        # on Kubernetes: the PluginCA's\n"
     "  meshroot mesh status --output json | jq .rotation.held\n",
 };

@@ -26,7 +26,7 @@ class World:
         who = json.loads((self.mesh.state / "credentials/sync.json").read_text())
         self.url = (self.mesh.state / "vault.url").read_text().strip()
         self.ca = (self.mesh.state / "vault-ca.pem").read_text()
-        for ns in (NS, "shop", "kube-public"):
+        for ns in (NS, "meshroot-system", "shop", "kube-public"):
             self.namespace(ns)
         self.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault-sync", "namespace": NS},
                       "data": {k: base64.b64encode(who[k].encode()).decode() for k in ("tenant", "client_id", "client_secret")}})
@@ -321,7 +321,7 @@ def test_a_terminating_namespace_is_passed_over(world):
     world.mesh.set_secret("root-cert", world.both())
     wait_for("the others", lambda: world.roots("default") == 2, 30)
     world.ready(2)
-    assert world.status()["distribution"]["namespaces"] == 3  # istio-system, default, kube-system
+    assert world.status()["distribution"]["namespaces"] == 4  # istio-system, meshroot-system, default, kube-system
 
 
 def test_only_selected_namespaces(world):
