@@ -131,8 +131,8 @@ workload_put(json_t *auth, const char *text, struct err *e)
 
     if (slash == NULL || slash == text || slash[1] == '\0')
         return err_set(e, E_INVAL, "--workload-identity %s: want TENANT/CLIENT, two ids", text);
-    json_t *w = json_pack("{s:s%, s:s}", "tenantID", text, (size_t)(slash - text), "clientID",
-                          slash + 1);
+    json_t *w =
+        json_pack("{s:s%, s:s}", "tenantID", text, (size_t)(slash - text), "clientID", slash + 1);
     return w != NULL && json_object_set_new(auth, "workloadIdentity", w) == 0 ? 0 : err_nomem(e);
 }
 
@@ -315,8 +315,8 @@ condition(const json_t *status, const char *type)
     const json_t *c;
     size_t i;
 
-    json_array_foreach(json_object_get(status, "conditions"), i, c) if (strcmp(text(c, "type"),
-                                                                               type) == 0) return c;
+    json_array_foreach(json_object_get(status, "conditions"), i,
+                       c) if (strcmp(text(c, "type"), type) == 0) return c;
     return NULL;
 }
 
@@ -342,8 +342,8 @@ bar_print(const json_t *status, char last[120])
 static bool
 is_refused(const json_t *held)
 {
-    static const char *const gates[] = { "Replicas", "Trust", "Leaves", "ApiServer", "NotHeld",
-                                         "Target",   "Store", "Signer" };
+    static const char *const gates[] = { "Replicas", "Trust",  "Leaves", "ApiServer",
+                                         "NotHeld",  "Target", "Store",  "Signer" };
 
     for (size_t i = 0; i < ARRAY_LEN(gates); i++)
         if (strcmp(text(held, "reason"), gates[i]) == 0)
@@ -368,8 +368,8 @@ wait_ready(struct session *s, json_int_t revision, uint64_t timeout_ms, struct e
         TRY(get(s, &kind, s->name, e));
         const json_t *status = json_object_get(s->body, "status");
         const json_t *held = condition(status, "Held"), *loaded = condition(status, "Loaded");
-        bool is_current = json_integer_value(json_object_get(status, "observedGeneration")) >=
-                          revision;
+        bool is_current =
+            json_integer_value(json_object_get(status, "observedGeneration")) >= revision;
 
         bar_print(status, last);
         if (is_current && strcmp(text(status, "phase"), "Ready") == 0)
@@ -472,8 +472,10 @@ mesh_kube_disable(const struct mesh_kube *k, const struct mesh_kube_change *c, s
     TRY(session_open(k, &s, e));
     struct kube_write w = { .kind = &kind, .ns = s.ns, .name = s.name, .is_dry_run = dry };
     if (session_wait(&s, kube_delete(s.client, &w, on_done, &s, NULL, e), e) < 0)
-        return e->code == E_NOTFOUND ? err_set(e, E_NOTFOUND, "the mesh is not enabled: there is "
-                                                              "no PluginCA %s/%s", s.ns, s.name)
+        return e->code == E_NOTFOUND ? err_set(e, E_NOTFOUND,
+                                               "the mesh is not enabled: there is "
+                                               "no PluginCA %s/%s",
+                                               s.ns, s.name)
                                      : err_result(e);
     if (dry) {
         printf("PluginCA %s/%s would be deleted (the API server agrees)\n", s.ns, s.name);
@@ -507,9 +509,8 @@ status_print(const json_t *o)
            json_object_get(vault, "url") != NULL ? text(vault, "url") : text(vault, "keyVaultID"),
            text(json_object_get(o, "spec"), "pollInterval"));
     printf("%-14s %s\n", "Root", text(s, "root"));
-    printf("%-14s %s  until %s\n", "Intermediate", text(json_object_get(s, "intermediate"),
-                                                        "subject"),
-           text(s, "expires"));
+    printf("%-14s %s  until %s\n", "Intermediate",
+           text(json_object_get(s, "intermediate"), "subject"), text(s, "expires"));
     printf("%-14s %lld of %lld\n", "Namespaces",
            (long long)json_integer_value(json_object_get(d, "done")),
            (long long)json_integer_value(json_object_get(d, "namespaces")));

@@ -10,6 +10,7 @@
 #include "base/footprint.h"
 #include "base/str.h"
 #include "cmd/commands.h"
+#include "cmd/kube_flags.h"
 #include "kube/lease.h"
 #include "net/monitor.h"
 #include "obs/log.h"
@@ -18,8 +19,9 @@
 enum { NAMESPACE_FILE_BYTES = 256, WHO_BYTES = 200 };
 
 struct run_conf {
-    const char *kubeconfig, *context, *namespace, *own_namespace, *ca_secret, *ca_pods,
-        *istiod_pods, *ca_name, *lease, *token_file, *monitoring, *port_file, *log_format;
+    struct kube_flags kube;
+    const char *namespace, *own_namespace, *ca_secret, *ca_pods, *istiod_pods, *ca_name, *lease,
+        *token_file, *monitoring, *port_file, *log_format;
     uint64_t ca_port, lease_ms;
 };
 
@@ -28,8 +30,7 @@ struct run_conf {
 static const struct opt opts[] = {
     { "namespace", OPT_STRING, AT(namespace), "istio-system", NULL, NULL, 0, "NAME", "the mesh's: of PluginCA, cacerts and istiod" },
     { "own-namespace", OPT_STRING, AT(own_namespace), NULL, NULL, NULL, 0, "NAME", "of meshroot's CA and the lease [the pod's own, else the mesh's]" },
-    { "kubeconfig", OPT_STRING, AT(kubeconfig), NULL, NULL, NULL, 0, "FILE", "where the Kubernetes API is and who we are there [the cluster that it runs in]" },
-    { "kube-context", OPT_STRING, AT(context), NULL, NULL, NULL, 0, "NAME", "context of the kubeconfig [its current one]" },
+    OPT_KUBE(struct run_conf, kube),
     { "ca-secret", OPT_STRING, AT(ca_secret), "meshroot-ca", NULL, NULL, 0, "NAME", "the Secret that meshroot's CA mounts" },
     { "ca-pods", OPT_STRING, AT(ca_pods), "app.kubernetes.io/name=meshroot,app.kubernetes.io/component=ca", NULL, NULL, 0, "LABELS", "the CA's pods: told to look at the Secret, asked for evidence" },
     { "ca-port", OPT_COUNT, AT(ca_port), "15012", "1", "65535", 0, "PORT", "of those pods" },
@@ -147,7 +148,7 @@ own_namespace(struct running *r, struct err *e)
 
     if (r->o->own_namespace != NULL)
         return str_dup(span_str(r->o->own_namespace), &r->own_namespace, e);
-    if (r->o->kubeconfig == NULL)
+    if (r->o->kube.kubeconfig == NULL && r->o->kube.server == NULL)
         done = file_read(KUBE_IN_CLUSTER_DIR "/namespace", &b, e);
     struct span ns = span_trim(buf_span(&b));
     if (done >= 0)

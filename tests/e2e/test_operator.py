@@ -332,3 +332,61 @@ def test_only_selected_namespaces(world):
     assert world.roots("in") == 1 and world.roots("shop") == 0
     world.namespace("shop", mesh="yes")
     wait_for("selected now", lambda: world.roots("shop") == 1)
+
+
+# -- mesh enable, disable, status --------------------------------------------------------------------------------------------------------
+
+def on_kube(world, *args, check=True):
+    return meshroot("mesh", *args, "--namespace", NS, "--kubeconfig", world.api.kubeconfig(), check=check)
+
+
+def enable_flags(world):
+    ca = world.tmp / "vault-ca.pem"
+    ca.write_text(world.ca)
+    return ["--key-vault-id", world.url, "--root-cert-object-name", "root-cert", "--ca-cert-object-name", "ca-cert", "--ca-key-object-name", "ca-key",
+            "--cert-chain-object-name", "cert-chain", "--rotation-poll-interval", "1s", "--vault-ca-file", ca, "--credential-secret", "vault-sync"]
+
+
+def test_enable_status_disable_with_the_add_on_s_flags(world):
+    flags = enable_flags(world)
+    shown = json.loads(on_kube(world, "enable", *flags, "--dry-run", "client").stdout)
+    assert shown["kind"] == "PluginCA" and shown["spec"]["vault"]["auth"] == {"clientSecret": {"name": "vault-sync"}}
+    assert json.loads(on_kube(world, "enable", *flags, "--dry-run", "server").stdout)["metadata"]["namespace"] == NS
+    assert world.api.get("PluginCA", NS, "default") is None
+    off = on_kube(world, "status", check=False)
+    assert off.returncode == 1 and "disabled" in off.stdout
+    world.run("--lease", "off")
+    done = on_kube(world, "enable", *flags, "--wait")
+    assert "mesh enabled" in done.stdout and "5 of 5 namespaces, Ready" in done.stderr and world.holds("A1")
+    table = on_kube(world, "status").stdout
+    for word in ("plugged-in", "Ready", "Root A", "Intermediate A1", "5 of 5", "Distributed    True"):
+        assert word in table
+    assert json.loads(on_kube(world, "status", "--output", "json").stdout)["status"]["generation"] == 1
+    assert "would be deleted" in on_kube(world, "disable", "--dry-run", "server").stdout and world.secret()
+    gone = on_kube(world, "disable", "--wait")
+    assert "kubectl rollout restart" in gone.stdout and world.secret() is None and world.api.get("PluginCA", NS, "default") is None
+    assert on_kube(world, "disable", check=False).returncode == 3
+
+
+def test_enable_refuses_what_cannot_work(world):
+    flags = enable_flags(world)
+    root = (world.sets["B1"] / "root-cert.pem").read_text()
+    for cut, says in ((["--credential-secret", "vault-sync"], "who asks the vault?"), (["--key-vault-id", world.url], "--key-vault-id is needed")):
+        left = [f for f in flags if f not in cut]
+        out = on_kube(world, "enable", *left, check=False)
+        assert out.returncode == 2 and says in out.stderr
+    world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "istio-ca-secret", "namespace": NS}, "type": "istio.io/ca-root",
+                   "data": {"ca-cert.pem": base64.b64encode(root.encode()).decode()}})
+    world.api.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CM, "namespace": NS}, "data": {"root-cert.pem": root}})
+    refused = on_kube(world, "enable", *flags, check=False)
+    assert refused.returncode == 17 and "kubectl delete secret -n istio-system istio-ca-secret" in refused.stderr
+    assert world.api.get("PluginCA", NS, "default") is None
+    world.api.delete("Secret", NS, "istio-ca-secret")
+    late = on_kube(world, "enable", *flags, "--wait", "--wait-timeout", "1s", check=False)
+    assert late.returncode == 21 and "is meshroot operator run up?" in late.stderr
+    world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": NS}, "data": {"x": "eA=="}})
+    world.run("--lease", "off")
+    theirs = on_kube(world, "enable", *flags, "--wait", check=False)
+    assert theirs.returncode == 14 and "--adopt" in theirs.stderr
+    on_kube(world, "enable", *flags, "--adopt", "--wait")
+    assert world.holds("A1")
