@@ -215,8 +215,7 @@ port_file_write(const struct running *r, struct err *e)
 static int
 parts_open(struct running *r, struct err *e)
 {
-    TRY(r->o->kubeconfig != NULL ? kube_conf_from_file(r->o->kubeconfig, r->o->context, &r->conf, e)
-                                 : kube_conf_in_cluster(&r->conf, e));
+    TRY(kube_flags_fill(&r->o->kube, &r->conf, e));
     TRY(own_namespace(r, e));
     TRY(loop_new(&r->loop, e));
     TRY(loop_on_signal(r->loop, SIGTERM, on_stop_signal, r, e));

@@ -19,7 +19,7 @@ KINDS = [("v1", "namespaces", "Namespace", False, True), ("v1", "secrets", "Secr
          ("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", True, False),
          ("admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False, False),
          ("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", False, True),
-         ("meshroot.io/v1alpha1", "plugincas", "PluginCA", True, True)]
+         ("meshroot.io/v1alpha1", "pluginca", "PluginCA", True, True)]
 REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 409: "Conflict", 410: "Expired",
            415: "UnsupportedMediaType", 422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable",
            504: "Timeout"}
