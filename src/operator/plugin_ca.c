@@ -136,8 +136,10 @@ pem_take(const struct field *f, const char *s, char **to, struct err *e)
 
     if (strlen(s) > PLUGIN_CA_BUNDLE_BYTES)
         return wrong(f, e, "is longer than 64 KiB; keep only the roots of the vault");
-    if (roots_from_pem(span_str(s), &roots, e) < 0)
+    if (roots_from_pem(span_str(s), &roots, e) < 0) {
+        e->code = e->code == E_NOMEM ? E_NOMEM : E_INVAL;
         return err_wrap(e, "spec.%s: want the roots of the vault as PEM", f->path);
+    }
     free(*to);
     *to = NULL;
     return str_dup(span_str(s), to, e);
