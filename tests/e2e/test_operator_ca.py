@@ -1,0 +1,113 @@
+"""The operator with meshroot's own CA as the target: two replicas behind a stand-in of the kubelet, whose word opens the gates."""
+import base64
+import json
+import threading
+
+import pytest
+
+from conftest import wait_for
+from test_ca import ISSUER, Ca, Issuer, make_csr, pb  # noqa: F401
+from test_operator import World
+
+OWN = "meshroot-system"
+
+
+class Pod(Ca):
+    """One pod of the StatefulSet: its own state, the Secret's volume, an address of its own."""
+
+    def __init__(self, world, daemon, pb, name, ip, port):  # noqa: F811
+        self.tmp, self.pb, self.issuer, self.name, self.ip = world.tmp, pb, world.issuer, name, ip
+        self.state, self.dir, self.daemons = world.tmp / name, world.tmp / "volume", daemon
+        self.start(port)
+
+    def start(self, port):
+        ports = self.tmp / f"{self.name}.ports"
+        self.daemon = self.daemons("ca", "serve", "--ca-dir", self.dir, "--state-dir", self.state, "--listen", f"{self.ip}:{port}", "--monitoring",
+                                   "127.0.0.1:0", "--issuer", f"{ISSUER}={self.tmp}/jwks.json", "--reread-interval", "100ms", "--replica", self.name,
+                                   "--evidence-reader", f"{OWN}/meshroot-operator", "--default-workload-ttl", "8s", "--port-file", ports,
+                                   port_file=ports)
+        self.ports = self.daemon.ports()
+
+
+@pytest.fixture
+def world(tmp_path, daemon, pb):  # noqa: F811
+    w = World(tmp_path, daemon)
+    w.issuer = Issuer()
+    (tmp_path / "jwks.json").write_text(w.issuer.jwks())
+    (tmp_path / "token").write_text(w.issuer.token(sub=f"system:serviceaccount:{OWN}:meshroot-operator", exp=int(10**10)))
+    volume, lock = tmp_path / "volume", threading.Lock()
+
+    def kubelet(kind, o):
+        """A Secret's volume: a new folder, then one rename."""
+        if o["kind"] != "Secret" or o["metadata"]["name"] != "meshroot-ca" or kind == "DELETED":
+            return
+        with lock:
+            data = volume / f"..{o['metadata']['resourceVersion']}"
+            data.mkdir(parents=True)
+            for k, v in o["data"].items():
+                (data / k).write_bytes(base64.b64decode(v))
+                if not (volume / k).is_symlink():
+                    (volume / k).symlink_to(f"..data/{k}")
+            tmp = volume / "..tmp"
+            tmp.symlink_to(data.name)
+            tmp.rename(volume / "..data")
+    w.api.hooks.append(kubelet)
+    yield w
+    w.api.stop()
+
+
+def pod_object(world, name, ip, phase="Running"):
+    world.api.put({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": OWN, "labels": {
+        "app.kubernetes.io/name": "meshroot", "app.kubernetes.io/component": "ca"}}, "spec": {}, "status": {"phase": phase, "podIP": ip}})
+
+
+def start(world, daemon, pb):  # noqa: F811
+    """The first set, then two replicas, then the operator that knows their port."""
+    first = world.run("--lease", "off")
+    wait_for("the first set", lambda: world.generation("meshroot-ca", OWN) == 1, 30)
+    assert first.stop() == 0
+    a = Pod(world, daemon, pb, "meshroot-ca-0", "127.0.0.1", 0).ready()
+    b = Pod(world, daemon, pb, "meshroot-ca-1", "127.0.0.2", a.ports["ca"]).ready()
+    for p in (a, b):
+        pod_object(world, p.name, p.ip)
+    world.run("--lease", "off", "--ca-name", "localhost", "--ca-port", str(a.ports["ca"]), "--token-file", world.tmp / "token")
+    return a, b
+
+
+def test_both_replicas_must_have_loaded_and_no_leaf_be_left(world, daemon, pb):  # noqa: F811
+    world.plugin(target="meshroot", ttl={"default": "1m"})
+    a, b = start(world, daemon, pb)
+    s = world.secret("meshroot-ca", OWN)
+    assert sorted(s["data"]) == ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "manifest.json", "root-cert.pem"]
+    assert world.secret() is None, "cacerts is a stock istiod's"
+    world.ready(1)
+    _, csr = make_csr()
+    assert a.call(csr, world.issuer.token())[0] and b.call(csr, world.issuer.token())[0]  # two leaves under root A, 8 s each
+    b.daemon.kill()
+    world.mesh.set_all(world.sets["B1"])
+    wait_for("widened", lambda: world.generation("meshroot-ca", OWN) == 2, 30)
+    wait_for("the dead one holds it", lambda: world.is_condition("Held", "True", "Replicas"), 20)
+    assert world.holds("B1") is False
+    b.start(a.ports["ca"])
+    wait_for("leaves hold it, or are over", lambda: world.is_condition("Held", "True", "Trust") or world.generation("meshroot-ca", OWN) >= 3, 30)
+    wait_for("through all gates", lambda: world.generation("meshroot-ca", OWN) == 4 and world.status().get("phase") == "Ready", 60)
+    assert "Root B" in world.status()["root"] and "CN=Root A" not in world.status()["root"]
+    assert [r["name"] for r in world.status()["replicas"]] == ["meshroot-ca-0", "meshroot-ca-1"]
+    for p in (a, b):
+        assert p.status()["generation"] == 4
+        assert world.api.get("Pod", OWN, p.name)["metadata"]["annotations"]["meshroot.io/generation"] == "4"
+
+
+def test_a_replica_that_is_not_there_is_waited_for(world, daemon, pb):  # noqa: F811
+    world.plugin(target="both", ttl={"default": "1h"}, gates={"stockWait": "0s", "mountWait": "0s"})
+    a, b = start(world, daemon, pb)
+    wait_for("both known", lambda: len(world.status().get("replicas", [])) == 2, 20)
+    assert world.generation() == world.generation("meshroot-ca", OWN) == 1
+    world.api.delete("Pod", OWN, "meshroot-ca-1")
+    b.daemon.kill()
+    world.mesh.set_all(world.sets["B1"])
+    wait_for("held", lambda: world.is_condition("Held", "True", "Replicas"), 30)
+    assert json.dumps(world.status()["replicas"]).count("meshroot-ca-1") == 1 and world.generation("meshroot-ca", OWN) == 2
+    b.start(a.ports["ca"])
+    pod_object(world, "meshroot-ca-1", "127.0.0.2")
+    wait_for("it came back", lambda: world.status().get("phase") == "Ready" and world.generation() == world.generation("meshroot-ca", OWN) == 4, 60)
