@@ -43,12 +43,18 @@ conn_drop(struct client_conn *c)
     loop_defer(client->loop, conn_free, c);
 }
 
-/* That server wants no more of us, or has gone: the next one is another, where there is one. */
+/* That server wants no more of us, or has gone: the next one is another, where there is one. One
+ * that we ended for a reason of our own is the first choice. */
 static void
 leave(struct client_conn *c)
 {
     struct grpc_client *client = c->client;
 
+    client->kept.host[0] = '\0';
+    if (c->is_ended_by_us) {
+        client->kept = c->at;
+        return;
+    }
     client->left = c->at;
     client->target = (client->target + 1) % client->targets_n;
 }
@@ -233,6 +239,12 @@ is_ipv6(const struct addr *a)
     return strchr(a->host, ':') != NULL;
 }
 
+static bool
+is_same(const struct addr *a, const struct addr *b)
+{
+    return a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
 /* The resolver's order puts families first; addresses of one are replicas, taken by chance. The one
  * that was left goes last. */
 static void
@@ -243,14 +255,20 @@ found_take(struct grpc_client *c, const struct addr *found, size_t n)
     while (alike < n && is_ipv6(&found[alike]) == is_ipv6(&found[0]))
         alike++;
     size_t from = n > 1 ? (size_t)random_below(alike) : 0;
-    bool left_is_there = false;
+    bool left_is_there = false, kept_is_there = false;
     for (size_t i = 0; i < n; i++) {
         const struct addr *a = &found[i < alike ? (i + from) % alike : i];
-        bool is_left = strcmp(a->host, c->left.host) == 0 && a->port == c->left.port;
+        bool is_kept = is_same(a, &c->kept), is_left = !is_kept && is_same(a, &c->left);
 
+        kept_is_there = kept_is_there || is_kept;
         left_is_there = left_is_there || is_left;
-        if (!is_left)
+        if (!is_left && !is_kept)
             c->found[at++] = *a;
+    }
+    if (kept_is_there) {
+        memmove(&c->found[1], &c->found[0], at * sizeof(c->found[0]));
+        c->found[0] = c->kept;
+        at++;
     }
     if (left_is_there)
         c->found[at++] = c->left;
@@ -410,7 +428,7 @@ grpc_client_reconnect(struct grpc_client *c)
 {
     if (c->conn == NULL || !h2_conn_is_open(c->conn->io))
         return;
-    c->conn->is_closing = true;
+    c->conn->is_closing = c->conn->is_ended_by_us = true;
     client_sweep_soon(c);
 }
 

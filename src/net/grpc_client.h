@@ -42,7 +42,8 @@ struct client_conn {
     struct h2_conn *io;
     struct addr at;
     struct request_list sent;
-    bool is_closing; /* takes no new calls */
+    bool is_closing;     /* takes no new calls */
+    bool is_ended_by_us; /* and the server would have taken more */
 };
 
 struct grpc_client {
@@ -50,6 +51,7 @@ struct grpc_client {
     struct addr targets[GRPC_TARGETS_MAX];
     size_t targets_n, target, tried_n; /* the one to dial; how many failed before it */
     struct addr left;                  /* where a connection was ended last: tried last */
+    struct addr kept;                  /* where we ended one: tried first */
     char *verify_name;                 /* NULL: the target's host */
     struct tls_conf *tls;
     uint64_t connect_ms, keepalive_ms;

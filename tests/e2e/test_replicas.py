@@ -1,5 +1,6 @@
 """Two replicas of the CA behind one address: rolling restarts and ages of connections under load lose no call; probes tell the truth."""
 import itertools
+import json
 import signal
 import socket
 import threading
@@ -7,8 +8,9 @@ import time
 
 import grpc
 import pytest
+from cryptography import x509
 
-from conftest import wait_for
+from conftest import meshroot, openssl, wait_for
 from test_agent import Agent
 from test_ca import CREATE, ISSUER, Ca, Issuer, make_csr, pb, plugged  # noqa: F401
 
@@ -264,3 +266,87 @@ def test_the_end_is_bounded_and_a_second_signal_does_not_wait(pods, pb):  # noqa
     assert r.daemon.process.wait(30) == 0
     silent.close()
 
+
+# -- what the operator asks a replica for
+
+
+def operator_token(replica, sa="operator"):
+    return [("authorization", f"Bearer {replica.issuer.token(sub=f'system:serviceaccount:ops:{sa}')}")]
+
+
+def snapshots(replica, pb, token):  # noqa: F811
+    """Each whole snapshot: (what is loaded, workloads)."""
+    m = pb[1]
+    with replica.channel() as c:
+        stream = c.unary_stream("/meshroot.v1.Evidence/Watch", request_serializer=lambda q: q.SerializeToString(),
+                                response_deserializer=m.EvidencePiece.FromString)(m.EvidenceRequest(), metadata=token, timeout=60)
+        loaded, workloads = None, []
+        for piece in stream:
+            loaded = piece.loaded if piece.HasField("loaded") else loaded
+            workloads += piece.workloads
+            if piece.last:
+                yield loaded, workloads
+                workloads = []
+
+
+def test_evidence_of_two_replicas(tmp_path, daemon, pods, pb):  # noqa: F811
+    """The leaf is one replica's, the word another's; whoever is not named is told nothing."""
+    replicas, _ = pods("--evidence-reader", "ops/operator")
+    a, b = replicas
+    address = f"127.0.0.1:{a.ports['ca']}"
+    agent = agent_at(tmp_path, daemon, a, "w", f"{address},127.0.0.1:{b.ports['ca']}")
+    agent.ready()
+    first = next(r for r in replicas if r.issued() == 1)
+    second = b if first is a else a
+    for r in replicas:
+        loaded, _ = next(snapshots(r, pb, operator_token(r)))
+        assert loaded.replica == r.name and len(loaded.root_ids) == 1
+    w = wait_for("its word", lambda: next((x for x in next(snapshots(first, pb, operator_token(first)))[1] if x.said), None))
+    assert w.leaves == 1 and w.used_issued == w.last_issued > 0 and w.ack_generation == w.min_row_generation
+    first.daemon.process.send_signal(signal.SIGTERM)
+    assert first.daemon.process.wait(30) == 0
+    moved = wait_for("its word to the other", lambda: next(snapshots(second, pb, operator_token(second)))[1])[0]
+    assert (moved.identity, moved.instance) == (w.identity, w.instance)
+    assert moved.leaves == 0 and moved.said >= w.said and moved.used_issued == 0 and moved.ack_generation == w.ack_generation
+    first.run()
+    first.ready()
+    (_, (kept,)) = next(snapshots(first, pb, operator_token(first)))
+    assert kept.leaves == 1 and kept.used_issued == 0 and kept.said == w.said  # what it heard before its restart names no leaf for certain
+    for token in (operator_token(second, "other"), [("authorization", f"Bearer {second.issuer.token()}")]):
+        with pytest.raises(grpc.RpcError) as e:
+            next(snapshots(second, pb, token))
+        assert e.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    with pytest.raises(grpc.RpcError) as e:
+        next(snapshots(second, pb, []))
+    assert e.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_certificate_for_istiod(tmp_path, daemon, pods, pb, plugged):  # noqa: F811
+    replicas, _ = pods("--serving-account", "ops/operator", "--serving-name", "istiod.istio-system.svc", "--serving-name",
+                       "istiod-asm-1-17.istio-system.svc")
+    r, m = replicas[0], pb[1]
+    key, csr = make_csr()
+
+    def ask(names, token):
+        with r.channel() as c:
+            return c.unary_unary("/meshroot.v1.Serving/Sign", request_serializer=lambda q: q.SerializeToString(),
+                                 response_deserializer=m.ServingAnswer.FromString)(
+                m.ServingRequest(csr=csr, names=names, validity_s=3600), metadata=token, timeout=15).cert_chain
+
+    chain = ask(["istiod.istio-system.svc", "istiod-asm-1-17.istio-system.svc"], operator_token(r))
+    (tmp_path / "leaf.pem").write_text(chain[0])
+    (tmp_path / "chain.pem").write_text("".join(chain[1:-1]))
+    (tmp_path / "roots.pem").write_text(chain[-1])
+    for name in ("istiod.istio-system.svc", "istiod-asm-1-17.istio-system.svc"):
+        openssl("verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", name, "-CAfile", tmp_path / "roots.pem", "-untrusted",
+                tmp_path / "chain.pem", tmp_path / "leaf.pem")
+    leaf = x509.load_pem_x509_certificate(chain[0].encode())
+    assert leaf.public_key() == key.public_key()
+    for names, token in ((["kubernetes.default.svc"], operator_token(r)), (["istiod.istio-system.svc"], operator_token(r, "other"))):
+        with pytest.raises(grpc.RpcError) as e:
+            ask(names, token)
+        assert e.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    r.daemon.stop()
+    (row,) = [json.loads(x) for x in meshroot("ledger", "export", "--state-dir", r.state).stdout.splitlines()]
+    assert int(row["serial"], 16) == leaf.serial_number and row["auth"].startswith("serving:istiod.istio-system.svc jwt:")
+    assert row["identity"] == "spiffe://cluster.local/ns/ops/sa/operator"

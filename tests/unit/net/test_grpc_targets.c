@@ -211,6 +211,20 @@ a_server_that_drains_is_left_for_the_other(void **state)
     }
 }
 
+/* The client's own wish for a new connection is no reason to go elsewhere. */
+static void
+a_reconnect_stays_where_it_is(void **state)
+{
+    struct world *w = *state;
+
+    for (int i = 0; i < 8; i++) {
+        call(w);
+        assert_int_equal(w->code, GRPC_OK);
+        grpc_client_reconnect(w->client);
+    }
+    assert_true(w->servers[0].calls_n == 0 || w->servers[1].calls_n == 0);
+}
+
 static void
 with_none_the_call_fails(void **state)
 {
@@ -243,6 +257,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         T(whichever_is_down_the_call_is_answered),
         T(a_server_that_drains_is_left_for_the_other),
+        T(a_reconnect_stays_where_it_is),
         T(with_none_the_call_fails),
         T(too_many_are_refused),
     };
