@@ -13,6 +13,8 @@ usage() {
 ./dev fuzz [TARGET] [S] every fuzz target (or one) for S seconds each (60)
 ./dev image             the container image as an archive, without a container engine: build/meshroot-image.tar
 ./dev manifests         render deploy/manifests/ from the Helm chart; --check: are they what the chart renders?
+./dev cluster-test [WORD] the procedure on a real Kubernetes that it starts and removes (as root): build/cluster-report.md;
+                        builds the cluster's binaries first, once per machine (30 minutes)
 ./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (8 minutes)
 ./dev clean             remove build/
 TXT
@@ -159,6 +161,34 @@ run_pytest() {
   MESHROOT="$PWD/$dir/meshroot" build/venv/bin/python -m pytest -q --tb=short -p no:cacheprovider -n 4 --dist loadfile "$@" --junitxml="$dir/$name.xml" || true
   read -r n f < <(build/venv/bin/python tools/junit_counts.py "$dir/$name.xml")
   passed=$((passed + n)); failed=$((failed + f))
+}
+
+# The real cluster: Debian's part of it, then what is built from Go modules, once per machine (tools/cluster.sh).
+need_cluster() {
+  [ "$(id -u)" -eq 0 ] || { say "cluster-test makes network namespaces, mounts and cgroups: run it as root"; exit 1; }
+  packages="${packages}etcd-server:the cluster of the cluster tests
+containerd:its node
+runc:its node
+containernetworking-plugins:its pods' network
+iptables:its Services
+"
+  need_packages
+  . tools/cluster.sh
+  cluster_has_binaries && return 0
+  go_least=1.26 go_pinned=go1.26.8 need_go
+  cluster_build
+}
+
+# run_cluster [WORD]: one file after the other, for there is one cluster.
+run_cluster() {
+  local word=${1:-}
+  mkdir -p build/cluster
+  [ -x "$cluster_cache/load" ] && [ "$cluster_cache/load" -nt tests/cluster/load/main.go ] || { go_least=1.25 need_go; cluster_go_build load load .; }
+  /usr/bin/python3 tests/cluster/image.py build/cluster/load.tar meshroot.test/load:1 /load "$cluster_cache/load:/load"
+  /usr/bin/python3 tests/cluster/image.py build/cluster/istiod.tar meshroot.test/istiod:1 /pilot-discovery "$cluster_cache/pilot-discovery:/pilot-discovery"
+  CLUSTER_KUBECTL=$cluster_cache/kubectl HELM=$helm \
+    build/venv/bin/python -m pytest -q -s --tb=short -p no:cacheprovider tests/cluster ${word:+-k "$word"}
+  say "the report: build/cluster-report.md"
 }
 
 # run_interop DIR [WORD]: the tests with real peers; go-spiffe's lie with the agent's others.

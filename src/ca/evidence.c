@@ -70,8 +70,7 @@ static bool
 workload_ok(const Meshroot__V1__EvidenceWorkload *w)
 {
     return w->identity[0] != '\0' && strlen(w->identity) < LEDGER_IDENTITY_BYTES &&
-           strlen(w->instance) < INSTANCE_TEXT_BYTES &&
-           (w->leaves > 0 || (w->said > 0 && w->instance[0] != '\0')) &&
+           strlen(w->instance) < INSTANCE_TEXT_BYTES && w->leaves > 0 &&
            ids_ok(w->ack_roots, w->n_ack_roots, ROOTS_MAX) &&
            ids_ok(w->leaf_roots, w->n_leaf_roots, EVIDENCE_IDS_MAX) &&
            ids_ok(w->leaf_signers, w->n_leaf_signers, EVIDENCE_IDS_MAX);
@@ -365,10 +364,7 @@ workload_tell(const Meshroot__V1__EvidenceWorkload *m, ledger_workload_fn *fn, v
                                        .leaf_roots_n = m->n_leaf_roots,
                                        .leaf_signers = (const uint8_t(*)[DIGEST_BYTES])signers,
                                        .leaf_signers_n = m->n_leaf_signers,
-                                       .last_not_after = m->last_not_after,
-                                       .said = m->said,
-                                       .last_issued = m->last_issued,
-                                       .used_issued = m->used_issued };
+                                       .last_not_after = m->last_not_after };
 
     ids_copy(acks, m->ack_roots, m->n_ack_roots);
     ids_copy(roots, m->leaf_roots, m->n_leaf_roots);
@@ -377,7 +373,7 @@ workload_tell(const Meshroot__V1__EvidenceWorkload *m, ledger_workload_fn *fn, v
 }
 
 void
-evidence_client_told(struct evidence_client *c, ledger_workload_fn *fn, void *arg)
+evidence_client_workloads(struct evidence_client *c, ledger_workload_fn *fn, void *arg)
 {
     struct span rest = buf_span(&c->now.pieces);
     struct err e;

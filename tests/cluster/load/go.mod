@@ -1,0 +1,3 @@
+module meshroot.test/load
+
+go 1.25

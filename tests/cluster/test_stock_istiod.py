@@ -1,0 +1,107 @@
+"""The procedure with a stock istiod fed through `cacerts`: the answers that an operator of the managed add-on knows, and what it costs, counted."""
+from conftest import wait_for
+from istiod import NAME, Istiod
+from mesh import IMAGE, NS, SYSTEM, Mesh, both, signs, trusts
+from pki import Pki
+import mesh as names
+import workload
+
+
+def counted(counter, seen, more=100):
+    tried, failed, last = counter.more(more, 120)
+    seen(f"{tried} handshakes tried, {failed} failed {last or ''}")
+    return failed
+
+
+def validator(cluster, name):
+    """One run of the CronJob, now: (its lines, did it succeed)."""
+    cluster.kubectl("create", "job", name, "--from=cronjob/meshroot-validator", "-n", SYSTEM)
+    ended = wait_for("the validator", lambda: (s := cluster.get("job", name, "-n", SYSTEM)["status"]).get("succeeded") or s.get("failed"), 200) and \
+        cluster.get("job", name, "-n", SYSTEM)["status"]
+    return cluster.kubectl("logs", f"job/{name}", "-n", SYSTEM).strip(), ended.get("succeeded") == 1
+
+
+def test_procedure(cluster, report, tmp_path):
+    pki, mesh, istiod = Pki(tmp_path), Mesh(cluster, tmp_path), Istiod(cluster)
+    pki.root("A")
+    pki.root("B")
+    report.heading("a stock istiod with cacerts")
+    try:
+        with report.step("`helm install meshroot`, profile aks; four secrets into the vault"):
+            mesh.install(ca__enabled="false", validator__workloadPods="true", validator__extraArgs="{--clock-skew=0s}")
+            mesh.secrets(pki.intermediate("A", "A1"))
+            mesh.credentials()
+        with report.step(f"`meshroot mesh enable --target istiod`; `kubectl get secret -n {NS}`") as seen:
+            seen(mesh.enable("istiod"))
+            cluster.kubectl("patch", "pluginca", "default", "-n", NS, "--type=merge", "-p", '{"spec": {"gates": {"mountWait": "10s"}}}')
+            seen(cluster.kubectl("get", "secret", "-n", NS).strip())
+            assert len(cluster.get("secret", "cacerts", "-n", NS)["data"]) == 4
+        with report.step(f"istiod; `kubectl logs deploy/{NAME} -c discovery -n {NS} \\| grep x509`") as seen:
+            istiod.start()
+            lines = istiod.says("x509 cert", 3)
+            seen("\n".join(lines))
+            assert any("CN=Intermediate A1" in x for x in lines) and any('Subject: "CN=Root A' in x for x in lines), lines
+        procedure(cluster, mesh, istiod, pki, report)
+    finally:
+        mesh.uninstall()
+
+
+def procedure(cluster, mesh, istiod, pki, report):
+    with report.step("client and server pods, a new mTLS connection every 10 ms"):
+        names.namespaces(cluster, workload.NAMESPACE)
+        workload.start(cluster, IMAGE, f"{NAME}.{NS}.svc:15012")
+    counter = workload.Counter(cluster)
+    try:
+        counter.more(100)
+        intermediate(mesh, istiod, pki, counter, report)
+        roots(cluster, mesh, istiod, pki, counter, report)
+        tried, failed, _ = counter.counts()
+    finally:
+        counter.close()
+    report.line(f"\nStock istiod: {tried} handshakes tried, {failed} failed.")
+    assert tried >= 500
+
+
+def intermediate(mesh, istiod, pki, counter, report):
+    with report.step("intermediate rotation, no restart") as seen:
+        mesh.secrets(pki.intermediate("A", "A2"))
+        seen("\n".join(istiod.says("Istiod has detected the newly added intermediate CA", 1)[-1:]))
+        seen("\n".join(istiod.says('Subject: "CN=Intermediate A2', 1)[-1:]))
+        mesh.ready(both(signs("A2"), trusts("A")))
+        assert counted(counter, seen) == 0
+
+
+def restarted_by_validator(cluster, seen, name):
+    text, worked = validator(cluster, name)
+    seen(text)
+    assert worked and "Root certificate update detected. Restarting deployment..." in text and f"Deployment {NAME} restarted." in text, text
+    seen(cluster.rolled_out(f"deployment/{NAME}", NS).strip().splitlines()[-1])
+
+
+def roots(cluster, mesh, istiod, pki, counter, report):
+    with report.step("root-cert = old + new; the validator's pod; `rollout status`") as seen:
+        mesh.secrets({"root-cert": pki.roots("A", "B")})
+        mesh.ready(trusts("A", "B"))
+        restarted_by_validator(cluster, seen, "validate-wide")
+        seen("\n".join(istiod.says("Added 2 certs to trust domain", 1)[-1:]))
+        counted(counter, seen)
+    with report.step("workloads restarted: all trust both roots") as seen:
+        workload.restart(cluster, seen)
+        counted(counter, seen)
+    with report.step("intermediate under the new root") as seen:
+        mesh.secrets(pki.intermediate("B", "B1", also="A"))
+        seen("\n".join(istiod.says('Subject: "CN=Intermediate B1', 1)[-1:]))
+        mesh.ready(both(signs("B1"), trusts("A", "B")))
+        counted(counter, seen)
+    with report.step("workloads restarted: all leaves end in the new root") as seen:
+        workload.restart(cluster, seen)
+        counted(counter, seen)
+    with report.step("root-cert = new only; the validator's pod") as seen:
+        mesh.secrets({"root-cert": pki.roots("B")})
+        mesh.ready(trusts("B"))
+        restarted_by_validator(cluster, seen, "validate-narrow")
+        seen("\n".join(istiod.says("Added 1 certs to trust domain", 1)[-1:]))
+        counted(counter, seen)
+    with report.step("`kubectl rollout restart deployment` of the workloads") as seen:
+        workload.restart(cluster, seen)
+        counted(counter, seen)
