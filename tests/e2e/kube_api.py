@@ -198,8 +198,11 @@ class KubeApi(World):
     def watch(self, r, ns, q):
         """Lines until its time is over; None in between, to see whether anybody still listens."""
         since, server = int(q.get("resourceVersion") or 0), self.server
-        end = time.monotonic() + (self.watch_s or float(q.get("timeoutSeconds") or 300))
+        began, asked_s, is_old = time.monotonic(), float(q.get("timeoutSeconds") or 300), False
         marks, mark_at = q.get("allowWatchBookmarks") in ("1", "true"), time.monotonic() + self.bookmark_s
+
+        def left():
+            return 0 if is_old or self.server is not server else began + min(self.watch_s or asked_s, asked_s) - time.monotonic()
 
         def line(kind, o):
             return json.dumps({"type": kind, "object": o}).encode() + b"\n"
@@ -207,13 +210,13 @@ class KubeApi(World):
             if since == 0:
                 first, since = [line("ADDED", o) for o in self.chosen(r, ns, q)], self.version
             elif since < self.floor:
-                first, end = [line("ERROR", Refused(410, f"too old resource version: {since} ({self.floor})").status)], 0
+                first, is_old = [line("ERROR", Refused(410, f"too old resource version: {since} ({self.floor})").status)], True
             else:
                 first = []
         yield from first
-        while time.monotonic() < end and self.server is server:
+        while left() > 0:
             with self.changed:
-                self.changed.wait_for(lambda: self.version > since or self.server is not server, min(0.2, max(0.0, end - time.monotonic())))
+                self.changed.wait_for(lambda: self.version > since or self.server is not server, min(0.2, max(0.0, left())))
                 if since < self.floor and self.version > since:
                     yield line("ERROR", Refused(410, f"too old resource version: {since} ({self.floor})").status)
                     return
@@ -231,7 +234,7 @@ class KubeApi(World):
                 mark_at = time.monotonic() + self.bookmark_s
                 yield line("BOOKMARK", {"kind": r.kind, "apiVersion": r.api, "metadata": {"resourceVersion": str(since)}})
             yield None
-        if marks and self.server is server and end:
+        if marks and self.server is server and not is_old:
             yield line("BOOKMARK", {"kind": r.kind, "apiVersion": r.api, "metadata": {"resourceVersion": str(since)}})
 
     # -- the wire -----------------------------------------------------------------------------------------------------------------------

@@ -15,24 +15,32 @@ TOOL = pathlib.Path(BINARY).parent / "tests" / "tools" / "kube_tool"
 DURATION, RENEW, RETRY = 3000, 2000, 400  # client-go's 15/10/2 s, at a fifth
 
 
-class Candidate:
-    def __init__(self, config, who):
-        self.who, self.said = who, []
-        q = {"ns": "meshroot-system", "name": "meshroot-operator", "who": who, "duration_ms": DURATION, "renew_ms": RENEW, "retry_ms": RETRY}
-        self.process = subprocess.Popen([TOOL, config, "lease", json.dumps(q)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+class Tool:
+    """A job of kube_tool that goes on until it is ended; its lines so far are in .said."""
+
+    def __init__(self, config, job, q):
+        self.said = []
+        self.process = subprocess.Popen([TOOL, config, job, json.dumps(q)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.reader = threading.Thread(target=lambda: [self.said.append(json.loads(x)) for x in self.process.stdout], daemon=True)
         self.reader.start()
+
+    def end(self, how=signal.SIGKILL):
+        self.process.send_signal(how)
+        self.process.wait(20)
+        self.reader.join(5)
+
+
+class Candidate(Tool):
+    def __init__(self, config, who):
+        self.who = who
+        q = {"ns": "meshroot-system", "name": "meshroot-operator", "who": who, "duration_ms": DURATION, "renew_ms": RENEW, "retry_ms": RETRY}
+        super().__init__(config, "lease", q)
 
     def leads(self):
         return bool(self.said) and "gained" in self.said[-1]
 
     def last(self, word):
         return [x for x in self.said if word in x][-1]
-
-    def end(self, how=signal.SIGKILL):
-        self.process.send_signal(how)
-        self.process.wait(20)
-        self.reader.join(5)
 
     def spans(self, until):
         """When it led."""

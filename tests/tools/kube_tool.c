@@ -202,6 +202,73 @@ lease_run(struct tool *t, const json_t *q, struct err *e)
     return loop_run(t->loop, e);
 }
 
+/* -- watch --------------------------------------------------------------------------------------
+ */
+
+static void
+say_object(const char *what, const json_t *object)
+{
+    CLEANUP(json_decrefp)
+    json_t *o = json_pack("{s:o, s:s}", what,
+                          json_sprintf("%s/%s", kube_object_ns(object), kube_object_name(object)),
+                          "version", kube_object_version(object));
+
+    say(o);
+}
+
+static void
+on_begin(void *arg)
+{
+    (void)arg;
+}
+
+static int
+on_put(const json_t *object, void *arg, struct err *e)
+{
+    (void)arg;
+    (void)e;
+    say_object("put", object);
+    return 0;
+}
+
+static int
+on_gone(const json_t *object, void *arg, struct err *e)
+{
+    (void)arg;
+    (void)e;
+    say_object("gone", object);
+    return 0;
+}
+
+static void
+on_whole(void *arg)
+{
+    (void)arg;
+    say_when("whole", "");
+}
+
+static int
+watch_run(struct tool *t, const json_t *q, struct err *e)
+{
+    struct kube_feed_conf conf = { .path = text(q, "path"),
+                                   .name = "watched",
+                                   .metrics = t->metrics,
+                                   .relist_ms = number(q, "relist_ms"),
+                                   .wait_first_ms = number(q, "wait_first_ms"),
+                                   .begin = on_begin,
+                                   .put = on_put,
+                                   .gone = on_gone,
+                                   .whole = on_whole,
+                                   .alive = on_begin,
+                                   .broken = on_begin,
+                                   .arg = t };
+    CLEANUP(kube_feed_freep) struct kube_feed *f = NULL;
+
+    TRY(loop_on_signal(t->loop, SIGTERM, on_enough, t, e));
+    TRY(kube_feed_new(t->loop, t->client, &conf, &f, e));
+    return loop_run(t->loop, e);
+}
+
 /* -- events -------------------------------------------------------------------------------------
  */
 
@@ -241,6 +308,7 @@ static const struct {
 } jobs[] = {
     { "lease", lease_run },
     { "events", events_run },
+    { "watch", watch_run },
 };
 
 static int
