@@ -260,7 +260,7 @@ static int
 stream_step(struct ca_evidence_stream *s, struct err *e)
 {
     uint64_t now = mono_ms();
-    bool is_new;
+    bool is_new = false;
 
     if (s->is_sending)
         return pieces_send(s, e);
