@@ -38,7 +38,11 @@ container_of(const json_t *deployment)
     const json_t *c;
     size_t i;
 
-    json_array_foreach(all, i, c) if (strcmp(text(c, "name"), "discovery") == 0) return c;
+    json_array_foreach(all, i, c)
+    {
+        if (strcmp(text(c, "name"), "discovery") == 0)
+            return c;
+    }
     return json_array_size(all) == 1 ? json_array_get(all, 0) : NULL;
 }
 
@@ -87,9 +91,11 @@ validate_istiod_read(const json_t *deployment, struct validate_istiod *ret, stru
                        kube_object_name(deployment));
     *ret = (struct validate_istiod){ .is_multiroot = false };
     tag_read(text(c, "image"), ret->version);
-    json_array_foreach(json_object_get(c, "env"), i,
-                       v) if (strcmp(text(v, "name"), "ISTIO_MULTIROOT_MESH") == 0)
-        ret->is_multiroot = strcmp(text(v, "value"), "true") == 0;
+    json_array_foreach(json_object_get(c, "env"), i, v)
+    {
+        if (strcmp(text(v, "name"), "ISTIO_MULTIROOT_MESH") == 0)
+            ret->is_multiroot = strcmp(text(v, "value"), "true") == 0;
+    }
     ret->takes_roots_hot = ret->is_multiroot && !is_older(ret->version, 1, 20);
     ret->hot_compares_text = is_older(ret->version, 1, 30);
     return 0;
@@ -104,10 +110,12 @@ deadline_exceeded(const json_t *status)
     const json_t *c;
     size_t i;
 
-    json_array_foreach(json_object_get(status, "conditions"), i,
-                       c) if (strcmp(text(c, "type"), "Progressing") == 0 &&
-                              strcmp(text(c, "reason"), "ProgressDeadlineExceeded") ==
-                                  0) return true;
+    json_array_foreach(json_object_get(status, "conditions"), i, c)
+    {
+        if (strcmp(text(c, "type"), "Progressing") == 0 &&
+            strcmp(text(c, "reason"), "ProgressDeadlineExceeded") == 0)
+            return true;
+    }
     return false;
 }
 
@@ -172,6 +180,59 @@ validate_is_its_pod(const json_t *deployment, const json_t *pod, struct err *e)
                                strcmp(kube_object_get_label(pod, key), json_string_value(v)) !=
                                    0) return VALIDATE_NOT_ITS;
     return 0;
+}
+
+/* -- workloads -----------------------------------------------------------------------------------
+ */
+
+static bool
+has_container(const json_t *pod, const char *name)
+{
+    static const char *const lists[] = { "containers", "initContainers" };
+    const json_t *spec = json_object_get(pod, "spec"), *c;
+    size_t i;
+
+    for (size_t k = 0; k < ARRAY_LEN(lists); k++)
+        json_array_foreach(json_object_get(spec, lists[k]), i, c)
+        {
+            if (strcmp(text(c, "name"), name) == 0)
+                return true;
+        }
+    return false;
+}
+
+/* A volume, or one source of a projected one. */
+static bool
+is_of_mesh(const json_t *source, const char *config_map)
+{
+    return strcmp(text(json_object_get(source, "configMap"), "name"), config_map) == 0 ||
+           strcmp(text(json_object_get(source, "serviceAccountToken"), "audience"), "istio-ca") ==
+               0 ||
+           strcmp(text(json_object_get(source, "clusterTrustBundle"), "signerName"),
+                  "istio.io/istiod-ca") == 0;
+}
+
+bool
+validate_is_workload(const json_t *pod, const char *config_map)
+{
+    const json_t *volumes = json_object_get(json_object_get(pod, "spec"), "volumes"), *v, *source;
+    size_t i, k;
+
+    if (has_container(pod, "discovery"))
+        return false;
+    if (has_container(pod, "istio-proxy"))
+        return true;
+    json_array_foreach(volumes, i, v)
+    {
+        if (is_of_mesh(v, config_map))
+            return true;
+        json_array_foreach(json_object_get(json_object_get(v, "projected"), "sources"), k, source)
+        {
+            if (is_of_mesh(source, config_map))
+                return true;
+        }
+    }
+    return false;
 }
 
 int64_t

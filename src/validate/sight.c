@@ -216,32 +216,20 @@ pods_take(struct session *s, struct sight *t, struct err *e)
 /* -- workloads -----------------------------------------------------------------------------------
  */
 
-static bool
-has_proxy(const json_t *pod)
-{
-    static const char *const lists[] = { "containers", "initContainers" };
-    const json_t *spec = json_object_get(pod, "spec"), *c;
-    size_t i;
-
-    for (size_t k = 0; k < ARRAY_LEN(lists); k++)
-        json_array_foreach(json_object_get(spec, lists[k]), i, c)
-        {
-            const char *name = json_string_value(json_object_get(c, "name"));
-
-            if (name != NULL && strcmp(name, "istio-proxy") == 0)
-                return true;
-        }
-    return false;
-}
+struct workloads {
+    struct validate_facts *facts;
+    const char *config_map;
+};
 
 /* The API server's clock dates all of them: kubelets' may differ. */
 static int
 on_workload(const json_t *pod, void *arg, struct err *e)
 {
-    struct validate_facts *f = arg;
+    const struct workloads *w = arg;
+    struct validate_facts *f = w->facts;
     int64_t made;
 
-    if (has_ended(pod) || !has_proxy(pod))
+    if (has_ended(pod) || !validate_is_workload(pod, w->config_map))
         return 0;
     if (rfc3339_parse(span_str(kube_object_text(pod, "metadata.creationTimestamp")), &made, e) < 0)
         return err_wrap(e, "pod %s in namespace %s", kube_object_name(pod), kube_object_ns(pod));
@@ -252,8 +240,10 @@ on_workload(const json_t *pod, void *arg, struct err *e)
 int
 sight_take_workloads(struct session *s, struct sight *t, struct err *e)
 {
+    struct workloads w = { &t->facts, s->conf->config_map };
+
     t->facts.workloads_since = t->facts.now;
-    if (session_list(s, &kube_pod, NULL, on_workload, &t->facts, e) < 0) {
+    if (session_list(s, &kube_pod, NULL, on_workload, &w, e) < 0) {
         t->facts.workloads_since = 0;
         return err_result(e);
     }

@@ -178,6 +178,51 @@ whose_pod(void **state)
 }
 
 static void
+which_pods_are_workloads(void **state)
+{
+    static const struct {
+        const char *spec;
+        bool is;
+    } rows[] = {
+        { "{\"containers\":[{\"name\":\"app\"},{\"name\":\"istio-proxy\"}]}", true },
+        { "{\"containers\":[{\"name\":\"app\"}],\"initContainers\":[{\"name\":\"istio-proxy\"}]}",
+          true },
+        { "{\"containers\":[{\"name\":\"app\"}]}", false },
+        { "{}", false },
+        { "{\"volumes\":[{\"configMap\":{\"name\":\"istio-ca-root-cert\"}}]}", true },
+        { "{\"volumes\":[{\"configMap\":{\"name\":\"kube-root-ca.crt\"}}]}", false },
+        { "{\"volumes\":[{\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"path\":\"t\"}},"
+          "{\"serviceAccountToken\":{\"audience\":\"istio-ca\"}}]}}]}",
+          true },
+        { "{\"volumes\":[{\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"audience\":"
+          "\"vault\"}}]}}]}",
+          false },
+        { "{\"volumes\":[{\"projected\":{\"sources\":[{\"configMap\":{\"name\":"
+          "\"istio-ca-root-cert\"}}]}}]}",
+          true },
+        { "{\"volumes\":[{\"projected\":{\"sources\":[{\"clusterTrustBundle\":{\"signerName\":"
+          "\"istio.io/istiod-ca\"}}]}}]}",
+          true },
+        /* istiod itself mounts both */
+        { "{\"containers\":[{\"name\":\"discovery\"}],\"volumes\":[{\"configMap\":{\"name\":"
+          "\"istio-ca-root-cert\"}}]}",
+          false },
+        { "{\"containers\":\"none\",\"volumes\":7}", false },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char text[1024];
+
+        (void)snprintf(text, sizeof(text), "{\"spec\":%s}", rows[i].spec);
+        json_t *pod = json(text);
+        if (validate_is_workload(pod, "istio-ca-root-cert") != rows[i].is)
+            fail_msg("row %zu", i);
+        json_decref(pod);
+    }
+}
+
+static void
 when_data_changed(void **state)
 {
 #define FIELD(time, fields) "{\"time\":\"" time "\",\"fieldsV1\":{" fields "}}"
@@ -271,6 +316,7 @@ main(void)
         cmocka_unit_test(which_istiod),
         cmocka_unit_test(the_rollout),
         cmocka_unit_test(whose_pod),
+        cmocka_unit_test(which_pods_are_workloads),
         cmocka_unit_test(when_data_changed),
         cmocka_unit_test(memory_there_and_back),
         cmocka_unit_test(memory_that_cannot_be_read_is_none),
