@@ -31,7 +31,7 @@ GRANTED = {
     (OPERATOR, "get", "secrets", "istio-ca-secret", MESH),
     (OPERATOR, "get", "secrets", "meshroot-vault-credentials", MESH),
     (OPERATOR, "create", "secrets", None, MESH),
-    (OPERATOR, "create", "events", None, MESH),
+    (OPERATOR, "create,patch", "events", None, MESH),
     # its own
     (OPERATOR, "list,watch,update,delete", "secrets", "meshroot-ca", SYSTEM),
     (OPERATOR, "create", "secrets", None, SYSTEM),

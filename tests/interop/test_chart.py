@@ -12,7 +12,7 @@ import yaml
 from manifests import CHART, HERE, documents, kinds
 
 HELM = os.environ.get("HELM", str(pathlib.Path.home() / ".cache/meshroot-cluster/helm-v3.22.0/helm"))
-EVERYTHING = ("--set", "vault.enabled=true,operator.enabled=true,validator.enabled=true,ca.tokenReview=true,"
+EVERYTHING = ("--set", "vault.enabled=true,ca.tokenReview=true,ca.trustedNodeAccounts={a/b},validator.workloadPods=true,operator.hurryIstiod=true,"
               "monitoring.serviceMonitor.enabled=true,monitoring.rules.enabled=true,monitoring.dashboard.enabled=true")
 
 
@@ -37,22 +37,17 @@ def test_the_committed_manifests_are_what_it_renders():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("check", ("check_rbac", "check_restricted", "check_ports"))
+@pytest.mark.parametrize("check", ("check_rbac", "check_restricted", "check_flags", "check_ports"))
 def test_everything_on(check):
     getattr(manifests, check)(documents(template(*EVERYTHING).stdout))
 
 
 def test_exactly_what_is_needed_is_granted():
-    docs = documents(template(*EVERYTHING, "--set", "ca.tokenReview=false").stdout)
+    docs = documents(template("--set", "vault.enabled=true").stdout)
     assert manifests.granted(docs) == manifests.GRANTED
     for account, verb, what, name, space in manifests.DENIED:
         assert not manifests.is_allowed(docs, account, verb, what, name, space), (account, verb, what, name, space)
         assert not manifests.is_allowed(docs, account, verb, what, None, space), (account, verb, what, space)
-
-
-def test_every_flag_exists():
-    manifests.check_flags(documents(template("--set", "vault.enabled=true,validator.workloadPods=true,ca.tokenReview=true,"
-                                             "ca.trustedNodeAccounts={a/b}").stdout))
 
 
 def test_token_review_is_granted_only_when_it_is_used():
