@@ -170,13 +170,13 @@ old_roots_may_go(const struct validate_facts *f, struct validate_verdict *v)
 /* -- the verdict ---------------------------------------------------------------------------------
  */
 
-/* A pod that has not loaded the roots, though another one publishes them; NULL: none. A hot istiod
- * goes on naming the roots that it started with. */
+/* A pod that has other roots than are published; NULL: none. A hot istiod goes on naming those that
+ * it started with. */
 static const struct validate_pod *
 stale_pod(const struct validate_facts *f)
 {
     for (size_t i = 0; i < f->pods_n && !f->takes_roots_hot; i++)
-        if (f->pods[i].is_stale)
+        if (f->pods[i].lacks_root || (f->pods[i].has_other && f->tried != TRIED_DONE))
             return &f->pods[i];
     return NULL;
 }
@@ -242,8 +242,7 @@ validate_decide(const struct validate_facts *f, struct validate_verdict *ret)
         return;
     }
     if (f->is_same_text)
-        say(ret, VALIDATE_RESTART, "%s has not loaded the roots that another pod publishes",
-            stale->name);
+        say(ret, VALIDATE_RESTART, "%s started with other roots than are published", stale->name);
     else
         say(ret, VALIDATE_RESTART, "%s",
             f->takes_roots_hot ? "istiod has not taken the roots by itself in its time"

@@ -33,8 +33,9 @@ struct validate_pod {
     char why[VALIDATE_WHY_BYTES];  /* else: why not */
     uint8_t root_id[DIGEST_BYTES]; /* the root that it signs under */
     int64_t since; /* unix s: its own leaf was made then, and nothing was signed otherwise since */
-    bool is_stale; /* it names the roots it started with to its clients, and one that is wanted is
-                      not among them */
+    /* It names the roots that it started with to its clients: one that is wanted is not among them;
+     * there is another one. (That may be a federated trust domain's: it outlives a restart.) */
+    bool lacks_root, has_other;
 };
 
 /* What the last try left on the Deployment. */

@@ -175,10 +175,12 @@ validate_is_its_pod(const json_t *deployment, const json_t *pod, struct err *e)
         json_array_size(json_object_get(selector, "matchExpressions")) > 0)
         return err_set(e, E_PARSE, "deployment %.100s does not select its pods by labels alone",
                        kube_object_name(deployment));
-    json_object_foreach(labels, key,
-                        v) if (!json_is_string(v) ||
-                               strcmp(kube_object_get_label(pod, key), json_string_value(v)) !=
-                                   0) return VALIDATE_NOT_ITS;
+    json_object_foreach(labels, key, v)
+    {
+        if (!json_is_string(v) ||
+            strcmp(kube_object_get_label(pod, key), json_string_value(v)) != 0)
+            return VALIDATE_NOT_ITS;
+    }
     return 0;
 }
 

@@ -87,11 +87,11 @@ differs(const struct sight *t, char ret[VALIDATE_WHY_BYTES])
     for (size_t i = 0; i < f->pods_n; i++) {
         const struct validate_pod *p = &f->pods[i];
 
-        if (p->is_seen && !p->is_stale && memcmp(p->root_id, f->signer_root, DIGEST_BYTES) == 0)
+        if (p->is_seen && !p->lacks_root && memcmp(p->root_id, f->signer_root, DIGEST_BYTES) == 0)
             continue;
         (void)snprintf(ret, VALIDATE_WHY_BYTES, "pod %.120s %s%.200s", p->name,
-                       p->is_seen ? p->is_stale ? "has not loaded the Secret's roots"
-                                                : "signs under another root than the Secret's"
+                       p->is_seen ? p->lacks_root ? "has not loaded the Secret's roots"
+                                                  : "signs under another root than the Secret's"
                                   : "cannot be looked at: ",
                        p->is_seen ? "" : p->why);
         return true;

@@ -137,20 +137,24 @@ has_ended(const json_t *pod)
     return strcmp(phase, "Succeeded") == 0 || strcmp(phase, "Failed") == 0;
 }
 
-static bool
-is_stale(const struct sight *t, const struct tls_seen *seen)
+/* What a pod's names of client CAs say of the roots that it started with; no name says nothing. */
+static void
+names_judge(const struct sight *t, const struct tls_seen *seen, struct validate_pod *p)
 {
+    bool is_wanted[TLS_SEEN_NAMES] = { false };
+
     for (size_t i = 0; i < roots_count(t->wanted) && seen->names_n > 0; i++) {
         uint8_t name[DIGEST_BYTES];
         bool is_named = false;
 
         digest(cert_subject_der(roots_at(t->wanted, i)), name);
         for (size_t k = 0; k < seen->names_n; k++)
-            is_named = is_named || memcmp(name, seen->names[k], DIGEST_BYTES) == 0;
-        if (!is_named)
-            return true;
+            if (memcmp(name, seen->names[k], DIGEST_BYTES) == 0)
+                is_named = is_wanted[k] = true;
+        p->lacks_root = p->lacks_root || !is_named;
     }
-    return false;
+    for (size_t k = 0; k < seen->names_n; k++)
+        p->has_other = p->has_other || !is_wanted[k];
 }
 
 static int
@@ -171,7 +175,7 @@ pod_dial(const struct session *s, const struct sight *t, const char *ip, struct 
         conf.name = name;
     TRY(tls_probe(&conf, &seen, e));
     p->is_seen = true;
-    p->is_stale = is_stale(t, &seen);
+    names_judge(t, &seen, p);
     p->since = cert_not_before(seen.leaf) + VALIDATE_BACKDATE_S;
     memcpy(p->root_id, seen.root_id, DIGEST_BYTES);
     return 0;

@@ -48,7 +48,8 @@ pods_json(const struct validate_facts *f)
         (void)json_array_append_new(
             all, p->is_seen
                      ? json_pack("{s:s, s:b, s:o, s:s, s:b}", "name", p->name, "seen", 1, "root",
-                                 id_json(p->root_id), "since", since, "stale", p->is_stale)
+                                 id_json(p->root_id), "since", since, "stale",
+                                 p->lacks_root || p->has_other)
                      : json_pack("{s:s, s:b, s:s}", "name", p->name, "seen", 0, "why", p->why));
     }
     return all;

@@ -141,7 +141,7 @@ class Istiod:
         old = list(self.pods)
         self.status(self.replicas + 1, 1, self.replicas)
         for _ in range(self.replicas):
-            self.pod(files or self.mounted())
+            self.pod(files or self.mounted(), roots=self.more_roots)
         self.status(2 * self.replicas, self.replicas, self.replicas)
         for name in old:
             self.end_pod(name)
@@ -149,7 +149,7 @@ class Istiod:
         if self.publishes:
             self.publish((files or self.mounted())["root-cert.pem"])
 
-    publishes = True
+    publishes, more_roots = True, None
 
     def roll_slow(self):
         self.status(self.replicas + 1, 1, self.replicas)
@@ -265,6 +265,25 @@ def test_a_pod_that_has_not_loaded_what_another_publishes(world, sets):
     assert "istiod-1" in json.dumps(json.loads(meshroot(*args(i, "--dry-run", "--output", "json")).stdout)["pods"])
     validate(i)
     assert i.restarts == 1
+
+
+def test_a_pod_that_has_a_root_which_is_gone_elsewhere(world, sets):
+    """The operator has narrowed the ConfigMap; istiod still takes client certificates of the old root."""
+    i = world().secret(sets["B"]).start(sets["AB b"])
+    i.publish(sets["B"]["root-cert.pem"])
+    assert "istiod-1 started with other roots" in meshroot(*args(i, "--dry-run", "--output", "json")).stdout
+    validate(i)
+    assert i.restarts == 1 and validate(i) == "Root certificate update not detected.\n"
+
+
+def test_a_federated_root_is_no_reason_twice(world, sets):
+    i = world().secret(sets["A"]).start(sets["A"])
+    i.end_pod("istiod-1")
+    i.pod(sets["A"], roots=sets["AB a"]["root-cert.pem"])
+    i.more_roots = sets["AB a"]["root-cert.pem"]
+    validate(i)
+    assert i.restarts == 1
+    assert validate(i) == "Root certificate update not detected.\n" and i.restarts == 1
 
 
 def test_replaced_in_one_step_is_held(world, sets):

@@ -12,7 +12,8 @@ struct row {
     const char *wanted; /* roots of the Secret */
     char signer;        /* the Secret's intermediate is under it */
     const char *loaded; /* roots of the ConfigMap; '=': the same text */
-    const char *pods;   /* the root each signs under; '?': not seen; lower case: stale */
+    const char *pods;   /* the root each signs under; '?': not seen; lower case: lacks a root; +
+                           after: has another */
     int64_t map_age;    /* -1: not known */
     int64_t pod_age;    /* how long it has signed so */
     int64_t second_age; /* of the second pod; 0: the same */
@@ -45,12 +46,16 @@ static void
 pods_fill(const struct row *r, struct validate_pod *pods, struct validate_facts *f)
 {
     for (const char *p = r->pods; *p != '\0'; p++) {
+        if (*p == '+') {
+            pods[f->pods_n - 1].has_other = true;
+            continue;
+        }
         struct validate_pod *pod = &pods[f->pods_n];
 
         memset(pod, 0, sizeof(*pod));
         (void)snprintf(pod->name, sizeof(pod->name), "istiod-%zu", f->pods_n++);
         pod->is_seen = *p != '?';
-        pod->is_stale = *p >= 'a';
+        pod->lacks_root = *p >= 'a';
         pod->root_id[0] = (uint8_t)(*p & ~0x20);
         pod->since = ago(f->pods_n > 1 && r->second_age != 0 ? r->second_age : r->pod_age);
         (void)snprintf(pod->why, sizeof(pod->why), "%s", pod->is_seen ? "" : "nobody answers");
@@ -132,7 +137,7 @@ a_wider_set(void **state)
         { "reordered or re-wrapped: istiod compares bytes", W = "AB", S = 'A', L = "BA", P = "A",
           UNKNOWN, .kind = VALIDATE_RESTART },
         { "one pod has not loaded it", W = "AB", S = 'A', L = "=AB", P = "Aa", UNKNOWN,
-          .kind = VALIDATE_RESTART, .words = "istiod-1 has not loaded" },
+          .kind = VALIDATE_RESTART, .words = "istiod-1 started with" },
         { "the new intermediate at once", W = "AB", S = 'B', L = "A", P = "A", .map_age = LONG,
           .secret_age = 5, .youngest = -1, .kind = VALIDATE_HELD, .words = "no workload trusts" },
         { "the same, forced", W = "AB", S = 'B', L = "A", P = "A", UNKNOWN, .forced = true,
@@ -173,6 +178,16 @@ static void
 a_root_goes(void **state)
 {
     static const struct row rows[] = {
+        { "published without it, and a pod has it still", W = "B", S = 'B', L = "=B", P = "BB+",
+          UNKNOWN, .kind = VALIDATE_RESTART, .words = "istiod-1 started with" },
+        { "... and signs under it", W = "B", S = 'B', L = "=B", P = "BA+", UNKNOWN,
+          .kind = VALIDATE_HELD },
+        { "a root that outlives a restart is not the Secret's", W = "B", S = 'B', L = "=B",
+          P = "B+B+", UNKNOWN, .tried = TRIED_DONE, .kind = VALIDATE_NOTHING },
+        { "one that is lacking does not", W = "B", S = 'B', L = "=B", P = "Bb+", UNKNOWN,
+          .tried = TRIED_DONE, .kind = VALIDATE_RESTART },
+        { "a hot istiod names what it started with", W = "B", S = 'B', L = "=B", P = "B+", UNKNOWN,
+          .hot = true, .kind = VALIDATE_NOTHING },
         { "it still signs", W = "B", S = 'B', L = "AB", P = "A", .map_age = LONG, .pod_age = LONG,
           .secret_age = 5, .youngest = 1, .kind = VALIDATE_HELD, .words = "still signs under" },
         { "one pod still signs under it", W = "B", S = 'B', L = "AB", P = "BA", .map_age = LONG,
