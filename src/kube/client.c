@@ -271,8 +271,10 @@ static int
 request_send(struct kube_call *q, struct err *e)
 {
     struct kube_client *c = q->client;
-    const char *headers[HEADERS_MAX] = { "accept: application/json",
-                                         "user-agent: meshroot/" MESHROOT_VERSION };
+    const char *headers[HEADERS_MAX] = {
+        "accept: application/json, application/jwk-set+json", /* the token keys' */
+        "user-agent: meshroot/" MESHROOT_VERSION
+    };
     CLEANUP(str_freep) char *type = NULL;
     struct kube_auth_now who = { .header = NULL };
     uint64_t now = mono_ms();

@@ -54,6 +54,8 @@ class Kube(HttpsPeer):
         if self.own and headers.get("authorization") != f"Bearer {self.own}":
             return 401, {}, {"kind": "Status", "message": "Unauthorized"}
         if path == "/openid/v1/jwks" and self.keys:
+            if "application/jwk-set+json" not in headers.get("accept", ""):  # as the real one does
+                return 406, {}, {"kind": "Status", "message": "406: Not Acceptable"}
             return 200, {"content-type": "application/jwk-set+json"}, self.keys.encode()
         if method != "POST" or path != PATH:
             return 404, {}, {"kind": "Status", "message": "not found"}
