@@ -1,8 +1,4 @@
-/* evidence.c - the client of meshroot.v1.Evidence; see evidence.h.
- *
- * A snapshot is kept as its pieces came, which is a third of what they are unpacked; each is
- * checked when it comes, and unpacked again when its workloads are asked for.
- */
+/* evidence.c - the client of meshroot.v1.Evidence; see evidence.h. */
 #include "ca/evidence.h"
 
 #include <stdlib.h>
@@ -11,6 +7,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "ca/ca.h"
+#include "ca/evidence_book.h"
 #include "meshroot.pb-c.h"
 #include "net/grpc.h"
 #include "pki/leaf.h"
@@ -24,13 +21,6 @@ enum {
     BEARER_MAX_BYTES = 16 * 1024,
     SIGN_MS = 10 * 1000,
     CHAIN_MAX_BYTES = 512 * 1024,
-    KEPT_MAX_BYTES = EVIDENCE_MAX_BYTES + EVIDENCE_MAX_BYTES / 8,
-};
-
-struct snapshot {
-    uint64_t number; /* 0: none */
-    struct evidence_loaded loaded;
-    struct buf pieces; /* length (size_t), bytes; length, bytes; ... */
 };
 
 struct evidence_client {
@@ -40,102 +30,12 @@ struct evidence_client {
     struct grpc_request *call; /* NULL: none is under way */
     struct timer *timer;       /* the next try; or, with a call, when it is given up */
     unsigned failures;
-    struct snapshot now, next; /* whole; coming */
+    struct evidence_book book;
     bool is_known, lost_is_said, is_freed;
     void (*on_change)(struct evidence_client *c, void *arg);
     void (*on_lost)(struct evidence_client *c, const struct err *why, void *arg);
     void *arg;
 };
-
-static void
-snapshot_done(struct snapshot *s)
-{
-    buf_done(&s->pieces);
-    *s = (struct snapshot){ .number = 0, .pieces = BUF_INIT(KEPT_MAX_BYTES) };
-}
-
-/* -- what came ----------------------------------------------------------------------------------
- */
-
-static bool
-ids_ok(const ProtobufCBinaryData *ids, size_t n, size_t max)
-{
-    for (size_t i = 0; i < n && n <= max; i++)
-        if (ids[i].len != DIGEST_BYTES)
-            return false;
-    return n <= max;
-}
-
-static bool
-workload_ok(const Meshroot__V1__EvidenceWorkload *w)
-{
-    return w->identity[0] != '\0' && strlen(w->identity) < LEDGER_IDENTITY_BYTES &&
-           strlen(w->instance) < INSTANCE_TEXT_BYTES && w->leaves > 0 &&
-           ids_ok(w->ack_roots, w->n_ack_roots, ROOTS_MAX) &&
-           ids_ok(w->leaf_roots, w->n_leaf_roots, EVIDENCE_IDS_MAX) &&
-           ids_ok(w->leaf_signers, w->n_leaf_signers, EVIDENCE_IDS_MAX);
-}
-
-static int
-loaded_take(const Meshroot__V1__EvidenceLoaded *m, struct evidence_loaded *ret, struct err *e)
-{
-    *ret = (struct evidence_loaded){ .generation = m->generation, .roots_n = m->n_root_ids };
-    if (m->replica[0] == '\0' || strlen(m->replica) >= sizeof(ret->replica) ||
-        !ids_ok(m->root_ids, m->n_root_ids, ROOTS_MAX) ||
-        (m->generation > 0 && (m->n_root_ids == 0 || m->signer_id.len != DIGEST_BYTES)))
-        return err_set(e, E_PEER, "evidence: what the replica has loaded is malformed");
-    (void)snprintf(ret->replica, sizeof(ret->replica), "%s", m->replica);
-    for (size_t i = 0; i < m->n_root_ids; i++)
-        memcpy(ret->roots[i], m->root_ids[i].data, DIGEST_BYTES);
-    if (m->signer_id.len == DIGEST_BYTES)
-        memcpy(ret->signer_id, m->signer_id.data, DIGEST_BYTES);
-    return 0;
-}
-
-static int
-piece_check(const struct evidence_client *c, const Meshroot__V1__EvidencePiece *m, struct err *e)
-{
-    bool begins = c->next.number == 0;
-
-    if (begins ? m->loaded == NULL || m->number <= c->now.number
-               : m->loaded != NULL || m->number != c->next.number)
-        return err_set(e, E_PEER, "evidence: a piece that does not follow the one before");
-    for (size_t i = 0; i < m->n_workloads; i++)
-        if (!workload_ok(m->workloads[i]))
-            return err_set(e, E_PEER, "evidence: a malformed workload");
-    return 0;
-}
-
-static int
-piece_keep(struct snapshot *s, struct span msg, struct err *e)
-{
-    size_t n = msg.n;
-
-    TRY(buf_add(&s->pieces, span_of((const uint8_t *)&n, sizeof(n)), e));
-    return buf_add(&s->pieces, msg, e);
-}
-
-/* r: 1 a snapshot is whole now. */
-static int
-piece_take(struct evidence_client *c, const Meshroot__V1__EvidencePiece *m, struct span msg,
-           struct err *e)
-{
-    bool is_still_so = c->next.number == 0 && m->number == c->now.number && m->number > 0;
-
-    if (is_still_so && m->n_workloads == 0 && m->loaded == NULL && m->last)
-        return 0;
-    TRY(piece_check(c, m, e));
-    if (m->loaded != NULL)
-        TRY(loaded_take(m->loaded, &c->next.loaded, e));
-    c->next.number = m->number;
-    TRY(piece_keep(&c->next, msg, e));
-    if (!m->last)
-        return 0;
-    snapshot_done(&c->now);
-    c->now = c->next;
-    c->next = (struct snapshot){ .number = 0, .pieces = BUF_INIT(KEPT_MAX_BYTES) };
-    return 1;
-}
 
 /* -- the stream ---------------------------------------------------------------------------------
  */
@@ -145,8 +45,7 @@ lost(struct evidence_client *c, const struct err *why)
 {
     uint64_t ms = AGAIN_MIN_MS;
 
-    snapshot_done(&c->now);
-    snapshot_done(&c->next);
+    evidence_book_done(&c->book);
     c->is_known = false;
     for (unsigned i = 0; i < c->failures && ms < AGAIN_MAX_MS; i++)
         ms *= 2;
@@ -172,19 +71,11 @@ static void
 on_message(struct span msg, void *arg)
 {
     struct evidence_client *c = arg;
-    Meshroot__V1__EvidencePiece *m;
     struct err e = { 0 };
-    int r = -1;
 
     if (c->call == NULL)
         return; /* given up */
-    m = meshroot__v1__evidence_piece__unpack(NULL, msg.n, msg.p);
-    if (m == NULL)
-        (void)err_set(&e, E_PEER, "evidence: not an EvidencePiece");
-    else
-        r = piece_take(c, m, msg, &e);
-    if (m != NULL)
-        meshroot__v1__evidence_piece__free_unpacked(m, NULL);
+    int r = evidence_book_take(&c->book, msg, &e);
     if (r < 0) {
         give_up(c, &e);
         return;
@@ -284,8 +175,7 @@ evidence_client_new(struct loop *l, const struct evidence_conf *conf, struct evi
     *c = (struct evidence_client){
         .loop = l, .on_change = conf->on_change, .on_lost = conf->on_lost, .arg = conf->arg
     };
-    snapshot_done(&c->now);
-    snapshot_done(&c->next);
+    evidence_book_done(&c->book);
     TRY(str_dup(span_str(conf->token_file), &c->token_file, e));
     TRY(tls_of(conf->roots, &tls, e));
     const struct grpc_client_conf g = {
@@ -317,8 +207,7 @@ evidence_client_free(struct evidence_client *c)
     if (c->timer != NULL)
         timer_stop(c->timer);
     grpc_client_free(c->grpc);
-    buf_done(&c->now.pieces);
-    buf_done(&c->next.pieces);
+    evidence_book_done(&c->book);
     free(c->token_file);
     loop_defer(c->loop, client_destroy, c);
 }
@@ -336,65 +225,16 @@ evidence_client_set_roots(struct evidence_client *c, struct roots *roots, struct
 const struct evidence_loaded *
 evidence_client_loaded(const struct evidence_client *c)
 {
-    return c->is_known ? &c->now.loaded : NULL;
-}
-
-static void
-ids_copy(uint8_t (*ret)[DIGEST_BYTES], const ProtobufCBinaryData *ids, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        memcpy(ret[i], ids[i].data, DIGEST_BYTES);
-}
-
-/* As the ledger would call it. */
-static void
-workload_tell(const Meshroot__V1__EvidenceWorkload *m, ledger_workload_fn *fn, void *arg)
-{
-    uint8_t acks[ROOTS_MAX][DIGEST_BYTES], roots[EVIDENCE_IDS_MAX][DIGEST_BYTES],
-        signers[EVIDENCE_IDS_MAX][DIGEST_BYTES];
-    const struct ledger_workload w = { .identity = m->identity,
-                                       .instance = m->instance,
-                                       .can_acknowledge = m->instance[0] != '\0',
-                                       .ack_generation = m->ack_generation,
-                                       .ack_roots = (const uint8_t(*)[DIGEST_BYTES])acks,
-                                       .ack_roots_n = m->n_ack_roots,
-                                       .min_row_generation = m->min_row_generation,
-                                       .leaves_n = m->leaves,
-                                       .leaf_roots = (const uint8_t(*)[DIGEST_BYTES])roots,
-                                       .leaf_roots_n = m->n_leaf_roots,
-                                       .leaf_signers = (const uint8_t(*)[DIGEST_BYTES])signers,
-                                       .leaf_signers_n = m->n_leaf_signers,
-                                       .last_not_after = m->last_not_after };
-
-    ids_copy(acks, m->ack_roots, m->n_ack_roots);
-    ids_copy(roots, m->leaf_roots, m->n_leaf_roots);
-    ids_copy(signers, m->leaf_signers, m->n_leaf_signers);
-    fn(&w, arg);
+    return c->is_known ? &c->book.now.loaded : NULL;
 }
 
 void
-evidence_client_workloads(struct evidence_client *c, ledger_workload_fn *fn, void *arg)
+evidence_client_told(struct evidence_client *c, ledger_workload_fn *fn, void *arg)
 {
-    struct span rest = buf_span(&c->now.pieces);
     struct err e;
 
-    while (c->is_known && rest.n > 0) {
-        size_t n;
-
-        memcpy(&n, rest.p, sizeof(n));
-        Meshroot__V1__EvidencePiece *m =
-            meshroot__v1__evidence_piece__unpack(NULL, n, rest.p + sizeof(n));
-        if (m == NULL) { /* out of memory: what cannot be shown is not known */
-            (void)err_nomem(&e);
-            if (c->call != NULL)
-                give_up(c, &e);
-            return;
-        }
-        for (size_t i = 0; i < m->n_workloads; i++)
-            workload_tell(m->workloads[i], fn, arg);
-        meshroot__v1__evidence_piece__free_unpacked(m, NULL);
-        rest = span_skip(rest, sizeof(n) + n);
-    }
+    if (c->is_known && evidence_book_tell(&c->book, fn, arg, &e) < 0 && c->call != NULL)
+        give_up(c, &e); /* out of memory: what cannot be shown is not known */
 }
 
 /* -- a server's certificate ----------------------------------------------------------------------

@@ -20,6 +20,7 @@ enum {
     EVIDENCE_IDS_MAX = 64,    /* distinct roots, or signers, of one workload's leaves */
     EVIDENCE_STREAMS_MAX = 8, /* of one worker */
     EVIDENCE_NAME_BYTES = 64, /* of a replica, with its NUL */
+    EVIDENCE_SKEW_S = 330,    /* two replicas' clocks differ by less */
 };
 
 struct evidence_client;
@@ -59,10 +60,27 @@ MUST_USE int evidence_client_set_roots(struct evidence_client *c, struct roots *
 
 /* Of the newest whole snapshot; NULL while the replica is lost. Borrowed until the next turn. */
 const struct evidence_loaded *evidence_client_loaded(const struct evidence_client *c);
-/* Calls fn for each workload of that snapshot; for none while the replica is lost, which the caller
- * has looked at (evidence_client_loaded). Out of memory the replica is lost on the way: who acts on
- * what was called looks at evidence_client_loaded again behind it. Fits struct plan_evidence. */
+/* Calls fn for each workload of that snapshot that has leaves in use; for none while the replica is
+ * lost, which the caller has looked at (evidence_client_loaded). Out of memory the replica is lost
+ * on the way: who acts on what was called looks at evidence_client_loaded again behind it. */
 void evidence_client_workloads(struct evidence_client *c, ledger_workload_fn *fn, void *arg);
+/* The same, and those that have said a word there: as ledger_workloads_said. */
+void evidence_client_told(struct evidence_client *c, ledger_workload_fn *fn, void *arg);
+
+/* -- several replicas: what a workload said to one holds for its leaves of the others -- */
+
+struct evidence_teller { /* one replica: evidence_client_told and its client, or a test */
+    void (*tell)(void *self, ledger_workload_fn *fn, void *arg);
+    void *self;
+};
+/* Calls fn for each workload with leaves in use, once for each replica that issued some. Trust sets
+ * only grow in generation, so the word of the newest generation counts, whoever heard it. A leaf
+ * counts as replaced when the workload's last word, by EVIDENCE_SKEW_S later than what any other
+ * replica heard, names a leaf that was issued later than it, by as much. All replicas must be known
+ * when it is called. Out of memory nothing is put together, which holds steps and takes none. */
+void evidence_merge(const struct evidence_teller *tellers, size_t n, ledger_workload_fn *fn,
+                    void *arg);
+struct evidence_teller evidence_client_teller(struct evidence_client *c);
 
 /* -- a server's certificate, from the same replica (meshroot.v1.Serving) -- */
 

@@ -118,6 +118,9 @@ workload_add(struct walk *k, const struct ledger_workload *w, struct err *e)
     m.leaf_roots = roots, m.n_leaf_roots = w->leaf_roots_n;
     m.leaf_signers = signers, m.n_leaf_signers = w->leaf_signers_n;
     m.last_not_after = w->last_not_after;
+    m.said = w->said;
+    m.last_issued = w->last_issued;
+    m.used_issued = w->used_issued;
     k->one.n = 0;
     TRY(buf_reserve(&k->one, meshroot__v1__evidence_workload__get_packed_size(&m), &p, e));
     k->one.n = meshroot__v1__evidence_workload__pack(&m, p);
@@ -155,7 +158,7 @@ snapshot_take(struct ca_evidence_stream *s, bool *ret_is_new, struct err *e)
     s->at = 0;
     s->said = w->said;
     s->seen = atomic_load(&w->ca->evidence_n);
-    ledger_workloads(w->ca->conf.ledger, on_workload, &k);
+    ledger_workloads_said(w->ca->conf.ledger, on_workload, &k);
     buf_done(&k.one);
     if (k.r < 0) {
         *e = k.e;

@@ -288,7 +288,7 @@ ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err 
         return err_result(e);
     }
     metric_add(m, &rows_total, "", (double)l->durable.rows);
-    metric_set(m, &live_leaves, "", (double)live_each(l->live, unix_s(), NULL, NULL));
+    metric_set(m, &live_leaves, "", (double)live_each(l->live, unix_s(), false, NULL, NULL));
     *ret = l;
     return 0;
 }
@@ -449,7 +449,7 @@ prune(struct ledger *l, int64_t now)
 {
     live_prune(l->live, now, on_gone, l);
     l->pruned = now;
-    metric_set(l->metrics, &live_leaves, "", (double)live_each(l->live, now, NULL, NULL));
+    metric_set(l->metrics, &live_leaves, "", (double)live_each(l->live, now, false, NULL, NULL));
 }
 
 static int
@@ -616,16 +616,28 @@ ledger_note_issuers(struct ledger *l, const struct bundle *b, struct err *e)
 /* -- questions ----------------------------------------------------------------------------------
  */
 
-void
-ledger_workloads(struct ledger *l, ledger_workload_fn *fn, void *arg)
+static void
+workloads(struct ledger *l, bool words_too, ledger_workload_fn *fn, void *arg)
 {
     int64_t now = unix_s();
 
     (void)pthread_mutex_lock(&l->lock);
     live_prune(l->live, now, on_gone, l);
     l->pruned = now;
-    metric_set(l->metrics, &live_leaves, "", (double)live_each(l->live, now, fn, arg));
+    metric_set(l->metrics, &live_leaves, "", (double)live_each(l->live, now, words_too, fn, arg));
     (void)pthread_mutex_unlock(&l->lock);
+}
+
+void
+ledger_workloads(struct ledger *l, ledger_workload_fn *fn, void *arg)
+{
+    workloads(l, false, fn, arg);
+}
+
+void
+ledger_workloads_said(struct ledger *l, ledger_workload_fn *fn, void *arg)
+{
+    workloads(l, true, fn, arg);
 }
 
 uint64_t

@@ -109,11 +109,21 @@ struct ledger_workload {
     const uint8_t (*leaf_signers)[DIGEST_BYTES]; /* the distinct signers of its leaves in use */
     size_t leaf_signers_n;
     int64_t last_not_after; /* when the last of them ends */
+    /* For who puts several ledgers together (ca/evidence.h): unix seconds by this machine's clock.
+     */
+    int64_t said;        /* its last word; 0: none */
+    int64_t last_issued; /* the newest of its leaves in use */
+    int64_t used_issued; /* the leaf that its last word names; 0: none, one that is not of this
+                            ledger, or said before this process began */
 };
 typedef void ledger_workload_fn(const struct ledger_workload *w, void *arg);
 /* Calls fn for each workload with at least one leaf in use now (expired rows are let go first). fn
  * must not call the ledger. */
 void ledger_workloads(struct ledger *l, ledger_workload_fn *fn, void *arg);
+
+/* The same, and each that has said a word within the hour though no leaf of this ledger is in use
+ * by it (leaves_n 0): replicas' ledgers know parts of one workload. */
+void ledger_workloads_said(struct ledger *l, ledger_workload_fn *fn, void *arg);
 
 /* One leaf that has not expired, whether its holder has replaced it or not. */
 struct ledger_leaf {

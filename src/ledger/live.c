@@ -10,7 +10,7 @@ enum { BUCKETS_FIRST = 256, LEAVES_FIRST = 2 };
 
 struct leaf {
     uint64_t seq, generation;
-    int64_t not_after;
+    int64_t not_after, issued;
     uint32_t root, signer; /* indices into live.ids */
     uint8_t serial_n, serial[SERIAL_MAX_BYTES];
 };
@@ -22,9 +22,10 @@ struct workload {
     size_t n, cap;
     uint64_t said_generation, said_used_seq; /* of its newest word, durable or not */
     int64_t touched;                         /* its last word or row */
-    bool has_word;
-    uint64_t generation, used_seq;  /* of its last durable word */
-    uint8_t (*roots)[DIGEST_BYTES]; /* owned */
+    bool has_word, is_of_here;               /* struct word's, of this process's life only */
+    int64_t said;                            /* when */
+    uint64_t generation, used_seq;           /* of its last durable word */
+    uint8_t (*roots)[DIGEST_BYTES];          /* owned */
     size_t roots_n;
     char *instance;  /* behind identity in the same block */
     char identity[]; /* and the instance */
@@ -284,6 +285,7 @@ live_add(struct live *v, const struct ledger_row *row, int64_t now, struct err *
     struct leaf leaf = { .seq = row->seq,
                          .generation = row->generation,
                          .not_after = row->not_after,
+                         .issued = row->issued,
                          .serial_n = (uint8_t)row->serial_n };
 
     memcpy(leaf.serial, row->serial, row->serial_n);
@@ -351,6 +353,7 @@ live_word(struct live *v, const struct ledger_ack *a, uint64_t newest, int64_t n
     memcpy(word.roots, a->roots, a->roots_n * DIGEST_BYTES);
     const struct leaf *used = leaf_by_serial(w, span_of(a->serial, a->serial_n));
     word.used_seq = w->said_used_seq;
+    word.is_of_here = used != NULL && !a->ended;
     if (a->serial_n > 0 && used != NULL)
         word.used_seq = used->seq;
     if (a->ended)
@@ -382,6 +385,8 @@ live_word_set(struct live *v, const struct word *word, struct err *e)
     if (w->said_generation < word->generation)
         w->said_generation = word->generation;
     w->has_word = true;
+    w->is_of_here = word->is_of_here;
+    w->said = word->said;
     if (w->touched < word->said)
         w->touched = word->said;
     return 0;
@@ -442,6 +447,7 @@ workload_sum(struct live *v, const struct workload *w, int64_t now, struct ledge
                                  .ack_generation = w->generation,
                                  .ack_roots = (const uint8_t(*)[DIGEST_BYTES])w->roots,
                                  .ack_roots_n = w->roots_n,
+                                 .said = w->said,
                                  .min_row_generation = UINT64_MAX,
                                  .leaf_roots = (const uint8_t(*)[DIGEST_BYTES])v->scratch_roots,
                                  .leaf_signers =
@@ -452,6 +458,10 @@ workload_sum(struct live *v, const struct workload *w, int64_t now, struct ledge
 
         if (f->seq < w->used_seq || f->not_after < now)
             continue;
+        if (f->seq == w->used_seq && w->is_of_here)
+            s.used_issued = f->issued;
+        if (f->issued > s.last_issued)
+            s.last_issued = f->issued;
         s.leaves_n++;
         seen_add(v, f->root, 1, v->scratch_roots, &s.leaf_roots_n);
         seen_add(v, f->signer, 2, v->scratch_signers, &s.leaf_signers_n);
@@ -487,7 +497,7 @@ live_issued(const struct live *v, const char *identity, int64_t now, ledger_leaf
 }
 
 size_t
-live_each(struct live *v, int64_t now, ledger_workload_fn *fn, void *arg)
+live_each(struct live *v, int64_t now, bool words_too, ledger_workload_fn *fn, void *arg)
 {
     size_t total = 0;
 
@@ -499,7 +509,7 @@ live_each(struct live *v, int64_t now, ledger_workload_fn *fn, void *arg)
 
             workload_sum(v, w, now, &s);
             total += s.leaves_n;
-            if (s.leaves_n > 0 && fn != NULL)
+            if (fn != NULL && (s.leaves_n > 0 || (words_too && w->has_word)))
                 fn(&s, arg);
         }
     return total;

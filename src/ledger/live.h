@@ -39,7 +39,7 @@ void live_prune(struct live *v, int64_t now, live_gone_fn *gone, void *arg);
 /* As ledger_leaves. */
 void live_issued(const struct live *v, const char *identity, int64_t now, ledger_leaf_fn *fn,
                  void *arg);
-/* As ledger_workloads; the number of leaves in use. */
-size_t live_each(struct live *v, int64_t now, ledger_workload_fn *fn, void *arg);
+/* As ledger_workloads; with words_too as ledger_workloads_said. r: the number of leaves in use. */
+size_t live_each(struct live *v, int64_t now, bool words_too, ledger_workload_fn *fn, void *arg);
 
 #endif

@@ -44,6 +44,7 @@ struct word {
     int64_t said;      /* unix seconds */
     uint8_t roots[ROOTS_MAX][DIGEST_BYTES];
     size_t roots_n;
+    bool is_of_here; /* it named a leaf of this ledger, or none; not kept on disk */
 };
 
 void row_key(uint64_t seq, char ret[ROW_KEY_BYTES]);

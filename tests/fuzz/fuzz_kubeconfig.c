@@ -1,6 +1,7 @@
 /* fuzz_kubeconfig.c - a kubeconfig that is taken names a server; YAML comes out within its bounds.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "kube/kube.h"
 #include "kube/yaml.h"
@@ -44,7 +45,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (yaml_to_json(span_of(data, size), &o, &e) == 0 && depth_of(o) > YAML_MAX_DEPTH + 1)
         abort();
     if (kube_conf_read(span_of(data, size), "/etc/kubeconfig", NULL, &c, &e) == 0 &&
-        (c.server == NULL || o == NULL))
+        (c.server == NULL || o == NULL || (c.token != NULL && strpbrk(c.token, " \r\n") != NULL) ||
+         (c.ca_pem != NULL && strstr(c.ca_pem, "-----BEGIN ") == NULL) ||
+         (c.exec != NULL && (c.token != NULL || c.exec_dir == NULL))))
         abort();
     return 0;
 }

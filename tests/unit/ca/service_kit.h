@@ -106,7 +106,7 @@ ledger_health(struct ledger *l, struct err *e)
 }
 
 void
-ledger_workloads(struct ledger *l, ledger_workload_fn *fn, void *arg)
+ledger_workloads_said(struct ledger *l, ledger_workload_fn *fn, void *arg)
 {
     (void)l;
     if (fake.workloads != NULL)

@@ -38,7 +38,10 @@ fleet(ledger_workload_fn *fn, void *arg)
                                            .leaf_roots_n = atomic_load(&fleet_ids),
                                            .leaf_signers = (const uint8_t(*)[DIGEST_BYTES])ids,
                                            .leaf_signers_n = 1,
-                                           .last_not_after = 1800000000 + i };
+                                           .last_not_after = 1800000000 + i,
+                                           .said = 1700000000 + i,
+                                           .last_issued = 1700000001 + i,
+                                           .used_issued = i % 2 == 0 ? 1700000002 + i : 0 };
         fn(&w, arg);
     }
 }
@@ -116,6 +119,9 @@ on_workload(const struct ledger_workload *w, void *arg)
     assert_int_equal(w->leaf_signers_n, 1);
     assert_int_equal(w->leaf_signers[0][0], 3);
     assert_int_equal(w->last_not_after, 1800000000 + (int64_t)i);
+    assert_int_equal(w->said, 1700000000 + (int64_t)i);
+    assert_int_equal(w->last_issued, 1700000001 + (int64_t)i);
+    assert_int_equal(w->used_issued, i % 2 == 0 ? 1700000002 + (int64_t)i : 0);
 }
 
 static unsigned

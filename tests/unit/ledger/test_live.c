@@ -89,8 +89,108 @@ one_identity_cannot_take_every_leaf(void **state)
     live_remove(v, greedy, "", r.seq);
     assert_ok(live_check(v, greedy, "", &e));
     live_prune(v, NOW + 2 * 3600, on_gone, NULL);
-    assert_int_equal(live_each(v, NOW, NULL, NULL), 0);
+    assert_int_equal(live_each(v, NOW, false, NULL, NULL), 0);
     assert_ok(live_check(v, greedy, "", &e));
+}
+
+/* -- what several ledgers are put together by -- */
+
+static const char inst[] = "0123456789abcdef0123456789abcdef";
+
+static void
+issue(uint64_t seq, uint8_t serial, int64_t issued)
+{
+    struct ledger_row r = row(other, seq);
+
+    r.serial[0] = serial;
+    r.issued = issued;
+    (void)snprintf(r.instance, sizeof(r.instance), "%s", inst);
+    assert_ok(live_add(v, &r, NOW, &e));
+}
+
+/* A durable word at `said`; serial 0: none. */
+static void
+say(uint8_t serial, bool ended, int64_t said)
+{
+    struct ledger_ack a = { .generation = 1, .serial_n = serial > 0, .ended = ended };
+    struct word w;
+
+    a.serial[0] = serial;
+    (void)snprintf(a.identity, sizeof(a.identity), "%s", other);
+    (void)snprintf(a.instance, sizeof(a.instance), "%s", inst);
+    assert_ok(live_word(v, &a, 9, said, &w, &e));
+    assert_ok(live_word_set(v, &w, &e));
+}
+
+struct one {
+    struct ledger_workload w;
+    size_t n;
+};
+
+static void
+on_one(const struct ledger_workload *w, void *arg)
+{
+    struct one *o = arg;
+
+    o->w = *w;
+    o->n++;
+}
+
+static struct one
+look(bool words_too)
+{
+    struct one o = { .n = 0 };
+
+    (void)live_each(v, NOW, words_too, on_one, &o);
+    return o;
+}
+
+static void
+a_word_says_when_and_which_leaf(void **state)
+{
+    struct one o;
+
+    (void)state;
+    issue(1, 11, NOW - 50);
+    issue(2, 12, NOW - 40);
+    o = look(false);
+    assert_int_equal(o.w.said, 0);
+    assert_int_equal(o.w.used_issued, 0);
+    assert_int_equal(o.w.last_issued, NOW - 40);
+    say(11, false, NOW - 30);
+    o = look(false);
+    assert_int_equal(o.w.said, NOW - 30);
+    assert_int_equal(o.w.used_issued, NOW - 50);
+    assert_int_equal(o.w.last_issued, NOW - 40);
+    say(99, false,
+        NOW - 20); /* a leaf of another replica: what it used here is not told any more */
+    o = look(false);
+    assert_int_equal(o.w.said, NOW - 20);
+    assert_int_equal(o.w.used_issued, 0);
+    say(12, false, NOW - 10);
+    assert_int_equal(look(false).w.used_issued, NOW - 40);
+    say(0, true, NOW);
+    assert_int_equal(look(false).n, 0);
+    o = look(true);
+    assert_int_equal(o.n, 1);
+    assert_int_equal(o.w.leaves_n, 0);
+    assert_int_equal(o.w.used_issued, 0);
+}
+
+/* What was read at the start may be older than what was said to another replica meanwhile. */
+static void
+a_word_of_an_earlier_process_names_no_leaf(void **state)
+{
+    struct word w = { .generation = 1, .used_seq = 1, .said = NOW - 30 };
+
+    (void)state;
+    (void)snprintf(w.identity, sizeof(w.identity), "%s", other);
+    (void)snprintf(w.instance, sizeof(w.instance), "%s", inst);
+    issue(1, 11, NOW - 50);
+    assert_ok(live_word_set(v, &w, &e));
+    assert_int_equal(look(false).n, 1);
+    assert_int_equal(look(false).w.said, NOW - 30);
+    assert_int_equal(look(false).w.used_issued, 0);
 }
 
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -101,6 +201,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         T(one_identity_cannot_take_every_workload),
         T(one_identity_cannot_take_every_leaf),
+        T(a_word_says_when_and_which_leaf),
+        T(a_word_of_an_earlier_process_names_no_leaf),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
