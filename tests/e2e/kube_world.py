@@ -258,8 +258,10 @@ class World:
         for field, word in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
             want = (options.get("preconditions") or {}).get(field)
             if want is not None and want != was["metadata"][field]:
-                raise Refused(409, f'Operation cannot be fulfilled on {r.title} "{name}": Precondition failed: {word} in precondition: {want}, '
-                                   f'{word} in object meta: {was["metadata"][field]}', details={"name": name, "kind": r.plural})
+                more = "deleted and then recreated" if field == "uid" else "modified"
+                raise Refused(409, f'Operation cannot be fulfilled on {r.kind} "{name}": the {word} in the precondition ({want}) does not match the '
+                                   f'{word} in record ({was["metadata"][field]}). The object might have been {more}',
+                              details={"name": name, "kind": r.plural})
         if dry or options.get("dryRun"):
             return was, []
         o = copy.deepcopy(was)

@@ -108,8 +108,8 @@ def test_patch_delete_and_status(api, client):
     four = made(client("apply", "PluginCA", "default", "p", {"status": {"conditions": [{"type": "Synced", "status": "True"}]}}, sub="status"))
     assert four["status"] == {"phase": "Ready", "conditions": [{"type": "Synced", "status": "True"}]}
     uid, version = one["metadata"]["uid"], four["metadata"]["resourceVersion"]
-    refused(client("delete", "PluginCA", "default", "p", uid="other"), CONFLICT, "UID in precondition: other")
-    refused(client("delete", "PluginCA", "default", "p", uid=uid, version="1"), CONFLICT, "ResourceVersion in precondition")
+    refused(client("delete", "PluginCA", "default", "p", uid="other"), CONFLICT, "the UID in the precondition (other)")
+    refused(client("delete", "PluginCA", "default", "p", uid=uid, version="1"), CONFLICT, "the ResourceVersion in the precondition (1)")
     made(client("delete", "PluginCA", "default", "p", uid=uid, version=version, dry_run=True))
     assert api.get("PluginCA", "default", "p")
     made(client("delete", "PluginCA", "default", "p", uid=uid, version=version, propagation="Foreground"))
