@@ -66,6 +66,14 @@ def series(tmp_path, daemon, pb, kube):  # noqa: F811
     wait_for("refused", lambda: ca.metric("meshroot_ca_refused_total"))
     s.read(ca.ports["monitoring"])
 
+    kube.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "meshroot-system"}})
+    ports = tmp_path / "operator.ports"
+    daemon("operator", "run", "--own-namespace", "meshroot-system", "--kubeconfig", kube.kubeconfig(), "--monitoring", "127.0.0.1:0",
+           "--port-file", ports, port_file=ports).ports()
+    port = json.loads(ports.read_text())["monitoring"]
+    wait_for("a leader", lambda: re.search("^meshroot_kube_lease_held.* 1$", page(port), re.M))
+    s.read(port)
+
     folder = tmp_path / "mesh"
     folder.mkdir()
     mesh = Mesh(folder, daemon)
