@@ -390,3 +390,31 @@ def test_enable_refuses_what_cannot_work(world):
     assert theirs.returncode == 14 and "--adopt" in theirs.stderr
     on_kube(world, "enable", *flags, "--adopt", "--wait")
     assert world.holds("A1")
+
+
+def test_a_plan_that_is_deleted_is_made_anew_by_the_next_step(world):
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    world.api.delete("ConfigMap", NS, "default-plan")
+    world.mesh.set_all(world.sets["A2"])
+    wait_for("the next step", lambda: world.holds("A2") and world.generation() == 2, 30)
+    assert json.loads(world.api.get("ConfigMap", NS, "default-plan")["data"]["plan.json"])["generation"] == 2
+
+
+def test_a_crd_of_an_older_version(world):
+    """It prunes what it does not know: fields of the spec, and of the status."""
+    def prune(o):
+        for k in ("gates", "ttl", "target"):
+            o["spec"].pop(k, None)
+        for k in ("distribution", "waitsFor", "replicas"):
+            (o.get("status") or {}).pop(k, None)
+    world.api.checks["PluginCA"] = prune
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    assert world.holds("A1") and "distribution" not in world.status()
+    before = world.api.count("PATCH", "/status")
+    world.mesh.set_all(world.sets["A2"])
+    world.ready(2)
+    assert world.api.count("PATCH", "/status") - before < 12, "what is pruned is not written again and again"
