@@ -22,6 +22,7 @@ struct run_conf {
     struct kube_flags kube;
     const char *namespace, *own_namespace, *ca_secret, *ca_pods, *istiod_pods, *ca_name, *lease,
         *token_file, *monitoring, *port_file, *log_format;
+    struct opt_list istiod_names;
     uint64_t ca_port, lease_ms;
 };
 
@@ -36,6 +37,7 @@ static const struct opt opts[] = {
     { "ca-port", OPT_COUNT, AT(ca_port), "15012", "1", "65535", 0, "PORT", "of those pods" },
     { "ca-name", OPT_STRING, AT(ca_name), NULL, NULL, NULL, 0, "NAME", "name in the CA's certificate [meshroot-ca.OWN-NAMESPACE.svc]" },
     { "istiod-pods", OPT_STRING, AT(istiod_pods), "app=istiod", NULL, NULL, 0, "LABELS", "a stock istiod's pods: told to look at cacerts" },
+    { "istiod-tls-name", OPT_LIST, AT(istiod_names), NULL, NULL, NULL, 0, "NAME", "DNS name in istiod's own certificate, Secret istiod-tls, which meshroot's CA signs; none: not made; repeatable" },
     { "token-file", OPT_STRING, AT(token_file), NULL, NULL, NULL, 0, "FILE", "our service-account token for the CA's evidence; read again" },
     { "lease", OPT_STRING, AT(lease), "meshroot-operator", NULL, NULL, 0, "NAME", "the Lease by which one of several leads; \"off\": this one does" },
     { "lease-duration", OPT_DURATION, AT(lease_ms), "15s", "2s", "1h", 0, "DURATION", "a leader that is gone is followed after this" },
@@ -183,6 +185,11 @@ operator_open(struct running *r, struct err *e)
     TRY(r->o->ca_name != NULL ? str_dup(span_str(r->o->ca_name), &r->ca_name, e)
                               : str_format(&r->ca_name, e, "meshroot-ca.%s.svc", r->own_namespace));
     c.ca_name = r->ca_name;
+    if (r->o->istiod_names.n > OPERATOR_ISTIOD_NAMES)
+        return err_set(e, E_INVAL, "--istiod-tls-name: at most %d of them",
+                       (int)OPERATOR_ISTIOD_NAMES);
+    for (size_t i = 0; i < r->o->istiod_names.n; i++)
+        c.istiod_names[c.istiod_names_n++] = r->o->istiod_names.v[i];
     TRY(operator_new(r->loop, &c, &r->op, e));
     if (strcmp(r->o->lease, "off") == 0) {
         operator_lead(r->op, true);

@@ -85,6 +85,8 @@ static void
 replica_close(struct replica *r)
 {
     replica_lost(r);
+    if (r->client != NULL)
+        istiod_tls_unask(r->plugin, r->client);
     evidence_client_free(STEAL(r->client));
 }
 
@@ -291,6 +293,20 @@ istiod_look(struct plugin *p)
         rotate_replica(p->rotate, ISTIOD, p->dist.generation, p->roots, p->signer_id);
 }
 
+/* A replica that signs with the plan's set. */
+static struct evidence_client *
+client_of_plan(const struct plugin *p)
+{
+    for (size_t i = 0; p->evidence != NULL && i < p->evidence->n; i++) {
+        struct evidence_client *c = p->evidence->replica[i].client;
+        const struct evidence_loaded *l = c == NULL ? NULL : evidence_client_loaded(c);
+
+        if (l != NULL && l->generation == p->roots_generation)
+            return c;
+    }
+    return NULL;
+}
+
 /* Pods that are not known may be any number. */
 static size_t
 replicas_expected(const struct plugin *p)
@@ -311,8 +327,10 @@ evidence_tick(struct plugin *p)
     distribution_look(p);
     if (p->spec.to_istiod)
         istiod_look(p);
-    if (p->spec.to_meshroot)
+    if (p->spec.to_meshroot) {
         replicas_look(p);
+        istiod_tls_tick(p, client_of_plan(p));
+    }
     rotate_expect(p->rotate, replicas_expected(p));
     rotate_poke(p->rotate);
 }
@@ -344,6 +362,35 @@ sidecars_tell(struct plugin *p, ledger_workload_fn *fn, void *arg)
     fn(&w, arg);
 }
 
+struct telling {
+    struct plugin *plugin;
+    ledger_workload_fn *fn;
+    void *arg;
+};
+
+static void
+tell_one(const struct ledger_workload *w, void *arg)
+{
+    struct telling *t = arg;
+
+    if (!istiod_tls_tells(t->plugin, w, t->fn, t->arg))
+        t->fn(w, t->arg);
+}
+
+/* What a workload said to one replica holds for all. */
+static void
+replicas_tell(struct plugin *p, ledger_workload_fn *fn, void *arg)
+{
+    struct evidence_teller tellers[EVIDENCE_REPLICAS_MAX];
+    struct telling t = { p, fn, arg };
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->evidence->n; i++)
+        if (p->evidence->replica[i].client != NULL)
+            tellers[n++] = evidence_client_teller(p->evidence->replica[i].client);
+    evidence_merge(tellers, n, tell_one, &t);
+}
+
 void
 evidence_workloads(void *plugin, ledger_workload_fn *fn, void *arg)
 {
@@ -351,9 +398,8 @@ evidence_workloads(void *plugin, ledger_workload_fn *fn, void *arg)
 
     if (p->spec.to_istiod)
         sidecars_tell(p, fn, arg);
-    for (size_t i = 0; p->evidence != NULL && i < p->evidence->n; i++)
-        if (p->evidence->replica[i].client != NULL)
-            evidence_client_workloads(p->evidence->replica[i].client, fn, arg);
+    if (p->evidence != NULL)
+        replicas_tell(p, fn, arg);
 }
 
 void
@@ -361,6 +407,7 @@ evidence_end(struct plugin *p)
 {
     struct evidence *v = STEAL(p->evidence);
 
+    istiod_tls_end(p);
     if (v == NULL)
         return;
     kube_cancel(v->call);

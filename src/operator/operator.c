@@ -189,6 +189,8 @@ operator_new(struct loop *l, const struct operator_conf *conf, struct operator**
     op->conf.identity = keep(op, conf->identity);
     op->conf.token_file = keep(op, conf->token_file);
     op->conf.ca_name = keep(op, conf->ca_name);
+    for (size_t i = 0; i < conf->istiod_names_n; i++)
+        op->conf.istiod_names[i] = keep(op, conf->istiod_names[i]);
     int done = op->conf.identity == NULL || op->objects == NULL ? err_nomem(e) : 0;
     if (done == 0)
         done = timer_new(l, on_choose, op, &op->choose, e);

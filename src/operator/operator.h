@@ -18,6 +18,8 @@
 
 struct operator;
 
+enum { OPERATOR_ISTIOD_NAMES = 8 };
+
 struct operator_conf {
     struct kube_client *kube; /* borrowed, as the next */
     struct metrics *metrics;
@@ -28,7 +30,10 @@ struct operator_conf {
     const char *istiod_pods;  /* of a stock istiod's: "app=istiod" */
     const char *identity;     /* in Events: who says it, such as the pod's name */
     const char *token_file;   /* for the CA's Evidence: our service-account token; NULL: none */
-    const char *ca_name;      /* in the CA's certificate: "meshroot-ca.meshroot-system.svc" */
+    /* In istiod's own certificate (Secret istiod-tls), which our CA signs; none: it is not made. */
+    const char *istiod_names[OPERATOR_ISTIOD_NAMES];
+    size_t istiod_names_n;
+    const char *ca_name; /* in the CA's certificate: "meshroot-ca.meshroot-system.svc" */
     uint16_t ca_port;
 };
 

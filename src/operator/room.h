@@ -64,6 +64,8 @@ struct plugin {
     struct distribution dist;
     struct evidence *evidence; /* of our CA's replicas; NULL: a stock istiod only */
 
+    struct istiod_tls *istiod_tls; /* NULL: none is made */
+
     struct problem problem;
     uint64_t retry_ms, retry_at;
     uint64_t rest_at; /* memory goes back then; 0: it has */
@@ -112,6 +114,15 @@ void evidence_tick(struct plugin *p);
 void evidence_workloads(void *plugin, ledger_workload_fn *fn, void *arg);
 json_t *evidence_replicas(const struct plugin *p); /* for the status; owner: caller */
 void evidence_end(struct plugin *p);
+
+/* istiod_tls.c: `c` is a replica that has loaded the plan's set; NULL: none. */
+struct evidence_client;
+void istiod_tls_tick(struct plugin *p, struct evidence_client *c);
+bool istiod_tls_tells(const struct plugin *p, const struct ledger_workload *w,
+                      ledger_workload_fn *fn, void *arg); /* r: it was istiod's, and is told */
+/* That client is freed, and will not answer. */
+void istiod_tls_unask(struct plugin *p, const struct evidence_client *c);
+void istiod_tls_end(struct plugin *p);
 
 /* status.c */
 void status_tick(struct plugin *p);

@@ -4,6 +4,8 @@ import json
 import threading
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from conftest import wait_for
 from test_ca import ISSUER, Ca, Issuer, make_csr, pb  # noqa: F401
@@ -24,7 +26,8 @@ class Pod(Ca):
         ports = self.tmp / f"{self.name}.ports"
         self.daemon = self.daemons("ca", "serve", "--ca-dir", self.dir, "--state-dir", self.state, "--listen", f"{self.ip}:{port}", "--monitoring",
                                    "127.0.0.1:0", "--issuer", f"{ISSUER}={self.tmp}/jwks.json", "--reread-interval", "100ms", "--replica", self.name,
-                                   "--evidence-reader", f"{OWN}/meshroot-operator", "--default-workload-ttl", "8s", "--port-file", ports,
+                                   "--evidence-reader", f"{OWN}/meshroot-operator", "--serving-account", f"{OWN}/meshroot-operator",
+                                   "--serving-name", "istiod.istio-system.svc", "--default-workload-ttl", "8s", "--port-file", ports,
                                    port_file=ports)
         self.ports = self.daemon.ports()
 
@@ -61,7 +64,7 @@ def pod_object(world, name, ip, phase="Running"):
         "app.kubernetes.io/name": "meshroot", "app.kubernetes.io/component": "ca"}}, "spec": {}, "status": {"phase": phase, "podIP": ip}})
 
 
-def start(world, daemon, pb):  # noqa: F811
+def start(world, daemon, pb, *flags):  # noqa: F811
     """The first set, then two replicas, then the operator that knows their port."""
     first = world.run("--lease", "off")
     wait_for("the first set", lambda: world.generation("meshroot-ca", OWN) == 1, 30)
@@ -70,7 +73,7 @@ def start(world, daemon, pb):  # noqa: F811
     b = Pod(world, daemon, pb, "meshroot-ca-1", "127.0.0.2", a.ports["ca"]).ready()
     for p in (a, b):
         pod_object(world, p.name, p.ip)
-    world.run("--lease", "off", "--ca-name", "localhost", "--ca-port", str(a.ports["ca"]), "--token-file", world.tmp / "token")
+    world.run("--lease", "off", "--ca-name", "localhost", "--ca-port", str(a.ports["ca"]), "--token-file", world.tmp / "token", *flags)
     return a, b
 
 
@@ -94,8 +97,8 @@ def test_both_replicas_must_have_loaded_and_no_leaf_be_left(world, daemon, pb): 
     assert "Root B" in world.status()["root"] and "CN=Root A" not in world.status()["root"]
     assert [r["name"] for r in world.status()["replicas"]] == ["meshroot-ca-0", "meshroot-ca-1"]
     for p in (a, b):
-        assert p.status()["generation"] == 4
-        assert world.api.get("Pod", OWN, p.name)["metadata"]["annotations"]["meshroot.io/generation"] == "4"
+        wait_for("loaded", lambda: p.status()["generation"] == 4)
+        wait_for("told", lambda: world.api.get("Pod", OWN, p.name)["metadata"]["annotations"]["meshroot.io/generation"] == "4")
 
 
 def test_a_replica_that_is_not_there_is_waited_for(world, daemon, pb):  # noqa: F811
@@ -111,3 +114,21 @@ def test_a_replica_that_is_not_there_is_waited_for(world, daemon, pb):  # noqa: 
     b.start(a.ports["ca"])
     pod_object(world, "meshroot-ca-1", "127.0.0.2")
     wait_for("it came back", lambda: world.status().get("phase") == "Ready" and world.generation() == world.generation("meshroot-ca", OWN) == 4, 60)
+
+
+def test_istiod_s_own_certificate_follows_the_set_and_holds_nothing_up(world, daemon, pb):  # noqa: F811
+    world.plugin(target="meshroot", gates={"mountWait": "1s"})
+    start(world, daemon, pb, "--istiod-tls-name", "istiod.istio-system.svc")
+    tls = lambda key: world.part(key, name="istiod-tls")  # noqa: E731
+    wait_for("made", lambda: world.generation("istiod-tls") == 1, 30)
+    s = world.secret("istiod-tls")
+    assert s["type"] == "kubernetes.io/tls" and sorted(s["data"]) == ["ca.crt", "tls.crt", "tls.key"]
+    leaf = x509.load_pem_x509_certificate(tls("tls.crt").encode())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["istiod.istio-system.svc"]
+    assert serialization.load_pem_private_key(tls("tls.key").encode(), None).public_key() == leaf.public_key()
+    assert "Root A" in x509.load_pem_x509_certificate(tls("ca.crt").encode()).subject.rfc4514_string()
+    world.mesh.set_all(world.sets["B1"])
+    wait_for("a rotation", lambda: world.status().get("phase") == "Ready" and world.generation("meshroot-ca", OWN) == 4, 60)
+    wait_for("it came along", lambda: world.generation("istiod-tls") == 4)
+    assert "Intermediate B1" in x509.load_pem_x509_certificate(tls("tls.crt").encode()).issuer.rfc4514_string()
