@@ -11,7 +11,7 @@
 #include "obs/log.h"
 #include "operator/room.h"
 
-enum { SELF_SIGNED_AGAIN_MS = 10 * 1000, REST_MS = 3000 };
+enum { SELF_SIGNED_AGAIN_MS = 10 * 1000, REST_MS = 3000, LOGIN_AGAIN_MS = 5000 };
 
 void
 plugin_look_soon(struct plugin *p, uint64_t ms)
@@ -181,8 +181,9 @@ on_refused(const struct err *why, void *arg)
 {
     struct plugin *p = arg;
 
-    (void)why; /* status.c takes it from sync_status */
-    plugin_look_soon(p, 0);
+    if (why->code == E_AUTH) /* the Secret may be another one by now */
+        p->login_again_at = mono_ms() + LOGIN_AGAIN_MS;
+    plugin_look_soon(p, 0); /* status.c takes the words from sync_status */
 }
 
 static int
@@ -337,7 +338,8 @@ on_plan_retired(const struct err *why, void *arg)
     plugin_event(p, false, "Disabled",
                  "the plugged-in CA is off: its Secrets are deleted. Restart istiod and then the "
                  "workloads to go on with a self-signed root");
-    finalizer_set(p, false);
+    p->is_retired = true;
+    plugin_look_soon(p, 0);
 }
 
 static void
@@ -365,6 +367,8 @@ retire(struct plugin *p)
 {
     struct err e;
 
+    if (p->is_retired)
+        finalizer_set(p, false); /* until the watch says that the object is gone */
     if (!p->spec.has_finalizer || p->is_retiring)
         return;
     if (p->rotate != NULL && rotate_generation(p->rotate) > p->roots_generation)
@@ -411,6 +415,17 @@ on_spread(void *arg)
     plugin_look_soon(p, 0);
 }
 
+/* The vault does not know who we are: the credentials are read anew. */
+static void
+login_again(struct plugin *p)
+{
+    if (p->login_again_at == 0 || mono_ms() < p->login_again_at || p->vault == NULL)
+        return;
+    p->login_again_at = 0;
+    sync_free(STEAL(p->sync));
+    login_end(p);
+}
+
 /* r: 0 open; 1 something is awaited. */
 static int
 advance(struct plugin *p, struct err *e)
@@ -424,6 +439,7 @@ advance(struct plugin *p, struct err *e)
                          &p->plans, e));
     if (!p->plan_is_read || !sets_are_known(p->sets) || !self_signed_passed(p))
         return 1;
+    login_again(p);
     if (p->vault == NULL) {
         login_start(p);
         return 1;

@@ -69,7 +69,8 @@ struct plugin {
     struct problem problem;
     uint64_t retry_ms, retry_at;
     uint64_t rest_at; /* memory goes back then; 0: it has */
-    bool is_retiring;
+    uint64_t login_again_at; /* 0: not */
+    bool is_retiring, is_retired;
     /* status.c */
     json_t *status; /* owned: as last written */
     bool status_is_read;

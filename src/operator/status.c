@@ -99,7 +99,9 @@ struct facts {
     json_t *rotation, *sync; /* owned; NULL: not open */
     struct spread_state spread;
     uint64_t generation, in_secrets;
-    const char *remaining, *held_reason, *held_detail, *sync_error;
+    const char *remaining, *held_reason, *held_detail;
+    const char *sync_error; /* NULL, or into the next */
+    char sync_text[PROBLEM_BYTES];
     bool is_settled;
 };
 
@@ -116,6 +118,20 @@ text(const json_t *j, const char *member)
     return json_string_value(json_object_get(j, member));
 }
 
+/* Without what is another one each time: else each try is news. */
+static void
+sync_error_take(struct facts *f)
+{
+    const char *said = text(f->sync, "last_error");
+
+    if (said == NULL)
+        return;
+    const char *trace = strstr(said, " Trace ID: ");
+    size_t n = trace == NULL ? strlen(said) : (size_t)(trace - said);
+    (void)snprintf(f->sync_text, sizeof(f->sync_text), "%.*s", (int)n, said);
+    f->sync_error = f->sync_text;
+}
+
 static void
 facts_get(struct plugin *p, struct facts *f)
 {
@@ -130,7 +146,7 @@ facts_get(struct plugin *p, struct facts *f)
     }
     if (p->sync != NULL) {
         f->sync = sync_status(p->sync);
-        f->sync_error = text(f->sync, "last_error");
+        sync_error_take(f);
     }
     if (p->spread != NULL)
         f->spread = spread_state(p->spread);
@@ -215,6 +231,9 @@ held_add(struct plugin *p, const struct facts *f, json_t *list)
     } else if (f->held_reason != NULL) {
         camel(f->held_reason, reason, sizeof(reason));
         message = f->held_detail;
+    } else if (f->generation == 0 && f->sync_error != NULL) {
+        (void)snprintf(reason, sizeof(reason), "VaultRefused");
+        message = f->sync_error;
     } else {
         is = false;
     }
