@@ -68,7 +68,7 @@ struct plugin {
 
     struct problem problem;
     uint64_t retry_ms, retry_at;
-    uint64_t rest_at; /* memory goes back then; 0: it has */
+    uint64_t rest_at;        /* memory goes back then; 0: it has */
     uint64_t login_again_at; /* 0: not */
     bool is_retiring, is_retired;
     /* status.c */
