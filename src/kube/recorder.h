@@ -17,7 +17,6 @@ enum {
     KUBE_EVENTS_BURST = 25,          /* writes at once, */
     KUBE_EVENTS_PER_S = 1,           /* and in the long run */
     KUBE_EVENT_MESSAGE_BYTES = 1024, /* the server's bound; cut */
-    KUBE_EVENT_REASON_BYTES = 128,
 };
 
 struct kube_recorder_conf {

@@ -24,11 +24,10 @@ extern const struct kube_kind kube_secret, kube_config_map, kube_namespace, kube
     kube_event_kind, kube_access_review; /* SelfSubjectAccessReview: create only */
 
 enum {
-    KUBE_NAME_MAX_BYTES = 253,               /* RFC 1123 subdomain */
-    KUBE_LABEL_MAX_BYTES = 63,               /* a label's value, a namespace's name */
-    KUBE_ANNOTATIONS_MAX_BYTES = 256 * 1024, /* of one object, together; the server's bound */
-    KUBE_DATA_MAX_BYTES = 1024 * 1024,       /* of a Secret or ConfigMap; the server's bound */
-    KUBE_WRITE_MAX_BYTES = 2 * 1024 * 1024,  /* of a request's body */
+    KUBE_NAME_MAX_BYTES = 253,              /* RFC 1123 subdomain */
+    KUBE_LABEL_MAX_BYTES = 63,              /* a label's value, a namespace's name */
+    KUBE_DATA_MAX_BYTES = 1024 * 1024,      /* of a Secret or ConfigMap; the server's bound */
+    KUBE_WRITE_MAX_BYTES = 2 * 1024 * 1024, /* of a request's body */
 };
 
 /* The path of an object, or of the collection when `name` is NULL, with `sub` ("status") or without

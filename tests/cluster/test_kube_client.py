@@ -15,7 +15,7 @@ from test_kube_writes import CONFLICT, DENIED, EXISTS, NOTFOUND, STATE, Client, 
 NS = "kube-client"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def config(api):
     api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NS}})
     yield api.dir / "admin.conf"

@@ -81,6 +81,30 @@ what_is_inside(void **state)
     assert_null(c.exec);
 }
 
+/* As many words as there may be, and one more. */
+static void
+a_plugin_has_so_many_words(void **state)
+{
+    static const char *const lists[] = { "args", "env" };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        CLEANUP(json_decrefp)
+        json_t *exec = json_pack("{s:s, s:s, s:[]}", "apiVersion",
+                                 "client.authentication.k8s.io/v1", "command", "x", lists[i]);
+        json_t *list = json_object_get(exec, lists[i]);
+
+        for (int n = 0; n < KUBE_EXEC_MAX_WORDS; n++)
+            assert_int_equal(json_array_append_new(
+                                 list, i == 0 ? json_string("a")
+                                              : json_pack("{s:s, s:s}", "name", "a", "value", "b")),
+                             0);
+        assert_ok(kube_exec_check(exec, &e));
+        assert_int_equal(json_array_append(list, json_array_get(list, 0)), 0);
+        assert_err(kube_exec_check(exec, &e), E_PARSE, "more than 64");
+    }
+}
+
 /* -- what a plug-in answers ---------------------------------------------------------------------
  */
 
@@ -326,10 +350,15 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_context_and_its_files), cmocka_unit_test(what_is_inside),
-        cmocka_unit_test(answers_of_a_plugin),       cmocka_unit_test(json_is_yaml),
-        cmocka_unit_test(what_is_refused_says_so),   cmocka_unit_test(yaml_values),
-        cmocka_unit_test(yaml_is_bounded),           cmocka_unit_test(in_a_cluster),
+        cmocka_unit_test(the_context_and_its_files),
+        cmocka_unit_test(what_is_inside),
+        cmocka_unit_test(answers_of_a_plugin),
+        cmocka_unit_test(a_plugin_has_so_many_words),
+        cmocka_unit_test(json_is_yaml),
+        cmocka_unit_test(what_is_refused_says_so),
+        cmocka_unit_test(yaml_values),
+        cmocka_unit_test(yaml_is_bounded),
+        cmocka_unit_test(in_a_cluster),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

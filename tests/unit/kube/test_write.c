@@ -186,6 +186,7 @@ refused_at_once(void **state)
     struct kube_conf conf = { .server = server };
     CLEANUP(json_wipe_freep) json_t *o = NULL;
     struct kube_client *c = NULL;
+    struct kube_call *call = NULL;
     struct loop *l = NULL;
 
     (void)state;
@@ -200,6 +201,17 @@ refused_at_once(void **state)
     assert_err(kube_apply(c, &w, on_never, NULL, NULL, &e), E_INVAL, "field manager");
     w.manager = NULL;
     assert_err(kube_delete(c, &w, on_never, NULL, NULL, &e), E_INVAL, "names what goes");
+    w.object = o; /* two data of the largest size are too large a request */
+    char *big = malloc(KUBE_DATA_MAX_BYTES + 1);
+    assert_non_null(big);
+    memset(big, 'a', KUBE_DATA_MAX_BYTES);
+    big[KUBE_DATA_MAX_BYTES] = '\0';
+    assert_ok(kube_config_map_set(o, "a", span_str(big), &e));
+    assert_ok(kube_patch(c, &w, on_never, NULL, &call, &e));
+    kube_cancel(call);
+    assert_ok(kube_config_map_set(o, "b", span_str(big), &e));
+    assert_err(kube_patch(c, &w, on_never, NULL, NULL, &e), E_LIMIT, "an object for");
+    free(big);
     w.object = NULL;
     assert_err(kube_patch(c, &w, on_never, NULL, NULL, &e), E_INVAL, "no object");
     kube_client_free(c);
