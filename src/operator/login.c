@@ -36,16 +36,17 @@ ca_file_make(struct plugin *p, char ret[64], struct err *e)
 }
 
 static int
-client_open(struct plugin *p, struct vault_client_conf *c, struct err *e)
+client_open(struct plugin *p, const struct vault_client_conf *who, struct err *e)
 {
+    struct vault_client_conf c = *who;
     char ca_file[64];
 
-    c->url = p->spec.vault_url;
+    c.url = p->spec.vault_url;
     if (p->spec.ca_bundle != NULL) {
         TRY(ca_file_make(p, ca_file, e));
-        c->ca_file = ca_file;
+        c.ca_file = ca_file;
     }
-    return vault_client_new(p->op->loop, c, &p->vault, e);
+    return vault_client_new(p->op->loop, &c, &p->vault, e);
 }
 
 static int
