@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import manifests
+import promql_parser
 import pytest
 import yaml
 from manifests import CHART, HERE, documents, kinds
@@ -131,3 +132,13 @@ def test_every_value_has_a_schema_and_a_line_in_the_docs():
             at = at["properties"][step]
         short = re.sub(r"^(operator|ca|validator|vault)\.", "PART.", path)
         assert any(p in named for p in (path, short)) or any(path.startswith(f"{p}.") or short.startswith(f"{p}.") for p in named), path
+
+
+def test_expressions_are_promql():
+    """By the parser that is Prometheus's own grammar in Rust."""
+    rules = [r["expr"] for g in yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"] for r in g["rules"]]
+    panels = json.loads((CHART / "files/dashboard.json").read_text())["panels"]
+    for expr in rules + [t["expr"] for p in panels for t in p["targets"]]:
+        assert promql_parser.parse(expr) is not None, expr
+    with pytest.raises(ValueError):
+        promql_parser.parse("sum by (pod) (rate(a[5m])")
