@@ -13,7 +13,7 @@ import yaml
 from manifests import CHART, HERE, documents, kinds
 
 HELM = os.environ.get("HELM", str(pathlib.Path.home() / ".cache/meshroot-cluster/helm-v3.22.0/helm"))
-EVERYTHING = ("--set", "vault.enabled=true,ca.tokenReview=true,ca.trustedNodeAccounts={a/b},validator.workloadPods=true,operator.hurryIstiod=true,"
+EVERYTHING = ("--set", "vault.enabled=true,ca.tokenReview=true,ca.trustedNodeAccounts={a/b},validator.workloadPods=true,operator.hurryIstiod=true,mesh.externalCA=true,"
               "monitoring.serviceMonitor.enabled=true,monitoring.rules.enabled=true,monitoring.dashboard.enabled=true")
 
 

@@ -114,6 +114,12 @@ volumeClaimTemplates:
 {{- end }}
 {{- end }}
 
+{{/* Of istiod's own certificate: a revision's Service, and the one that webhooks and old agents know. */}}
+{{- define "meshroot.istiodNames" -}}
+{{- $ns := .Values.mesh.namespace -}}
+{{- concat (list (printf "%s.%s.svc" .Values.mesh.istiod $ns) (printf "istiod.%s.svc" $ns)) .Values.ca.servingNames | uniq | join "," -}}
+{{- end }}
+
 {{- define "meshroot.vaultName" -}}
 {{ first (concat .Values.vault.names (list "meshroot-vault")) }}
 {{- end }}
