@@ -32,6 +32,7 @@ struct evidence_client {
     unsigned failures;
     struct evidence_book book;
     bool is_known, lost_is_said, is_freed;
+    bool is_moving; /* to another stream; what is known stays for so long */
     void (*on_change)(struct evidence_client *c, void *arg);
     void (*on_lost)(struct evidence_client *c, const struct err *why, void *arg);
     void *arg;
@@ -46,7 +47,7 @@ lost(struct evidence_client *c, const struct err *why)
     uint64_t ms = AGAIN_MIN_MS;
 
     evidence_book_done(&c->book);
-    c->is_known = false;
+    c->is_known = c->is_moving = false;
     for (unsigned i = 0; i < c->failures && ms < AGAIN_MAX_MS; i++)
         ms *= 2;
     c->failures++;
@@ -80,9 +81,10 @@ on_message(struct span msg, void *arg)
         give_up(c, &e);
         return;
     }
-    timer_set(c->timer, EVIDENCE_LOST_MS);
+    timer_set(c->timer, c->is_moving && r == 0 ? EVIDENCE_MOVE_MS : EVIDENCE_LOST_MS);
     if (r == 0)
         return;
+    c->is_moving = false;
     c->failures = 0;
     c->is_known = true;
     c->lost_is_said = false;
@@ -99,6 +101,13 @@ on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
     if (c->call != q)
         return; /* given up */
     c->call = NULL;
+    if (code == GRPC_UNAVAILABLE && c->is_known && !c->is_moving &&
+        grpc_answer_trailer(q, "grpc-retry-pushback-ms").n > 0) { /* the connection is old */
+        evidence_book_turn(&c->book);
+        c->is_moving = true;
+        timer_set(c->timer, 0);
+        return;
+    }
     (void)err_set(&e, code == GRPC_PERMISSION_DENIED ? E_DENIED : E_PEER,
                   "the replica's evidence: code = %s desc = %.350s", grpc_code_name(code), msg);
     lost(c, &e);
@@ -141,11 +150,11 @@ on_timer(void *arg)
 
     if (c->call != NULL) {
         (void)err_set(&e, E_TIMEOUT, "the replica has said nothing for %d s",
-                      (int)(EVIDENCE_LOST_MS / 1000));
+                      (int)(c->is_moving ? EVIDENCE_MOVE_MS : EVIDENCE_LOST_MS) / 1000);
         give_up(c, &e);
         return;
     }
-    timer_set(c->timer, EVIDENCE_LOST_MS);
+    timer_set(c->timer, c->is_moving ? EVIDENCE_MOVE_MS : EVIDENCE_LOST_MS);
     if (ask(c, &e) < 0)
         lost(c, &e);
 }

@@ -12,10 +12,11 @@
 #include "net/loop.h"
 
 enum {
-    EVIDENCE_EVERY_MS = 1000,         /* snapshots of one stream are so far apart, at least ... */
-    EVIDENCE_QUIET_MS = 4000,         /* ... and at most: leaves expire without anybody's word */
-    EVIDENCE_LOST_MS = 15 * 1000,     /* a stream that says nothing for so long is given up */
-    EVIDENCE_PIECE_BYTES = 64 * 1024, /* of a message, about */
+    EVIDENCE_EVERY_MS = 1000,     /* snapshots of one stream are so far apart, at least ... */
+    EVIDENCE_QUIET_MS = 4000,     /* ... and at most: leaves expire without anybody's word */
+    EVIDENCE_LOST_MS = 15 * 1000, /* a stream that says nothing for so long is given up */
+    EVIDENCE_MOVE_MS = 3000,      /* the next one, when a replica has ended it for its age, too */
+    EVIDENCE_PIECE_BYTES = 64 * 1024,      /* of a message, about */
     EVIDENCE_MAX_BYTES = 64 * 1024 * 1024, /* of a snapshot: more than 200,000 workloads */
     EVIDENCE_IDS_MAX = 64,    /* distinct roots, or signers, of one workload's leaves */
     EVIDENCE_STREAMS_MAX = 8, /* of one worker */

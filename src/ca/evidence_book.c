@@ -13,6 +13,14 @@ evidence_book_done(struct evidence_book *b)
     *b = (struct evidence_book){ .now = { .number = 0 } };
 }
 
+void
+evidence_book_turn(struct evidence_book *b)
+{
+    buf_done(&b->next.pieces);
+    b->next = (struct evidence_snapshot){ .number = 0 };
+    b->now.number = 0;
+}
+
 /* -- what came ----------------------------------------------------------------------------------
  */
 

@@ -20,6 +20,8 @@ struct evidence_book {                  /* zeroed at the start */
 };
 
 void evidence_book_done(struct evidence_book *b); /* forgets all; may be used again */
+/* A new stream begins: numbers start anew, what is whole stays until a snapshot takes its place. */
+void evidence_book_turn(struct evidence_book *b);
 /* Takes one message. r: 1 a snapshot is whole now; 0. Errors: PEER (malformed, or out of order),
  * LIMIT, NOMEM: forget all. */
 MUST_USE int evidence_book_take(struct evidence_book *b, struct span msg, struct err *e);

@@ -145,6 +145,16 @@ setup_reader(void **state)
     return r;
 }
 
+static int
+setup_ageing(void **state)
+{
+    max_connection_age_ms = 200;
+    int r = setup_reader(state);
+
+    max_connection_age_ms = 0;
+    return r;
+}
+
 /* -- promises -- */
 
 static void
@@ -246,6 +256,23 @@ a_generation_is_told_when_nothing_older_is_left(void **state)
     evidence_client_free(r.client);
 }
 
+/* A connection that is ended for its age loses nothing: another takes its place. */
+static void
+a_connection_of_age_is_no_loss(void **state)
+{
+    struct scene *s = *state;
+    struct reader r;
+
+    atomic_store(&fleet_n, 3);
+    reader_open(&r, s);
+    for (int i = 0; i < 5; i++) { /* one snapshot, or more, for each connection */
+        run(s);
+        assert_int_equal(reader_count(&r), 3);
+    }
+    assert_int_equal(r.losses, 0);
+    evidence_client_free(r.client);
+}
+
 /* Nothing is known of a replica that has gone, and all of it again when it is back. */
 static void
 a_lost_replica_is_not_known(void **state)
@@ -313,6 +340,7 @@ main(int argc, char *argv[])
         READER(a_change_is_told),
         cmocka_unit_test_setup_teardown(others_are_refused, setup, teardown),
         READER(a_generation_is_told_when_nothing_older_is_left),
+        cmocka_unit_test_setup_teardown(a_connection_of_age_is_no_loss, setup_ageing, teardown),
         READER(a_lost_replica_is_not_known),
         READER(a_workload_beyond_the_bounds_ends_the_stream),
         READER(streams_are_few),
