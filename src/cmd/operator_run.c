@@ -270,7 +270,7 @@ const struct command cmd_operator_run = {
     "waits for is in the resource's status, conditions and Events. Of several replicas one leads, "
     "by "
     "a Lease.\n"
-    "SIGTERM releases the lease, then ends. docs/kubernetes.md has the procedure and the RBAC.\n"
+    "SIGTERM releases the lease, then ends. docs/kubernetes.md has the procedure, docs/install-kubernetes.md the chart.\n"
     "\n"
     "Examples:\n"
     "  meshroot operator run --namespace aks-istio-system --monitoring 0.0.0.0:15014\n"
