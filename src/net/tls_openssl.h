@@ -11,8 +11,9 @@
  * caller, SSL_free. It holds what it needs of `c`. Errors: CRYPTO, NOMEM, INVAL. */
 MUST_USE int tls_ssl_new(struct tls_conf *c, const char *verify_name, SSL **ret, struct err *e);
 
-/* After the handshake: checks ALPN, key usages and the number of URI SANs, and fills *ret (all zero
- * when the peer showed no certificate). Errors: DENIED, PEER. */
+/* After the handshake, once: checks ALPN, key usages and the number of URI SANs, and fills *ret
+ * (all zero when the peer showed no certificate). A server's `ssl` then has no more of the peer's
+ * than the leaf, which *ret shares. Errors: DENIED, PEER. */
 MUST_USE int tls_peer_of(const struct tls_conf *c, SSL *ssl, struct tls_peer *ret, struct err *e);
 
 /* The connection object of an open TLS stream (tls_stream.h), borrowed, to be looked at only; NULL:

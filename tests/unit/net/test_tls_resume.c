@@ -94,6 +94,8 @@ client_ctx(struct world *w, int version, bool with_leaf, bool with_tickets)
 
 struct meeting {
     bool is_up, is_resumed, has_peer;
+    bool shares_leaf;     /* one parsed certificate of the peer for both libraries */
+    int kept_n;           /* further certificates that the server's end still holds */
     SSL_SESSION *session; /* what the client may offer next; NULL: none */
 };
 
@@ -130,6 +132,9 @@ meet(struct tls_conf *conf, SSL *client)
     if (m.is_up) {
         m.is_resumed = SSL_session_reused(server) == 1;
         m.has_peer = peer.leaf != NULL;
+        m.shares_leaf = m.has_peer && cert_x509(peer.leaf) == SSL_get0_peer_certificate(server);
+        m.kept_n = sk_X509_num(SSL_get_peer_cert_chain(server)) +
+                   sk_X509_num(SSL_get0_verified_chain(server));
         m.session = SSL_get1_session(client);
         tls_peer_done(&peer);
         (void)SSL_shutdown(client);
@@ -189,6 +194,25 @@ cve_row_23_a_client_certificate_is_verified_in_every_handshake(void **state)
         assert_true(second.is_up && !second.is_resumed && second.has_peer);
         SSL_SESSION_free(first.session);
         SSL_SESSION_free(second.session);
+        SSL_CTX_free(x);
+        tls_conf_unref(conf);
+    }
+}
+
+/* An idle connection is to be small. */
+static void
+a_server_keeps_of_a_verified_peer_its_leaf_alone(void **state)
+{
+    struct world *w = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(versions); i++) {
+        struct tls_conf *conf = server_conf(w, w->root.roots);
+        SSL_CTX *x = client_ctx(w, versions[i], true, false);
+        struct meeting m = meet_as(conf, x, NULL);
+
+        assert_true(m.is_up && m.has_peer && m.shares_leaf);
+        assert_int_equal(m.kept_n, 0);
+        SSL_SESSION_free(m.session);
         SSL_CTX_free(x);
         tls_conf_unref(conf);
     }
@@ -340,6 +364,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         T(who_showed_no_certificate_resumes_and_is_still_nobody),
         T(cve_row_23_a_client_certificate_is_verified_in_every_handshake),
+        T(a_server_keeps_of_a_verified_peer_its_leaf_alone),
         T(cve_row_23_a_removed_root_is_of_no_use_to_a_resumed_session),
         T(cve_row_24_a_ticket_of_older_settings_is_noise),
         T(a_session_id_alone_resumes_nothing),
