@@ -76,7 +76,7 @@ cluster_run() {
   echo $! >"$dir/pid/$name"
 }
 # cluster_alive PID DIR: is PID still a process of DIR's cluster?
-cluster_alive() { tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -qF "$2"; }
+cluster_alive() { tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -qF "$2"; }
 cluster_gone() { ! cluster_alive "$@"; }
 cluster_end() {
   local dir=$1 name=$2 pid

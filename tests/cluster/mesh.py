@@ -43,6 +43,8 @@ class Mesh:
         self.cluster.rolled_out("statefulset/meshroot-vault", SYSTEM)
 
     def uninstall(self):
+        """The PluginCA first: its operator must still be there to let go of what it owns."""
+        self.cluster.kubectl("delete", "pluginca", "--all", "-n", NS, "--timeout=30s", check=False)
         subprocess.run(self.cluster.command(helm(), "uninstall", "meshroot", "-n", SYSTEM, "--kubeconfig", self.cluster.dir / "admin.conf"),
                        capture_output=True, timeout=90)
         self.cluster.kubectl("delete", "namespace", NS, SYSTEM, "shop", "--ignore-not-found", "--timeout=90s", timeout=120)

@@ -66,9 +66,8 @@ class Counter:
             self._look()
 
     def _look(self):
-        names = self.cluster.kubectl("get", "pods", "-n", NAMESPACE, "-l", "app=client", "-o",
-                                     "jsonpath={range .items[?(@.status.containerStatuses[0].started==true)]}{.metadata.name} {end}", check=False)
-        for name in names.split():
+        pods = json.loads(self.cluster.kubectl("get", "pods", "-n", NAMESPACE, "-l", "app=client", "-o", "json", check=False) or '{"items": []}')["items"]
+        for name in (p["metadata"]["name"] for p in pods if p["status"].get("phase") == "Running"):
             if name not in self.logs:
                 out = tempfile.TemporaryFile("w+")
                 self.logs[name] = (out, subprocess.Popen(self.cluster.kubectl_command("logs", "-f", "-n", NAMESPACE, name, "-c", "app"), stdout=out))

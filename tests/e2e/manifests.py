@@ -201,6 +201,7 @@ def check_restricted(docs):
     for name, template in pods(docs):
         spec, of_pod = template["spec"], template["spec"]["securityContext"]
         assert of_pod["runAsNonRoot"] is True and of_pod["runAsUser"] > 0, name
+        assert spec["enableServiceLinks"] is False, name  # MESHROOT_CA_PORT would be a flag
         assert of_pod["seccompProfile"]["type"] == "RuntimeDefault", name
         assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & set(spec), name
         for volume in spec.get("volumes", []):

@@ -27,6 +27,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "meshroot.pod" -}}
 {{- $v := index .root.Values .part -}}
 serviceAccountName: meshroot-{{ .part }}
+enableServiceLinks: false # MESHROOT_CA_PORT=tcp://... would be read as the flag --ca-port
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
