@@ -74,6 +74,9 @@ class Mesh:
         return self.meshroot("mesh", "enable", "--key-vault-id", VAULT, "--credential-secret", CREDENTIALS, "--vault-ca-file", str(self.tmp / "vault-ca.pem"),
                              "--target", target, "--rotation-poll-interval", "1s", "--stock-wait", "5s", "--wait", "--wait-timeout", "2m").strip()
 
+    def patch(self, **spec):
+        self.cluster.kubectl("patch", "pluginca", "default", "-n", NS, "--type=merge", "-p", json.dumps({"spec": spec}))
+
     def status(self):
         return self.cluster.get("pluginca", "default", "-n", NS).get("status", {})
 

@@ -33,7 +33,7 @@ def test_procedure(cluster, report, tmp_path):
             mesh.credentials()
         with report.step(f"`meshroot mesh enable --target istiod`; `kubectl get secret -n {NS}`") as seen:
             seen(mesh.enable("istiod"))
-            cluster.kubectl("patch", "pluginca", "default", "-n", NS, "--type=merge", "-p", '{"spec": {"gates": {"mountWait": "10s"}}}')
+            mesh.patch(gates={"mountWait": "10s"})
             seen(cluster.kubectl("get", "secret", "-n", NS).strip())
             assert len(cluster.get("secret", "cacerts", "-n", NS)["data"]) == 4
         with report.step(f"istiod; `kubectl logs deploy/{NAME} -c discovery -n {NS} \\| grep x509`") as seen:

@@ -18,7 +18,7 @@ def sidecar(account, image, ca_addr, *more):
     return {"name": "istio-proxy", "image": image, "imagePullPolicy": "Never", "restartPolicy": "Always",
             "args": ["agent", "run", "--dir=/run/mesh/certs", f"--identity={identity(account)}", f"--ca-addr={ca_addr}",
                      "--ca-root-cert=/var/run/secrets/istio/root-cert.pem", "--token-file=/var/run/secrets/tokens/istio-token",
-                     "--monitoring=0.0.0.0:15020", *more],
+                     "--monitoring=0.0.0.0:15020", "--ephemeral", *more],
             "startupProbe": {"httpGet": {"path": "/readyz", "port": 15020}, "periodSeconds": 1, "failureThreshold": 90},
             "readinessProbe": {"httpGet": {"path": "/readyz", "port": 15020}, "periodSeconds": 1},
             "volumeMounts": [{"name": "run", "mountPath": "/run/mesh"}, {"name": "root", "mountPath": "/var/run/secrets/istio"},
