@@ -76,8 +76,9 @@ struct evidence_teller { /* one replica: evidence_client_told and its client, or
 };
 /* Calls fn for each workload with leaves in use, once for each replica that issued some. Trust sets
  * only grow in generation, so the word of the newest generation counts, whoever heard it. A leaf
- * counts as replaced when the workload's last word, by EVIDENCE_SKEW_S later than what any other
- * replica heard, names a leaf that was issued later than it, by as much. All replicas must be known
+ * counts as replaced when a word names one of a later generation, whose holder puts older ones
+ * aside; or when the workload's last word, by EVIDENCE_SKEW_S later than what any other replica
+ * heard, names a leaf that was issued later than it, by as much. All replicas must be known
  * when it is called. Out of memory nothing is put together, which holds steps and takes none. */
 void evidence_merge(const struct evidence_teller *tellers, size_t n, ledger_workload_fn *fn,
                     void *arg);

@@ -149,7 +149,9 @@ workload_tell(const Meshroot__V1__EvidenceWorkload *m, ledger_workload_fn *fn, v
                                        .last_not_after = m->last_not_after,
                                        .said = m->said,
                                        .last_issued = m->last_issued,
-                                       .used_issued = m->used_issued };
+                                       .used_issued = m->used_issued,
+                                       .used_generation = m->used_generation,
+                                       .max_row_generation = m->max_row_generation };
 
     ids_copy(acks, m->ack_roots, m->n_ack_roots);
     ids_copy(roots, m->leaf_roots, m->n_leaf_roots);

@@ -16,6 +16,7 @@ struct told { /* of one instance, by all replicas */
     int64_t said, said_before; /* its last word; the last that any other replica has heard */
     size_t by;                 /* who has heard the last */
     int64_t used_issued;       /* and the leaf in it */
+    uint64_t used_generation;  /* of the newest row that any of its words named */
     uint8_t roots[ROOTS_MAX][DIGEST_BYTES];
     char instance[INSTANCE_TEXT_BYTES];
     char identity[];
@@ -123,6 +124,8 @@ word_note(struct told *t, const struct ledger_workload *w, size_t by)
         if (w->ack_roots_n > 0)
             memcpy(t->roots, w->ack_roots, w->ack_roots_n * DIGEST_BYTES);
     }
+    if (w->used_generation > t->used_generation)
+        t->used_generation = w->used_generation;
     if (w->said > t->said) {
         t->said_before = t->said;
         t->said = w->said;
@@ -148,10 +151,14 @@ on_word(const struct ledger_workload *w, void *arg)
         word_note(t, w, m->by);
 }
 
-/* The holder uses a leaf of another replica that came later than all of these. */
+/* The holder uses a leaf that came later than all of these: of a later generation, and an agent
+ * puts aside what is older than what it holds (design.md "Rotation", rule 4), or of another replica
+ * and later by the clocks. */
 static bool
 is_replaced(const struct told *t, const struct ledger_workload *w, size_t by)
 {
+    if (t->used_generation > w->max_row_generation && w->max_row_generation > 0)
+        return true;
     return t->by != by && t->used_issued > 0 && t->said - EVIDENCE_SKEW_S > t->said_before &&
            t->used_issued - EVIDENCE_SKEW_S > w->last_issued;
 }

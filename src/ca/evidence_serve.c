@@ -121,6 +121,8 @@ workload_add(struct walk *k, const struct ledger_workload *w, struct err *e)
     m.said = w->said;
     m.last_issued = w->last_issued;
     m.used_issued = w->used_issued;
+    m.used_generation = w->used_generation;
+    m.max_row_generation = w->max_row_generation;
     k->one.n = 0;
     TRY(buf_reserve(&k->one, meshroot__v1__evidence_workload__get_packed_size(&m), &p, e));
     k->one.n = meshroot__v1__evidence_workload__pack(&m, p);

@@ -111,10 +111,12 @@ struct ledger_workload {
     int64_t last_not_after; /* when the last of them ends */
     /* For who puts several ledgers together (ca/evidence.h): unix seconds by this machine's clock.
      */
-    int64_t said;        /* its last word; 0: none */
-    int64_t last_issued; /* the newest of its leaves in use */
-    int64_t used_issued; /* the leaf that its last word names; 0: none, one that is not of this
-                            ledger, or said before this process began */
+    int64_t said;             /* its last word; 0: none */
+    int64_t last_issued;      /* the newest of its leaves in use */
+    int64_t used_issued;      /* the leaf that its last word names; 0: none, one that is not of this
+                                 ledger, or said before this process began */
+    uint64_t used_generation; /* of that leaf's row; 0 as well */
+    uint64_t max_row_generation; /* the newest generation among its leaves in use */
 };
 typedef void ledger_workload_fn(const struct ledger_workload *w, void *arg);
 /* Calls fn for each workload with at least one leaf in use now (expired rows are let go first). fn

@@ -459,7 +459,7 @@ workload_sum(struct live *v, const struct workload *w, int64_t now, struct ledge
         if (f->seq < w->used_seq || f->not_after < now)
             continue;
         if (f->seq == w->used_seq && w->is_of_here)
-            s.used_issued = f->issued;
+            s.used_issued = f->issued, s.used_generation = f->generation;
         if (f->issued > s.last_issued)
             s.last_issued = f->issued;
         s.leaves_n++;
@@ -467,6 +467,8 @@ workload_sum(struct live *v, const struct workload *w, int64_t now, struct ledge
         seen_add(v, f->signer, 2, v->scratch_signers, &s.leaf_signers_n);
         if (f->generation < s.min_row_generation)
             s.min_row_generation = f->generation;
+        if (f->generation > s.max_row_generation)
+            s.max_row_generation = f->generation;
         if (s.leaves_n == 1 || f->not_after > s.last_not_after)
             s.last_not_after = f->not_after;
     }

@@ -41,7 +41,9 @@ fleet(ledger_workload_fn *fn, void *arg)
                                            .last_not_after = 1800000000 + i,
                                            .said = 1700000000 + i,
                                            .last_issued = 1700000001 + i,
-                                           .used_issued = i % 2 == 0 ? 1700000002 + i : 0 };
+                                           .used_issued = i % 2 == 0 ? 1700000002 + i : 0,
+                                           .used_generation = i + 2,
+                                           .max_row_generation = i + 3 };
         fn(&w, arg);
     }
 }
@@ -122,6 +124,8 @@ on_workload(const struct ledger_workload *w, void *arg)
     assert_int_equal(w->said, 1700000000 + (int64_t)i);
     assert_int_equal(w->last_issued, 1700000001 + (int64_t)i);
     assert_int_equal(w->used_issued, i % 2 == 0 ? 1700000002 + (int64_t)i : 0);
+    assert_int_equal(w->used_generation, i + 2);
+    assert_int_equal(w->max_row_generation, i + 3);
 }
 
 static unsigned

@@ -137,6 +137,29 @@ a_later_leaf_of_another_replica_replaces(void **state)
     assert_int_equal(s.w[0].last_issued, T + 3990);
 }
 
+/* Rotations may be seconds apart: what the clocks say of two leaves is then nothing. */
+static void
+a_leaf_of_a_later_generation_replaces(void **state)
+{
+    static const struct {
+        uint64_t in_use, named;
+        size_t want;
+    } rows[] = { { 4, 5, 1 }, { 5, 5, 2 }, { 6, 5, 2 }, { 0, 5, 2 }, { 4, 0, 2 } };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct replica r[] = { { .w = { leaf(one, T + 1), leaf("", T), leaf(two, T) }, .n = 3 },
+                               { .w = { word(one, 9, T + 3, T + 2) }, .n = 1 } };
+
+        r[0].w[0].max_row_generation = r[0].w[1].max_row_generation = rows[i].in_use;
+        r[0].w[2].max_row_generation = rows[i].in_use;
+        r[1].w[0].used_generation = r[1].w[0].max_row_generation = rows[i].named;
+        size_t n = merge(r, 2).n;
+        if (n != rows[i].want + 2) /* the two others are never touched */
+            fail_msg("row %zu: %zu are told", i, n);
+    }
+}
+
 /* Where clocks could be wrong, or the word is not the last for certain, both leaves count. */
 static void
 in_doubt_a_leaf_counts(void **state)
@@ -192,6 +215,7 @@ main(void)
         cmocka_unit_test(a_word_to_one_replica_is_for_all),
         cmocka_unit_test(a_word_is_its_speakers_only),
         cmocka_unit_test(a_later_leaf_of_another_replica_replaces),
+        cmocka_unit_test(a_leaf_of_a_later_generation_replaces),
         cmocka_unit_test(in_doubt_a_leaf_counts),
         cmocka_unit_test(one_replica_is_told_as_it_is),
     };

@@ -104,6 +104,7 @@ issue(uint64_t seq, uint8_t serial, int64_t issued)
 
     r.serial[0] = serial;
     r.issued = issued;
+    r.generation = serial;
     (void)snprintf(r.instance, sizeof(r.instance), "%s", inst);
     assert_ok(live_add(v, &r, NOW, &e));
 }
@@ -161,6 +162,8 @@ a_word_says_when_and_which_leaf(void **state)
     o = look(false);
     assert_int_equal(o.w.said, NOW - 30);
     assert_int_equal(o.w.used_issued, NOW - 50);
+    assert_int_equal(o.w.used_generation, 11);
+    assert_int_equal(o.w.max_row_generation, 12);
     assert_int_equal(o.w.last_issued, NOW - 40);
     say(99, false,
         NOW - 20); /* a leaf of another replica: what it used here is not told any more */
