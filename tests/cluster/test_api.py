@@ -69,8 +69,7 @@ class Load(threading.Thread):
 @pytest.fixture
 def real_ca(api, tmp_path, daemon, pb, plugged):  # noqa: F811
     namespace(api, "shop")
-    yield Ca(tmp_path, daemon, pb, "--watch-pods", "--kubeconfig", api.dir / "admin.conf", "--issuer", f"{CLUSTER_ISSUER}=kubernetes").ready()
-    api.kubectl("delete", "namespace", "shop", "--wait=false")
+    return Ca(tmp_path, daemon, pb, "--watch-pods", "--kubeconfig", api.dir / "admin.conf", "--issuer", f"{CLUSTER_ISSUER}=kubernetes").ready()
 
 
 def test_leaves_go_on_without_an_api_server(api, real_ca, report):

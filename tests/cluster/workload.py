@@ -103,3 +103,4 @@ def restart(cluster, seen):
     cluster.kubectl("rollout", "restart", "deployment", "-n", NAMESPACE)
     for account in ("server", "client"):
         seen(cluster.rolled_out(f"deployment/{account}", NAMESPACE, 120).strip().splitlines()[-1])
+    wait_for("the end of the old pods", lambda: len(cluster.get("pods", "-n", NAMESPACE)["items"]) == 2)
