@@ -1,7 +1,8 @@
 """The procedure with meshroot's CA: chart, vault, operator, CA; three rotations, every handshake of the workloads counted.
 
-One replica while it rotates: which of two replicas' leaves is a workload's newest is believed when they lie EVIDENCE_SKEW_S (330 s,
-src/ca/evidence.h) apart, and here the steps follow one another within seconds. Then two, restarted one after the other."""
+One replica while it rotates, then two, restarted one after the other. With two, a root that is to go stays held when an agent's word on
+its new leaf is heard by the replica that has not issued it: the other goes on counting the leaf before it.
+"""
 from mesh import IMAGE, NS, SYSTEM, Mesh, both, signs, trusts
 from pki import Pki
 import mesh as names
