@@ -162,6 +162,17 @@ one_take(struct one *o, const json_t *s)
         buf_wipe(&bufs[i]);
 }
 
+/* r: what was read already is newer than `s`. */
+static bool
+is_older(const struct one *o, const json_t *s)
+{
+    uint64_t now, then;
+    struct err e;
+
+    return u64_parse(span_str(kube_object_version(s)), 1, UINT64_MAX, &now, &e) == 0 &&
+           u64_parse(span_str(o->version), 1, UINT64_MAX, &then, &e) == 0 && now < then;
+}
+
 /* -- writes --------------------------------------------------------------------------------------
  */
 
@@ -242,12 +253,15 @@ on_written(const json_t *body, const struct err *why, void *arg)
     struct one *o = arg;
 
     o->call = NULL;
-    if (why == NULL) {
+    if (why == NULL && !is_older(o, body)) /* else the watch has told of a later change already */
         one_take(o, body);
+    if (why == NULL) {
         data_wipe(body);
         o->was_good = o->bundle != NULL && o->is_ours;
         log_info("operator", "generation %" PRIu64 " is in %s", o->manifest.generation, o->text);
         pods_tell(o);
+    } else if (why->code == E_NOTFOUND) {
+        one_forget(o); /* the next try makes it */
     }
     write_over(o, why);
 }
@@ -436,17 +450,16 @@ one_moved(struct one *o)
         s->conf.on_moved(NULL, s->conf.arg);
 }
 
+/* Also while a write is under way: it may be this write's, whose answer is lost. */
 static int
 on_put(const json_t *s, void *arg, struct err *e)
 {
     struct one *o = arg;
-    uint64_t now, then;
 
+    (void)e;
     o->seen = true;
-    bool is_name = strcmp(kube_object_name(s), o->name) == 0;
-    bool is_old = u64_parse(span_str(kube_object_version(s)), 1, UINT64_MAX, &now, e) == 0 &&
-                  u64_parse(span_str(o->version), 1, UINT64_MAX, &then, e) == 0 && now < then;
-    if (is_name && o->writing == 0 && !is_old && strcmp(kube_object_version(s), o->version) != 0) {
+    if (strcmp(kube_object_name(s), o->name) == 0 && !is_older(o, s) &&
+        strcmp(kube_object_version(s), o->version) != 0) {
         one_take(o, s);
         one_moved(o);
     }

@@ -502,11 +502,11 @@ status_refuse(struct operator* op, const json_t *object, const char *reason, con
 {
     const json_t *before = json_object_get(object, "status"), *was = condition_of(before, "Held");
     const char *said = text(was, "message");
-    json_t *conditions = json_array();
     struct err e;
 
     if (said != NULL && strcmp(said, message) == 0)
         return;
+    json_t *conditions = json_array();
     json_int_t revision =
         json_integer_value(json_object_get(json_object_get(object, "metadata"), "generation"));
     condition_add(conditions, before, revision, "Held", true, reason, message);
