@@ -31,6 +31,12 @@ import kube_fields
 REVIEWS = {"selfsubjectaccessreviews", "tokenreviews"}
 
 
+def put_file(path, text):
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
+
+
 class KubeApi(World):
     def __init__(self, folder, name="kube", client_root=None):
         super().__init__()
@@ -84,9 +90,10 @@ class KubeApi(World):
         return sum(1 for m, p, _, _ in list(self.seen) if m == method and part in p)
 
     def kubeconfig(self, token="own", name="kubeconfig"):
-        (self.folder / f"{name}.token").write_text(token + "\n")
-        path = self.folder / name
-        path.write_text(json.dumps({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        """Whole at any time: who was given it before may read it now."""
+        path, token_file = self.folder / name, self.folder / f"{name}.token"
+        put_file(token_file, token + "\n")
+        put_file(path, json.dumps({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
                                     "clusters": [{"name": "c", "cluster": {"server": self.url, "certificate-authority": str(self.root)}}],
                                     "users": [{"name": "u", "user": {"tokenFile": f"{name}.token"}}]}))
         return path
