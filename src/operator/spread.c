@@ -194,7 +194,6 @@ on_written(const json_t *body, const struct err *why, void *arg)
                why == NULL ? "result=\"done\"" : "result=\"failed\"", 1);
     if (why == NULL) {
         p->failures = 0;
-        p->retry_at = 0;
         map_take(p, body, true);
     } else {
         write_failed(p, why);
@@ -240,6 +239,7 @@ queue_run(struct spread *s)
         p->is_queued = false;
         if (!is_wanted(p) || is_good(p))
             continue;
+        p->retry_at = 0; /* what comes while it is under way (a dispute) stays */
         if (write_start(p, &e) < 0) {
             p->call = NULL;
             write_failed(p, &e);
