@@ -1,6 +1,7 @@
 #include "agent/room.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "net/json.h"
 
 static json_t *
 time_json(int64_t t)
@@ -14,15 +15,6 @@ time_json(int64_t t)
 }
 
 static json_t *
-id_json(const uint8_t id[DIGEST_BYTES])
-{
-    char text[DIGEST_TEXT_BYTES];
-
-    hex_text(span_of(id, DIGEST_BYTES), text);
-    return json_string(text);
-}
-
-static json_t *
 leaf_json(const struct creds *c)
 {
     char serial[SERIAL_TEXT_BYTES], issuer[NAME_TEXT_BYTES];
@@ -30,7 +22,7 @@ leaf_json(const struct creds *c)
     cert_serial_text(c->leaf, serial);
     cert_issuer_text(c->leaf, issuer);
     return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:b}", "serial", serial, "issuer", issuer,
-                     "signer_id", id_json(c->signer_id), "root_id", id_json(c->leaf_root_id),
+                     "signer_id", json_id(c->signer_id), "root_id", json_id(c->leaf_root_id),
                      "not_before", time_json(cert_not_before(c->leaf)), "not_after",
                      time_json(cert_not_after(c->leaf)), "trusted", creds_leaf_is_trusted(c),
                      "revoked", crls_revoke(c->crls, c->leaf));
@@ -46,7 +38,7 @@ roots_json(const struct roots *r)
         char subject[NAME_TEXT_BYTES];
 
         cert_subject_text(c, subject);
-        (void)json_array_append_new(all, json_pack("{s:o, s:s, s:o}", "id", id_json(cert_id(c)),
+        (void)json_array_append_new(all, json_pack("{s:o, s:s, s:o}", "id", json_id(cert_id(c)),
                                                    "subject", subject, "not_after",
                                                    time_json(cert_not_after(c))));
     }

@@ -2,7 +2,6 @@
  * time: a change that comes meanwhile starts it again. */
 #include <errno.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -12,6 +11,7 @@
 #include "agent/plan.h"
 #include "agent/room.h"
 #include "base/clock.h"
+#include "base/spawn.h"
 #include "base/str.h"
 #include "obs/log.h"
 
@@ -204,23 +204,11 @@ spawn(struct reload *r, struct err *e)
     CLEANUP(str_freep) char *text = NULL;
     CLEANUP(command_env_done) struct command_env env = { .all = NULL };
     char *words[WORDS_MAX + 1];
-    posix_spawnattr_t attr;
-    sigset_t defaults, none;
 
     TRY(str_dup(span_str(r->agent->conf.reload_command), &text, e));
     TRY(plan_words(text, words, WORDS_MAX, e));
     TRY(command_env_fill(r, &env, e));
-    (void)sigfillset(&defaults);
-    (void)sigemptyset(&none);
-    if (posix_spawnattr_init(&attr) != 0)
-        return err_nomem(e);
-    (void)posix_spawnattr_setsigdefault(&attr, &defaults);
-    (void)posix_spawnattr_setsigmask(&attr, &none);
-    (void)posix_spawnattr_setpgroup(&attr, 0);
-    (void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
-                                              POSIX_SPAWN_SETPGROUP);
-    int no = posix_spawnp(&r->pid, words[0], NULL, &attr, words, env.all);
-    (void)posix_spawnattr_destroy(&attr);
+    int no = spawn_group(words, env.all, -1, &r->pid);
     if (no != 0)
         return err_sys(e, no, "cannot run %s", words[0]);
     r->is_running = true;

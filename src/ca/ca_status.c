@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "ca/room.h"
+#include "net/json.h"
 
 static const char *const mode_names[] = { [CA_MODE_NONE] = "none",
                                           [CA_MODE_PLUGGED_IN] = "plugged-in",
@@ -52,15 +53,6 @@ versions_json(const struct sync_versions *v)
         if (v->v[i][0] != '\0')
             (void)json_object_set_new(o, bundle_secret_names[i], json_string(v->v[i]));
     return o;
-}
-
-static json_t *
-id_json(const uint8_t id[DIGEST_BYTES])
-{
-    char text[DIGEST_TEXT_BYTES];
-
-    hex_text(span_of(id, DIGEST_BYTES), text);
-    return json_string(text);
 }
 
 static json_t *
@@ -149,8 +141,8 @@ ca_status(const struct ca *c)
     (void)json_object_set_new(o, "callers", callers_json(c));
     (void)json_object_set_new(o, "jwt", jwt_json(c));
     (void)json_object_set_new(o, "revocation", revocations_status(c->revocations));
-    (void)json_object_set_new(o, "present", id_json(filewatch_present_id(c->watch)));
-    (void)json_object_set_new(o, "loaded", id_json(c->loaded_id));
+    (void)json_object_set_new(o, "present", json_id(filewatch_present_id(c->watch)));
+    (void)json_object_set_new(o, "loaded", json_id(c->loaded_id));
     if (l->bundle == NULL)
         return o;
     (void)json_object_set_new(o, "versions", versions_json(&l->manifest.versions));

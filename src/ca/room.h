@@ -369,7 +369,12 @@ void ca_load_again(struct ca *c);
 void ca_load_signer(bool is_up, void *arg);
 loop_fn ca_load_jwt;               /* a moment of the keys of JWT-SVIDs has come */
 void ca_load_recall(struct ca *c); /* at the start: what was kept of them */
-loop_fn ca_load_say;               /* on_loaded and evidence, once no call holds an older view */
+
+/* self_signed.c: makes the set of conf.self_signed_dir, its key by the signer process. Errors: SYS,
+ * and as signer_make_root. */
+MUST_USE int ca_self_signed_make(struct ca *c, struct err *e);
+bool ca_self_signed_is_kept(const struct ca *c); /* one lies there; its key is not touched */
+loop_fn ca_load_say; /* on_loaded and evidence, once no call holds an older view */
 /* Something beside the set has changed (issuers' keys, revocation): a view of the same set. */
 void ca_load_view(struct ca *c, const char *why);
 void ca_load_server_cert(struct ca *c); /* at half-life */

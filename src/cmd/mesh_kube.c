@@ -14,8 +14,6 @@
 
 enum { LOOK_MS = 300, BAR_CELLS = 30, CA_FILE_MAX_BYTES = PLUGIN_CA_BUNDLE_BYTES };
 
-static const struct kube_kind kind = { PLUGIN_CA_API, "PluginCA", "pluginca", true };
-
 /* -- one call at a time --------------------------------------------------------------------------
  */
 
@@ -242,7 +240,7 @@ object_make(const char *ns, const char *name, const struct mesh_kube_enable *s, 
                        "on Kubernetes --key-vault-id is needed: without a plugged-in CA there is "
                        "nothing to enable, istiod makes its own root");
     }
-    int done = kube_object_new(&kind, ns, name, &o, e);
+    int done = kube_object_new(&kube_plugin_ca, ns, name, &o, e);
     if (done == 0 && json_object_set(o, "spec", spec) < 0)
         done = err_nomem(e);
     if (done == 0)
@@ -365,7 +363,7 @@ wait_ready(struct session *s, json_int_t revision, uint64_t timeout_ms, struct e
     char last[120] = "";
 
     for (;;) {
-        TRY(get(s, &kind, s->name, e));
+        TRY(get(s, &kube_plugin_ca, s->name, e));
         const json_t *status = json_object_get(s->body, "status");
         const json_t *held = condition(status, "Held"), *loaded = condition(status, "Loaded");
         bool is_current =
@@ -396,7 +394,7 @@ wait_gone(struct session *s, uint64_t timeout_ms, struct err *e)
     uint64_t until = mono_ms() + timeout_ms;
 
     for (;;) {
-        int done = get(s, &kind, s->name, e);
+        int done = get(s, &kube_plugin_ca, s->name, e);
         if (done < 0)
             return e->code == E_NOTFOUND ? 0 : done;
         if (mono_ms() > until)
@@ -418,7 +416,7 @@ enable_send(struct session *s, const json_t *o, const struct mesh_kube_change *c
 
     TRY(self_signed_refuse(s, e));
     struct kube_write w = {
-        .kind = &kind, .object = o, .manager = "meshroot-cli", .is_dry_run = dry
+        .kind = &kube_plugin_ca, .object = o, .manager = "meshroot-cli", .is_dry_run = dry
     };
     if (session_wait(s, kube_apply(s->client, &w, on_done, s, NULL, e), e) < 0)
         return e->code == E_NOTFOUND
@@ -470,7 +468,9 @@ mesh_kube_disable(const struct mesh_kube *k, const struct mesh_kube_change *c, s
         return 0;
     }
     TRY(session_open(k, &s, e));
-    struct kube_write w = { .kind = &kind, .ns = s.ns, .name = s.name, .is_dry_run = dry };
+    struct kube_write w = {
+        .kind = &kube_plugin_ca, .ns = s.ns, .name = s.name, .is_dry_run = dry
+    };
     if (session_wait(&s, kube_delete(s.client, &w, on_done, &s, NULL, e), e) < 0)
         return e->code == E_NOTFOUND ? err_set(e, E_NOTFOUND,
                                                "the mesh is not enabled: there is "
@@ -527,7 +527,7 @@ mesh_kube_status(const struct mesh_kube *k, const char *output, struct err *e)
     CLEANUP(session_done) struct session s = { .ns = NULL };
 
     TRY(session_open(k, &s, e));
-    if (get(&s, &kind, s.name, e) < 0) {
+    if (get(&s, &kube_plugin_ca, s.name, e) < 0) {
         if (e->code != E_NOTFOUND)
             return err_result(e);
         if (strcmp(output, "json") == 0)

@@ -54,7 +54,7 @@ struct running { /* freed in reverse */
     struct metrics *metrics;
     struct kube_conf conf;
     struct kube_client *kube;
-    struct operator* op;
+    struct mesh_operator *op;
     struct kube_lease *lease;
     struct monitor *monitor;
     char *own_namespace, *ca_name;

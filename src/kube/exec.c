@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/spawn.h"
 #include "base/str.h"
 
 enum { ENV_MAX = 4096, CA_MAX_BYTES = 1024 * 1024 };
@@ -134,34 +134,11 @@ envp_fill(const struct kube_conf *conf, struct words *w, struct err *e)
     return 0;
 }
 
-/* What is ours is closed on exec; signals are as at the start of a process. */
 static int
 spawn_at(struct kube_exec *x, const struct words *w, int out, struct err *e)
 {
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attr;
-    sigset_t defaults, none;
+    int no = spawn_group(w->argv, w->envp, out, &x->pid);
 
-    (void)sigfillset(&defaults);
-    (void)sigemptyset(&none);
-    if (posix_spawnattr_init(&attr) != 0)
-        return err_nomem(e);
-    if (posix_spawn_file_actions_init(&files) != 0) {
-        (void)posix_spawnattr_destroy(&attr);
-        return err_nomem(e);
-    }
-    (void)posix_spawnattr_setsigdefault(&attr, &defaults);
-    (void)posix_spawnattr_setsigmask(&attr, &none);
-    (void)posix_spawnattr_setpgroup(&attr, 0);
-    (void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
-                                              POSIX_SPAWN_SETPGROUP);
-    int no = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    if (no == 0)
-        no = posix_spawn_file_actions_adddup2(&files, out, STDOUT_FILENO);
-    if (no == 0)
-        no = posix_spawnp(&x->pid, w->argv[0], &files, &attr, w->argv, w->envp);
-    (void)posix_spawn_file_actions_destroy(&files);
-    (void)posix_spawnattr_destroy(&attr);
     if (no == 0)
         return 0;
     x->pid = 0;

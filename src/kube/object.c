@@ -99,12 +99,13 @@ kube_object_own(json_t *o, const json_t *owner, bool is_controller, struct err *
 }
 
 int
-kube_object_guard(json_t *o, const json_t *was_read, struct err *e)
+kube_object_guard(json_t *o, const char *version, struct err *e)
 {
-    char version[KUBE_VERSION_BYTES];
     json_t *meta;
 
-    TRY(kube_version_read(was_read, version, e));
+    if (version[0] == '\0')
+        return err_set(e, E_PARSE, "%s %s was read without a resourceVersion",
+                       kube_object_text(o, "kind"), kube_object_name(o));
     TRY(inside(o, "metadata", &meta, e));
     return set_new(meta, "resourceVersion", json_string(version), e);
 }

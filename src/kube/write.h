@@ -92,9 +92,9 @@ MUST_USE int kube_object_annotate(json_t *o, const char *key, const char *value,
 /* metadata.ownerReferences gets `owner`, an object as the server gave it (apiVersion, kind, name,
  * uid), as the one controller when `is_controller`. Errors: and INVAL (the owner has no uid). */
 MUST_USE int kube_object_own(json_t *o, const json_t *owner, bool is_controller, struct err *e);
-/* Takes over metadata.resourceVersion from the object that was read: what makes an update safe.
- * Errors: and PARSE (it has none). */
-MUST_USE int kube_object_guard(json_t *o, const json_t *was_read, struct err *e);
+/* Sets metadata.resourceVersion to that of the object that was read (kube_object_version): what
+ * makes an update safe. Errors: and PARSE (it had none). */
+MUST_USE int kube_object_guard(json_t *o, const char *version, struct err *e);
 /* A Secret's data, base64: set, and decoded into `out` (capped by the caller, who wipes it). r: 0;
  * KUBE_DATA_ABSENT. Errors: and LIMIT, PARSE. */
 enum { KUBE_DATA_ABSENT = 1 };

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "net/json.h"
 #include "mesh/mesh_private.h"
 
 enum { AGENTS_SHOWN = 1000 };
@@ -26,12 +27,8 @@ ids_list(const uint8_t (*ids)[DIGEST_BYTES], size_t n)
 {
     json_t *list = json_array();
 
-    for (size_t i = 0; i < n; i++) {
-        char text[DIGEST_TEXT_BYTES];
-
-        hex_text(span_of(ids[i], DIGEST_BYTES), text);
-        (void)json_array_append_new(list, json_string(text));
-    }
+    for (size_t i = 0; i < n; i++)
+        (void)json_array_append_new(list, json_id(ids[i]));
     return list;
 }
 

@@ -1,5 +1,7 @@
 #include "net/json.h"
 
+#include "base/str.h"
+
 /* jansson recurses per level and allows 2048 of them; brackets are counted before it starts. */
 static int
 depth_check(struct span s, int max, struct err *e)
@@ -70,6 +72,15 @@ json_text_copy(const json_t *o, const char *name, char *ret, size_t cap, struct 
     memcpy(ret, s.p, s.n);
     ret[s.n] = '\0';
     return 0;
+}
+
+json_t *
+json_id(const uint8_t id[DIGEST_BYTES])
+{
+    char text[DIGEST_TEXT_BYTES];
+
+    hex_text(span_of(id, DIGEST_BYTES), text);
+    return json_string(text);
 }
 
 /* As deep as what made it allows: JSON_MAX_DEPTH and its like, or our own builders. */

@@ -7,6 +7,7 @@
 #include "base/attr.h"
 #include "base/err.h"
 #include "base/span.h"
+#include "pki/pki.h"
 
 enum { JSON_MAX_DEPTH = 16 }; /* for what has no reason to be deeper */
 
@@ -23,6 +24,9 @@ MUST_USE int json_text(const json_t *o, const char *name, struct span *ret, stru
  * PARSE. */
 MUST_USE int json_text_copy(const json_t *o, const char *name, char *ret, size_t cap,
                             struct err *e);
+
+/* A digest as a text of lower-case hex digits. Owner: caller; NULL: out of memory. */
+json_t *json_id(const uint8_t id[DIGEST_BYTES]);
 
 /* Overwrites every text of `j` that nobody else holds, then lets go of it as json_decref; for what
  * may hold a key or a token. (jansson itself wipes nothing, neither what it parsed in.) NULL is

@@ -152,10 +152,8 @@ object_make(struct istiod_tls *t, struct span chain, struct span roots, json_t *
         done = kube_object_annotate(o, SETS_GENERATION, generation, e);
     if (done == 0 && json_object_set_new(o, "type", json_string("kubernetes.io/tls")) < 0)
         done = err_nomem(e);
-    if (done == 0 && t->exists &&
-        json_object_set_new(json_object_get(o, "metadata"), "resourceVersion",
-                            json_string(t->version)) < 0)
-        done = err_nomem(e);
+    if (done == 0 && t->exists)
+        done = kube_object_guard(o, t->version, e);
     if (done < 0)
         json_decref(o);
     else

@@ -22,7 +22,7 @@ created(const json_t *o)
 
 /* The oldest; of two that are as old, the first by name. */
 static const json_t *
-oldest(const struct operator* op)
+oldest(const struct mesh_operator *op)
 {
     const json_t *best = NULL;
     const char *name;
@@ -38,7 +38,7 @@ oldest(const struct operator* op)
 }
 
 static void
-others_refuse(struct operator* op, const json_t *in_force)
+others_refuse(struct mesh_operator *op, const json_t *in_force)
 {
     char message[PROBLEM_BYTES];
     const char *name;
@@ -56,7 +56,8 @@ others_refuse(struct operator* op, const json_t *in_force)
     }
 }
 
-static void plugin_end(struct operator* op)
+static void
+plugin_end(struct mesh_operator *op)
 {
     plugin_free(STEAL(op->plugin));
 }
@@ -65,7 +66,7 @@ static void plugin_end(struct operator* op)
 static void
 on_choose(void *arg)
 {
-    struct operator* op = arg;
+    struct mesh_operator *op = arg;
     const json_t *o = oldest(op);
     struct plugin_ca spec = { .poll_ms = 0 };
     struct err e;
@@ -102,7 +103,7 @@ on_choose(void *arg)
 static void
 on_begin(void *arg)
 {
-    struct operator* op = arg;
+    struct mesh_operator *op = arg;
 
     json_object_clear(op->objects);
 }
@@ -110,7 +111,7 @@ on_begin(void *arg)
 static int
 on_put(const json_t *o, void *arg, struct err *e)
 {
-    struct operator* op = arg;
+    struct mesh_operator *op = arg;
 
     if (json_object_size(op->objects) >= PLUGINS_MAX &&
         json_object_get(op->objects, kube_object_name(o)) == NULL)
@@ -124,7 +125,7 @@ on_put(const json_t *o, void *arg, struct err *e)
 static int
 on_gone(const json_t *o, void *arg, struct err *e)
 {
-    struct operator* op = arg;
+    struct mesh_operator *op = arg;
 
     (void)e;
     (void)json_object_del(op->objects, kube_object_name(o));
@@ -135,7 +136,7 @@ on_gone(const json_t *o, void *arg, struct err *e)
 static void
 on_whole(void *arg)
 {
-    struct operator* op = arg;
+    struct mesh_operator *op = arg;
 
     op->is_whole = true;
     timer_set(op->choose, 0);
@@ -145,7 +146,7 @@ on_whole(void *arg)
  */
 
 static const char *
-keep(struct operator* op, const char *s)
+keep(struct mesh_operator *op, const char *s)
 {
     if (s == NULL || json_array_append_new(op->texts, json_string(s)) < 0)
         return NULL;
@@ -153,12 +154,11 @@ keep(struct operator* op, const char *s)
 }
 
 static int
-feed_open(struct operator* op, struct err *e)
+feed_open(struct mesh_operator *op, struct err *e)
 {
-    static const struct kube_kind kind = { PLUGIN_CA_API, "PluginCA", "pluginca", true };
     CLEANUP(str_freep) char *path = NULL;
 
-    TRY(kube_path(&kind, op->conf.namespace, NULL, NULL, &path, e));
+    TRY(kube_path(&kube_plugin_ca, op->conf.namespace, NULL, NULL, &path, e));
     struct kube_feed_conf f = { .path = path,
                                 .name = "pluginca",
                                 .metrics = op->conf.metrics,
@@ -171,9 +171,10 @@ feed_open(struct operator* op, struct err *e)
 }
 
 int
-operator_new(struct loop *l, const struct operator_conf *conf, struct operator** ret, struct err *e)
+operator_new(struct loop *l, const struct operator_conf *conf, struct mesh_operator **ret,
+             struct err *e)
 {
-    struct operator* op = calloc(1, sizeof(*op));
+    struct mesh_operator *op = calloc(1, sizeof(*op));
 
     if (op == NULL)
         return err_nomem(e);
@@ -209,7 +210,8 @@ operator_new(struct loop *l, const struct operator_conf *conf, struct operator**
     return 0;
 }
 
-void operator_free(struct operator* op)
+void
+operator_free(struct mesh_operator *op)
 {
     if (op == NULL)
         return;
@@ -223,7 +225,7 @@ void operator_free(struct operator* op)
 }
 
 void
-operator_lead(struct operator* op, bool leads)
+operator_lead(struct mesh_operator *op, bool leads)
 {
     if (op->leads != leads)
         log_info("operator", leads ? "leads" : "does not lead any more");
@@ -235,12 +237,13 @@ operator_lead(struct operator* op, bool leads)
 }
 
 bool
-operator_is_ready(const struct operator* op)
+operator_is_ready(const struct mesh_operator *op)
 {
     return op->is_whole;
 }
 
-const char *operator_why_not_ready(struct operator* op)
+const char *
+operator_why_not_ready(struct mesh_operator *op)
 {
     const char *trouble = kube_feed_trouble(op->feed);
 
@@ -251,7 +254,7 @@ const char *operator_why_not_ready(struct operator* op)
 }
 
 json_t *
-operator_status(const struct operator* op)
+operator_status(const struct mesh_operator *op)
 {
     return json_pack("{s:b, s:s, s:o}", "leads", (int)op->leads, "namespace", op->conf.namespace,
                      "plugin_ca", op->plugin == NULL ? json_null() : status_make(op->plugin));

@@ -16,7 +16,7 @@
 #include "net/loop.h"
 #include "obs/metrics.h"
 
-struct operator;
+struct mesh_operator;
 
 enum { OPERATOR_ISTIOD_NAMES = 8 };
 
@@ -37,16 +37,16 @@ struct operator_conf {
     uint16_t ca_port;
 };
 
-MUST_USE int operator_new(struct loop *l, const struct operator_conf *conf, struct operator** ret,
-                          struct err *e);
-void operator_free(struct operator* o); /* what is in the cluster stays; NULL is fine */
+MUST_USE int operator_new(struct loop *l, const struct operator_conf *conf,
+                          struct mesh_operator **ret, struct err *e);
+void operator_free(struct mesh_operator *o); /* what is in the cluster stays; NULL is fine */
 /* It leads from now on, or no more: then nothing is written any more. */
-void operator_lead(struct operator* o, bool leads);
+void operator_lead(struct mesh_operator *o, bool leads);
 /* The PluginCAs are known, and, of the leader, what is in force could be read. */
-bool operator_is_ready(const struct operator* o);
-const char *operator_why_not_ready(struct operator* o); /* one line with its end */
+bool operator_is_ready(const struct mesh_operator *o);
+const char *operator_why_not_ready(struct mesh_operator *o); /* one line with its end */
 /* {"leads","namespace","plugin_ca":null|{"name","status":{as in the resource},"sync","rotation"}};
  * owner: caller. */
-json_t *operator_status(const struct operator* o);
+json_t *operator_status(const struct mesh_operator *o);
 
 #endif

@@ -206,10 +206,8 @@ map_object(const struct plan_map *m, const char *plan, uint64_t floor, json_t **
         done = kube_config_map_set(o, KEY_PLAN, span_str(plan), e);
     if (done == 0)
         done = kube_object_label(o, "app.kubernetes.io/managed-by", "meshroot", e);
-    if (done == 0 && m->exists &&
-        json_object_set_new(json_object_get(o, "metadata"), "resourceVersion",
-                            json_string(m->version)) < 0)
-        done = err_nomem(e);
+    if (done == 0 && m->exists)
+        done = kube_object_guard(o, m->version, e);
     if (done < 0)
         json_decref(o);
     else

@@ -271,18 +271,22 @@ self_signed_passed(struct plugin *p)
 /* -- retire --------------------------------------------------------------------------------------
  */
 
+/* What others have there, and ours. */
 static json_t *
-finalizers_without(const struct plugin *p, bool with_ours)
+finalizers_list(const struct plugin *p, bool has_ours)
 {
-    json_t *list = json_array();
-    const json_t *f;
+    const json_t *meta = json_object_get(plugin_object(p), "metadata");
+    json_t *list = json_array(), *one;
     size_t i;
 
-    json_array_foreach(json_object_get(json_object_get(plugin_object(p), "metadata"), "finalizers"),
-                       i, f) if (json_is_string(f) &&
-                                 strcmp(json_string_value(f), PLUGIN_FINALIZER) != 0)(void)
-        json_array_append(list, (json_t *)(uintptr_t)f);
-    if (with_ours)
+    json_array_foreach(json_object_get(meta, "finalizers"), i, one)
+    {
+        const char *name = json_string_value(one);
+
+        if (name != NULL && strcmp(name, PLUGIN_FINALIZER) != 0)
+            (void)json_array_append(list, one);
+    }
+    if (has_ours)
         (void)json_array_append_new(list, json_string(PLUGIN_FINALIZER));
     return list;
 }
@@ -300,22 +304,19 @@ on_finalizer(const json_t *body, const struct err *why, void *arg)
     plugin_look_soon(p, RETRY_FIRST_MS);
 }
 
-static const struct kube_kind kind_plugin_ca = { PLUGIN_CA_API, "PluginCA", "pluginca", true };
-
 /* The whole list is written, over the version that was read. */
 static void
-finalizer_set(struct plugin *p, bool with_ours)
+finalizer_set(struct plugin *p, bool has_ours)
 {
     const json_t *o = plugin_object(p);
     struct err e;
 
     if (p->finalizer_call != NULL || o == NULL)
         return;
-    json_t *patch =
-        json_pack("{s:{s:s, s:o}}", "metadata", "resourceVersion", kube_object_version(o),
-                  "finalizers", finalizers_without(p, with_ours));
+    json_t *patch = json_pack("{s:{s:s, s:o}}", "metadata", "resourceVersion",
+                              kube_object_version(o), "finalizers", finalizers_list(p, has_ours));
     struct kube_write w = {
-        .kind = &kind_plugin_ca, .ns = p->spec.ns, .name = p->spec.name, .object = patch
+        .kind = &kube_plugin_ca, .ns = p->spec.ns, .name = p->spec.name, .object = patch
     };
     if (patch == NULL)
         (void)err_nomem(&e);
@@ -530,7 +531,8 @@ sets_open(struct plugin *p, struct err *e)
 }
 
 int
-plugin_new(struct operator* op, struct plugin_ca *take_spec, struct plugin **ret, struct err *e)
+plugin_new(struct mesh_operator *op, struct plugin_ca *take_spec, struct plugin **ret,
+           struct err *e)
 {
     struct plugin *p = calloc(1, sizeof(*p));
 

@@ -11,6 +11,8 @@
 #include "base/str.h"
 #include "pki/pki.h"
 
+const struct kube_kind kube_plugin_ca = { PLUGIN_CA_API, "PluginCA", "pluginca", true };
+
 enum field_kind {
     FIELD_TEXT,     /* char[size] */
     FIELD_SECRET,   /* char[size]: a secret's name in a vault */

@@ -10,9 +10,11 @@
 
 #include <jansson.h>
 
+#include "kube/write.h"
 #include "mesh/settings.h"
 
 #define PLUGIN_CA_API "meshroot.io/v1alpha1"
+extern const struct kube_kind kube_plugin_ca;
 
 enum {
     PLUGIN_NAME_BYTES = 254,

@@ -41,7 +41,7 @@ struct distribution {
 
 /* The PluginCA in force, while we lead. */
 struct plugin {
-    struct operator* op;
+    struct mesh_operator *op;
     struct plugin_ca spec;
     struct timer *tick; /* also when something is to be looked at at once */
 
@@ -81,8 +81,7 @@ struct plugin {
     uint64_t restored_at;
 };
 
-struct operator
-{
+struct mesh_operator {
     struct loop *loop;
     struct operator_conf conf; /* texts are the copies below */
     json_t *texts;             /* owned */
@@ -97,7 +96,7 @@ struct operator
 };
 
 /* plugin.c. *take_spec is owned from the call on. */
-MUST_USE int plugin_new(struct operator* op, struct plugin_ca *take_spec, struct plugin **ret,
+MUST_USE int plugin_new(struct mesh_operator *op, struct plugin_ca *take_spec, struct plugin **ret,
                         struct err *e);
 void plugin_free(struct plugin *p); /* NULL is fine */
 /* Another spec of the same object: gates at once; false: it must be opened anew. */
@@ -129,7 +128,7 @@ void istiod_tls_end(struct plugin *p);
 void status_tick(struct plugin *p);
 json_t *status_make(struct plugin *p); /* owner: caller; NULL: out of memory */
 /* Writes a status for a PluginCA that is not in force. */
-void status_refuse(struct operator* op, const json_t *object, const char *reason,
+void status_refuse(struct mesh_operator *op, const json_t *object, const char *reason,
                    const char *message);
 void plugin_event(struct plugin *p, bool is_warning, const char *reason, const char *note);
 

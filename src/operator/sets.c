@@ -315,8 +315,8 @@ object_fill(const struct one *o, json_t *s, const struct bundle *b, const struct
     if ((o->meta != NULL && json_object_update(meta, o->meta) < 0) ||
         json_object_set_new(s, "type", json_string("Opaque")) < 0)
         return err_nomem(e);
-    if (o->exists && json_object_set_new(meta, "resourceVersion", json_string(o->version)) < 0)
-        return err_nomem(e);
+    if (o->exists)
+        TRY(kube_object_guard(s, o->version, e));
     TRY(kube_object_annotate(s, SETS_OWNER, o->sets->owner, e));
     TRY(kube_object_annotate(s, SETS_GENERATION, generation, e));
     TRY(kube_object_annotate(s, SETS_VERSIONS, versions, e));

@@ -11,8 +11,6 @@
 
 enum { RESTORED_SHOWN_MS = 60 * 1000, STATUS_RETRY_MS = 5000 };
 
-static const struct kube_kind kind_plugin_ca = { PLUGIN_CA_API, "PluginCA", "pluginca", true };
-
 /* -- Events --------------------------------------------------------------------------------------
  */
 
@@ -440,12 +438,12 @@ on_status(const json_t *body, const struct err *why, void *arg)
 }
 
 static int
-status_write(struct operator* op, const char *ns, const char *name, json_t *status,
+status_write(struct mesh_operator *op, const char *ns, const char *name, json_t *status,
              kube_done_fn *done, void *arg, struct kube_call **ret, struct err *e)
 {
     json_t *o = json_pack("{s:O}", "status", status);
     struct kube_write w = {
-        .kind = &kind_plugin_ca, .ns = ns, .name = name, .sub = "status", .object = o
+        .kind = &kube_plugin_ca, .ns = ns, .name = name, .sub = "status", .object = o
     };
     int r = o == NULL ? err_nomem(e) : kube_patch(op->conf.kube, &w, done, arg, ret, e);
 
@@ -498,7 +496,8 @@ status_tick(struct plugin *p)
 }
 
 void
-status_refuse(struct operator* op, const json_t *object, const char *reason, const char *message)
+status_refuse(struct mesh_operator *op, const json_t *object, const char *reason,
+              const char *message)
 {
     const json_t *before = json_object_get(object, "status"), *was = condition_of(before, "Held");
     const char *said = text(was, "message");

@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "base/str.h"
+#include "net/json.h"
 #include "rotate/driver.h"
 
 static json_t *
@@ -10,15 +11,6 @@ time_json(int64_t at)
     if (at == 0)
         return json_null();
     rfc3339_s(at, text);
-    return json_string(text);
-}
-
-static json_t *
-id_json(const uint8_t *id)
-{
-    char text[DIGEST_TEXT_BYTES];
-
-    hex_text(span_of(id, DIGEST_BYTES), text);
     return json_string(text);
 }
 
@@ -84,8 +76,8 @@ versions_json(const struct sync_versions *v)
 static json_t *
 signer_json(const struct plan_signer *s, const char *subject)
 {
-    return json_pack("{s:s?, s:o, s:o, s:o}", "subject", subject, "id", id_json(s->id), "root_id",
-                     id_json(s->root_id), "versions", versions_json(&s->versions));
+    return json_pack("{s:s?, s:o, s:o, s:o}", "subject", subject, "id", json_id(s->id), "root_id",
+                     json_id(s->root_id), "versions", versions_json(&s->versions));
 }
 
 static json_t *
@@ -97,7 +89,7 @@ roots_json(const struct plan *p, const struct roots *certs)
         const struct cert *c = plan_roots_find(certs, p->roots[i].id);
         if (json_array_append_new(
                 list, json_pack("{s:o, s:o, s:I, s:o}", "subject", subject_json(c), "id",
-                                id_json(p->roots[i].id), "since", (json_int_t)p->roots[i].since,
+                                json_id(p->roots[i].id), "since", (json_int_t)p->roots[i].since,
                                 "not_after", time_json(c == NULL ? 0 : cert_not_after(c)))) < 0) {
             json_decref(list);
             return NULL;
@@ -117,7 +109,7 @@ wanted_json(const struct rotate *r)
     for (size_t i = 0; i < roots_count(bundle_roots(r->want)); i++) {
         const struct cert *c = roots_at(bundle_roots(r->want), i);
         if (json_array_append_new(roots, json_pack("{s:o, s:o, s:o}", "subject", subject_json(c),
-                                                   "id", id_json(cert_id(c)), "not_after",
+                                                   "id", json_id(cert_id(c)), "not_after",
                                                    time_json(cert_not_after(c)))) < 0) {
             json_decref(roots);
             return NULL;
@@ -137,7 +129,7 @@ replicas_json(const struct rotate *r)
         if (json_array_append_new(
                 list, json_pack("{s:s, s:I, s:o}", "name", r->replicas[i].name, "generation",
                                 (json_int_t)r->replicas[i].loaded.generation, "signer_id",
-                                id_json(r->replicas[i].loaded.signer_id))) < 0) {
+                                json_id(r->replicas[i].loaded.signer_id))) < 0) {
             json_decref(list);
             return NULL;
         }

@@ -308,7 +308,7 @@ validate_memory_patch(const struct validate_memory *m, const char *restarts_at,
         return err_nomem(e);
     TRY(kube_object_annotate(patch, VALIDATE_MEMORY, annotation, e));
     if (was_read != NULL)
-        TRY(kube_object_guard(patch, was_read, e));
+        TRY(kube_object_guard(patch, kube_object_version(was_read), e));
     if (restarts_at != NULL &&
         json_object_set_new(patch, "spec",
                             json_pack("{s:{s:{s:{s:s}}}}", "template", "metadata", "annotations",

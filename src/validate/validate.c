@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "net/json.h"
 #include "validate/rollout.h"
 
 void
@@ -17,21 +18,12 @@ validate_result_done(struct validate_result *r)
  */
 
 static json_t *
-id_json(const uint8_t id[DIGEST_BYTES])
-{
-    char text[DIGEST_TEXT_BYTES];
-
-    hex_text(span_of(id, DIGEST_BYTES), text);
-    return json_string(text);
-}
-
-static json_t *
 set_json(const struct validate_set *s)
 {
     json_t *all = json_array();
 
     for (size_t i = 0; i < s->n; i++)
-        (void)json_array_append_new(all, id_json(s->ids[i]));
+        (void)json_array_append_new(all, json_id(s->ids[i]));
     return all;
 }
 
@@ -48,7 +40,7 @@ pods_json(const struct validate_facts *f)
         (void)json_array_append_new(
             all, p->is_seen
                      ? json_pack("{s:s, s:b, s:o, s:s, s:b}", "name", p->name, "seen", 1, "root",
-                                 id_json(p->root_id), "since", since, "stale",
+                                 json_id(p->root_id), "since", since, "stale",
                                  p->lacks_root || p->has_other)
                      : json_pack("{s:s, s:b, s:s}", "name", p->name, "seen", 0, "why", p->why));
     }
@@ -66,7 +58,7 @@ report_make(const struct session *s, const struct sight *t, const struct validat
                      validate_kind_name(v->kind), "why", v->why, "unsafe", v->is_unsafe, "dry_run",
                      s->conf->is_dry_run, "istiod", "version", t->istiod.version, "multiroot",
                      t->istiod.is_multiroot, "roots", "secret", set_json(&f->wanted), "config_map",
-                     set_json(&f->loaded), "signer", id_json(f->signer_root), "same_text",
+                     set_json(&f->loaded), "signer", json_id(f->signer_root), "same_text",
                      f->is_same_text, "pods", pods_json(f));
     return *ret == NULL ? err_nomem(e) : 0;
 }

@@ -1,6 +1,5 @@
 """A real cluster for tests: `api` is etcd, API server and controllers; `cluster` is a whole node. Both by tools/cluster.sh, both gone at the end."""
 import contextlib
-import importlib.util
 import json
 import os
 import pathlib
@@ -15,20 +14,10 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / "build"
 MESHROOT = os.environ.get("MESHROOT", str(BUILD / "meshroot"))
 
+sys.path.insert(0, str(TOP / "tests"))
+import borrow  # noqa: E402
 
-def _take_e2e():
-    """The fixtures and helpers of tests/e2e by the same names, as tests/interop has them."""
-    folder = TOP / "tests" / "e2e"
-    spec = importlib.util.spec_from_file_location("e2e_conftest", folder / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name, value in vars(module).items():
-        if not name.startswith("__"):
-            globals().setdefault(name, value)
-    sys.path.insert(0, str(folder))
-
-
-_take_e2e()
+borrow.e2e(globals())
 
 
 class Cluster:

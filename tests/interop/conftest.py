@@ -1,5 +1,4 @@
 """Tests with real peers: the fixtures and helpers of tests/e2e by the same names, and the Go tools of tests/interop/go."""
-import importlib.util
 import json
 import os
 import pathlib
@@ -11,20 +10,10 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 
+sys.path.insert(0, str(TOP / "tests"))
+import borrow  # noqa: E402
 
-def _take_e2e():
-    """`from conftest import wait_for` means the same here as there; test_ca's Ca and Issuer can be imported."""
-    folder = TOP / "tests" / "e2e"
-    spec = importlib.util.spec_from_file_location("e2e_conftest", folder / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name, value in vars(module).items():
-        if not name.startswith("__"):
-            globals().setdefault(name, value)
-    sys.path.insert(0, str(folder))
-
-
-_take_e2e()
+borrow.e2e(globals())
 
 
 @pytest.fixture(scope="session")

@@ -104,11 +104,11 @@ what_is_built_is_read(void **state)
     assert_string_equal(kube_object_text(json_array_get(refs, 0), "uid"), "u-1");
     assert_true(json_is_true(json_object_get(json_array_get(refs, 0), "controller")));
     /* a guard is what was read */
-    assert_err(kube_object_guard(o, owner, &e), E_PARSE, "resourceVersion");
+    assert_err(kube_object_guard(o, kube_object_version(owner), &e), E_PARSE, "resourceVersion");
     assert_int_equal(json_object_set_new(json_object_get(owner, "metadata"), "resourceVersion",
                                          json_string("41")),
                      0);
-    assert_ok(kube_object_guard(o, owner, &e));
+    assert_ok(kube_object_guard(o, kube_object_version(owner), &e));
     assert_string_equal(kube_object_version(o), "41");
     assert_false(kube_object_is_going(o));
 }
