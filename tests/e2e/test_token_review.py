@@ -191,6 +191,7 @@ def test_slow_reviews_are_bounded_and_stop_nobody(start, kube):
         pool = concurrent.futures.ThreadPoolExecutor(80)
         calls = [pool.submit(code, lambda i=i: ca.call(csr, jwt(f"t-{i}"), channel=channel)) for i in range(64)]
         twins = [pool.submit(code, lambda: ca.call(csr, jwt("t-0"), channel=other)) for _ in range(5)]  # the same token: the same question
+        wait_for("all are under way", lambda: ca.metric("citadel_server_csr_count 69"))  # else the one below may be of the 64
         wait_for("one that is too many", lambda: code(lambda: ca.call(csr, jwt("t-65"), channel=other)) == R)
         assert ca.call(csr, ca.issuer.token(), channel=other)[0]
         ca.daemon.stop(20)
