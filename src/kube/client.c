@@ -47,6 +47,7 @@ struct kube_call {
     bool may_repeat;
     bool has_new_token; /* the token was read anew for it after a 401 */
     bool is_waiting;    /* for a plug-in, at most until until_ms */
+    struct err refused; /* what the last try that had an end came to; E_NONE: none */
     kube_done_fn *done;
     void *arg;
 };
@@ -81,9 +82,12 @@ call_free(void *arg)
     free(q);
 }
 
+/* That the time was up says less than what the tries before came to. */
 static void
 call_end(struct kube_call *q, const json_t *body, const struct err *why)
 {
+    if (why != NULL && why->code == E_TIMEOUT && q->refused.code != E_NONE)
+        why = &q->refused;
     call_unlink(q); /* so that done may not cancel it */
     loop_defer(q->client->loop, call_free, q);
     q->done(body, why, q->arg);
@@ -247,13 +251,14 @@ on_answer(const struct http_answer *a, const struct err *why, void *arg)
         timer_set(q->again, 0);
         return;
     }
-    if (may_try_again(q, a, why) && try_later(q, a == NULL ? 0 : a->retry_after_s))
-        return;
     if (a == NULL)
         e = *why;
     else
         answer_error(q, a, &e);
-    call_end(q, NULL, &e);
+    if (!may_try_again(q, a, why) || !try_later(q, a == NULL ? 0 : a->retry_after_s))
+        call_end(q, NULL, &e);
+    else if (e.code != E_TIMEOUT)
+        q->refused = e;
 }
 
 /* -- a try ---------------------------------------------------------------------------------------

@@ -171,6 +171,10 @@ def test_trouble_within_the_deadline(api, client):
     # slow, and away
     api.delay(1.5, "PATCH", "/secrets/s")
     refused(client("apply", "Secret", "default", "s", {"data": {"a": "Yw=="}}, deadline_ms=1000), "timeout")
+    # a try that is cut by the deadline does not hide what the one before it was told
+    api.fail(500, 1, "GET", "/secrets/s")
+    api.delay(3, "GET", "/secrets/s")
+    refused(client("get", "Secret", "default", "s", deadline_ms=2500), "peer", "500")
     api.stop()
     refused(client("get", "Secret", "default", "s", deadline_ms=700), "peer")
     back = threading.Timer(0.7, api.start)
