@@ -16,7 +16,7 @@ BINARY = os.environ.get("MESHROOT", str(pathlib.Path(__file__).resolve().parents
 SECRETS = ("root-cert", "ca-cert", "ca-key", "cert-chain")
 
 
-def wait_for(what, look, seconds=20.0, step=0.05):
+def wait_for(what, look, seconds=60.0, step=0.05):
     """Calls look() until it is truthy; a bounded wait on a condition, never a plain sleep."""
     until = time.monotonic() + seconds
     while True:
@@ -26,6 +26,15 @@ def wait_for(what, look, seconds=20.0, step=0.05):
         if time.monotonic() > until:
             raise AssertionError(f"after {seconds} s still not: {what}")
         time.sleep(step)
+
+
+def verify_files(folder, *flags, roots=None):
+    """openssl's word on an agent's leaf, of one generation of its files, as a reader of them takes it: openssl opens three, and the
+    agent may swap the set in between."""
+    now = (folder / "..data").resolve(strict=True)
+    done = subprocess.run(["openssl", "verify", *flags, "-CAfile", roots or now / "root-cert.pem", "-untrusted", now / "cert-chain.pem",
+                           now / "cert-chain.pem"], capture_output=True, text=True)
+    assert done.returncode == 0, f"{now}: {done.stdout}{done.stderr}"
 
 
 def meshroot(*args, check=True, env=None, **kw):

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from conftest import openssl_intermediate, openssl_root, wait_for
+from conftest import openssl_intermediate, openssl_root, verify_files, wait_for
 from test_ca import Ca, pb  # noqa: F401  (pb is a fixture)
 
 TD = "spiffe://cluster.local/ns/shop/sa/"
@@ -62,7 +62,7 @@ class Agent:
 
     def get(self, path):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['monitoring']}{path}", timeout=5) as r:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['monitoring']}{path}", timeout=30) as r:
                 return r.status, r.read().decode()
         except urllib.error.HTTPError as e:
             return e.code, e.read().decode()
@@ -123,8 +123,7 @@ def test_files_appear_as_one_set(tmp_path, daemon, ca, hierarchy):
         link = web.dir / name
         assert os.readlink(link) == f"..data/{name}"
         assert link.stat().st_mode & 0o777 == mode
-    subprocess.run(["openssl", "verify", "-purpose", "sslclient", "-CAfile", web.dir / "root-cert.pem", "-untrusted",
-                    web.dir / "cert-chain.pem", web.dir / "cert-chain.pem"], check=True, capture_output=True)
+    verify_files(web.dir, "-purpose", "sslclient")
     key = subprocess.run(["openssl", "pkey", "-in", web.dir / "key.pem", "-pubout"], capture_output=True, text=True, check=True)
     cert = subprocess.run(["openssl", "x509", "-in", web.dir / "cert-chain.pem", "-noout", "-pubkey", "-ext",
                            "subjectAltName"], capture_output=True, text=True, check=True)
@@ -151,8 +150,7 @@ def test_other_kinds_of_keys(tmp_path, daemon, ca, echo, kind, words):
 def test_other_kinds_of_cas(tmp_path, daemon, ca, echo, hierarchy, words):
     web, _ = pair(tmp_path, daemon, ca, echo)
     assert talk(web.ports["outbound"][0]) == b"hello\n"
-    subprocess.run(["openssl", "verify", "-CAfile", web.dir / "root-cert.pem", "-untrusted", web.dir / "cert-chain.pem",
-                    web.dir / "cert-chain.pem"], check=True, capture_output=True)
+    verify_files(web.dir)
     text = subprocess.run(["openssl", "x509", "-in", web.dir / "cert-chain.pem", "-noout", "-text"], capture_output=True, text=True,
                           check=True).stdout
     assert f"Signature Algorithm: {words}" in text
@@ -201,7 +199,7 @@ def test_ca_down_keeps_the_leaf_and_comes_back(tmp_path, daemon, ca, echo, pb, h
     web, db = pair(tmp_path, daemon, ca, echo, TD + "web", TD + "db", "--ttl", "20s")
     serial = web.serial()
     ca.daemon.kill()
-    wait_for("tried", lambda: web.status()["failures"] >= 2, 30)
+    wait_for("tried", lambda: web.status()["failures"] >= 2)
     assert web.serial() == serial and web.get("/readyz")[0] == 200
     assert talk(web.ports["outbound"][0]) == b"hello\n"
     assert "failed to sign CSR" in web.status()["last_error"]

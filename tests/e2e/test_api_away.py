@@ -78,9 +78,9 @@ def test_leaves_go_on_while_the_api_server_is_away(tmp_path, daemon, pb, plugged
     assert all(x.good > b + 50 for x, b in zip(load, before))
     assert ca.get("/readyz")[0] == 200
     kube.start()
-    wait_for("the deleted pod's token is refused", lambda: code(lambda: ca.call(csr, pay)) == A, 60)
+    wait_for("the deleted pod's token is refused", lambda: code(lambda: ca.call(csr, pay)) == A)
     assert reason(ca, "pod_gone")
-    wait_for("the new pod's is good", lambda: code(lambda: ca.call(csr, bound(i, "shop", "late", "late-1"))) is None, 60)
+    wait_for("the new pod's is good", lambda: code(lambda: ca.call(csr, bound(i, "shop", "late", "late-1"))) is None)
     assert identity(ca.call(csr, cart)[0]) == ["spiffe://cluster.local/ns/shop/sa/cart"]
 
 

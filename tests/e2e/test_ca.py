@@ -89,7 +89,7 @@ class Ca:
 
     def get(self, path):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['monitoring']}{path}", timeout=5) as r:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['monitoring']}{path}", timeout=30) as r:
                 return r.status, r.read().decode()
         except urllib.error.HTTPError as e:
             return e.code, e.read().decode()
@@ -120,7 +120,7 @@ class Ca:
         try:
             stub = own.unary_unary(path, request_serializer=lambda m: m.SerializeToString(),
                                    response_deserializer=ca_pb.IstioCertificateResponse.FromString)
-            answer, call = stub.with_call(q, metadata=meta + list(metadata), timeout=15)
+            answer, call = stub.with_call(q, metadata=meta + list(metadata), timeout=30)
             return list(answer.cert_chain), dict(call.trailing_metadata())
         finally:
             if channel is None:

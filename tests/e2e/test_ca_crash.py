@@ -18,7 +18,7 @@ from test_signer import Load
 
 def rows(state):
     """What is on the disk under ledger/row/, read as a crash left it: every value, whatever its table is called."""
-    db = sqlite3.connect(state / "meshroot.db", timeout=20)
+    db = sqlite3.connect(state / "meshroot.db", timeout=30)
     try:
         found = []
         for (table,) in db.execute("select name from sqlite_master where type = 'table'").fetchall():

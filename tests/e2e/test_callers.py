@@ -223,7 +223,7 @@ def test_the_same_in_meshroot_up(tmp_path, daemon, cluster, pb):  # noqa: F811
             stub = channel.unary_unary("/istio.v1.auth.IstioCertificateService/CreateCertificate",
                                        request_serializer=lambda x: x.SerializeToString(),
                                        response_deserializer=pb[0].IstioCertificateResponse.FromString)
-            return list(stub(q, metadata=[("authorization", f"Bearer {token}")], timeout=15).cert_chain)
+            return list(stub(q, metadata=[("authorization", f"Bearer {token}")], timeout=30).cert_chain)
 
     class Named:
         @staticmethod
@@ -284,8 +284,8 @@ def test_who_may_do_what(ca, cluster, pb):  # noqa: F811
             watch = channel.unary_stream(WATCH, request_serializer=lambda m: m.SerializeToString())
             ack = channel.unary_unary(ACK, request_serializer=lambda m: m.SerializeToString())
             got = [code(lambda: ca.call(make_csr()[1], token, metadata=headers, channel=channel)),
-                   code(lambda: next(watch(words.WatchRequest(instance=me), metadata=meta, timeout=10))),
-                   code(lambda: ack(words.Word(instance=me, generation=1), metadata=meta, timeout=10)),
+                   code(lambda: next(watch(words.WatchRequest(instance=me), metadata=meta, timeout=30))),
+                   code(lambda: ack(words.Word(instance=me, generation=1), metadata=meta, timeout=30)),
                    code(lambda: ca.call(make_csr()[1], token, metadata=headers, channel=channel, message=asks(cart)))]
         if got != want:
             wrong.append((who, got, want))

@@ -44,15 +44,15 @@ def test_the_operator_takes_a_mesh_through_its_life(operator_world):
     w.namespace("meshroot-system")
     w.plugin(target="both", vault={"url": w.url, "caBundle": w.ca, "auth": {"clientSecret": {"name": CREDENTIALS}}})
     w.run(token=bind(w.api, manifests.OPERATOR))
-    wait_for("both Secrets", lambda: w.holds("A1") and w.secret("meshroot-ca", "meshroot-system"), 30)
+    wait_for("both Secrets", lambda: w.holds("A1") and w.secret("meshroot-ca", "meshroot-system"))
     wait_for("a status", lambda: w.status().get("generation") == 1)
     w.namespace("late")
     wait_for("a new namespace", lambda: w.roots("late") == 1)
     w.api.edit("Secret", NS, "cacerts", {"data": {"extra": "eA=="}})
     wait_for("put back", lambda: "extra" not in w.secret()["data"])
     w.mesh.set_all(w.sets["A2"])
-    wait_for("the next generation", lambda: w.generation() >= 2 or w.condition("Held")["status"] == "True", 30)
+    wait_for("the next generation", lambda: w.generation() >= 2 or w.condition("Held")["status"] == "True")
     w.api.delete("PluginCA", NS, "default")
-    wait_for("its Secrets go", lambda: w.secret() is None and w.api.get("PluginCA", NS, "default") is None, 30)
+    wait_for("its Secrets go", lambda: w.secret() is None and w.api.get("PluginCA", NS, "default") is None)
     # istiod's pods are annotated only where operator.hurryIstiod grants it; without, the kubelet takes its time
     assert [r for r in refusals(w.api) if not r[1].startswith(f"/api/v1/namespaces/{NS}/pods?")] == []

@@ -30,7 +30,7 @@ class Cloud:
         q = urllib.request.Request(self.url + path, data=body.encode() if isinstance(body, str) else body,
                                    headers={k.replace("_", "-"): v for k, v in headers.items()})
         try:
-            a = urllib.request.urlopen(q, context=self.context, timeout=10)
+            a = urllib.request.urlopen(q, context=self.context, timeout=30)
         except urllib.error.HTTPError as e:
             a = e
         text = a.read()

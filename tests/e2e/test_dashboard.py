@@ -42,7 +42,7 @@ class Series:
         self.labels = {}
 
     def read(self, port):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as r:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as r:
             for m in re.finditer(r"^([a-z_]+)(?:\{(.*)\})? ", r.read().decode(), re.M):
                 self.labels.setdefault(m.group(1), set()).update(re.findall(r'([a-z_]+)="', m.group(2) or ""))
 
@@ -92,7 +92,7 @@ def series(tmp_path, daemon, pb, kube):  # noqa: F811
 
 
 def page(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as r:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as r:
         return r.read().decode()
 
 

@@ -1,9 +1,8 @@
 """The one flow, on bundles that plain openssl made: vault, sync, CA, workloads, rotations."""
-import subprocess
 
 import pytest
 
-from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
+from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, verify_files, wait_for
 
 
 def leaf_signers(status):
@@ -23,11 +22,6 @@ def waits_for(mesh):
     return [w["identity"] for w in held["waits_for"]] if held else []
 
 
-def verify_leaf(folder, roots):
-    subprocess.run(["openssl", "verify", "-purpose", "sslserver", "-CAfile", roots, "-untrusted", folder / "cert-chain.pem",
-                    folder / "cert-chain.pem"], check=True, capture_output=True)
-
-
 @pytest.mark.parametrize("kind", ["rsa4096", "p256"])
 def test_openssl_made_hierarchies_go_through_the_flow(tmp_path, daemon, kind):
     root = openssl_root(tmp_path / "root", "Root A", kind)
@@ -39,10 +33,10 @@ def test_openssl_made_hierarchies_go_through_the_flow(tmp_path, daemon, kind):
     mesh.agent("web")
     mesh.agent("cart")
     wait_for("both on A1", lambda: settled(mesh, "Intermediate A1", 2))
-    verify_leaf(tmp_path / "web", root / "root-cert.pem")
+    verify_files(tmp_path / "web", "-purpose", "sslserver", roots=root / "root-cert.pem")
     mesh.set_all(a2)
     wait_for("both on A2", lambda: settled(mesh, "Intermediate A2", 2))
-    verify_leaf(tmp_path / "cart", root / "root-cert.pem")
+    verify_files(tmp_path / "cart", "-purpose", "sslserver", roots=root / "root-cert.pem")
     assert "Istiod has detected the newly added intermediate CA" in mesh.up.text()
 
 
@@ -58,7 +52,7 @@ def test_root_replaced_straight_is_staged_by_itself(tmp_path, daemon):
     mesh.set_all(b1)
     wait_for("on B1, root A gone",
              lambda: (s := settled(mesh, "Intermediate B1", 1)) and len(s["ca"]["roots"]) == 1 and s)
-    verify_leaf(tmp_path / "web", rb / "root-cert.pem")
+    verify_files(tmp_path / "web", "-purpose", "sslserver", roots=rb / "root-cert.pem")
     log = mesh.up.text()
     assert log.index("Updating new ROOT-CA") < log.index("Intermediate B1")
 

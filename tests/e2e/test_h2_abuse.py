@@ -54,7 +54,7 @@ class Raw:
             context.set_alpn_protocols([alpn])
         if version:
             context.minimum_version = context.maximum_version = version
-        self.s = context.wrap_socket(socket.create_connection(("127.0.0.1", ca.ports["ca"]), timeout=20))
+        self.s = context.wrap_socket(socket.create_connection(("127.0.0.1", ca.ports["ca"]), timeout=30))
         self.got = b""
         if preface:
             self.say(preface)
@@ -221,7 +221,7 @@ def test_more_streams_than_allowed_are_refused(ca, good):  # noqa: F811
 def test_silent_and_dripping_connections_hold_nobody_up(ca, good):  # noqa: F811
     """Three hundred that stop somewhere, all at once; the good client goes on, and those without a word are cut."""
     before, opening = cut(ca, "drip"), cut(ca, "opening")
-    half_hello = [socket.create_connection(("127.0.0.1", ca.ports["ca"]), timeout=20) for _ in range(100)]
+    half_hello = [socket.create_connection(("127.0.0.1", ca.ports["ca"]), timeout=30) for _ in range(100)]
     for s in half_hello:
         s.sendall(bytes.fromhex("1603010200010001fc0303"))
     no_preface = [Raw(ca, preface=b"") for _ in range(100)]
@@ -288,15 +288,15 @@ def test_no_upgrade_to_h2c(ca, good):  # noqa: F811
     assert b"101" not in raw.got
     with pytest.raises((ssl.SSLError, ConnectionError)):
         Raw(ca, alpn="http/1.1")
-    s = socket.create_connection(("127.0.0.1", ca.ports["ca"]), timeout=20)
+    s = socket.create_connection(("127.0.0.1", ca.ports["ca"]), timeout=30)
     s.sendall(upgrade)
     assert b"101" not in s.recv(4096)
     s.close()
-    s = socket.create_connection(("127.0.0.1", ca.ports["monitoring"]), timeout=20)
+    s = socket.create_connection(("127.0.0.1", ca.ports["monitoring"]), timeout=30)
     s.sendall(upgrade)
     assert s.recv(4096).startswith(b"HTTP/1.1 200")
     s.close()
-    s = socket.create_connection(("127.0.0.1", ca.ports["monitoring"]), timeout=20)
+    s = socket.create_connection(("127.0.0.1", ca.ports["monitoring"]), timeout=30)
     s.sendall(PREFACE + frame(SETTINGS))
     assert not s.recv(4096).startswith(b"\0\0")
     s.close()

@@ -74,7 +74,7 @@ def sign(ca, audiences, token=None, channel=None):
     with ca.channel() as c:
         call = c.unary_unary(SIGN, request_serializer=lambda m: m.SerializeToString(), response_deserializer=mpb.JwtAnswer.FromString)
         meta = [("authorization", f"Bearer {ca.issuer.token() if token is None else token}")]
-        return call(mpb.JwtRequest(audiences=audiences), metadata=meta, timeout=15).token
+        return call(mpb.JwtRequest(audiences=audiences), metadata=meta, timeout=30).token
 
 
 def verify(ca, token):
@@ -186,7 +186,7 @@ def test_tokens_that_are_not_good(tmp_path, daemon, ca, plugged, lines):  # noqa
 def api(agent, method, message=b"", metadata=SECURITY):
     with grpc.insecure_channel(f"unix:{agent.dir / 'api.sock'}") as channel:
         stub = channel.unary_unary(f"/SpiffeWorkloadAPI/{method}", request_serializer=bytes, response_deserializer=bytes)
-        return stub(message, metadata=metadata, timeout=10)
+        return stub(message, metadata=metadata, timeout=30)
 
 
 def field(number, text):
@@ -253,7 +253,7 @@ def test_a_new_key_is_published_before_it_signs(tmp_path, daemon, ca, pb, plugge
         kids.append(parts(sign(ca, ["db"]))[0]["kid"])
         return kids[-1] == new_kid
 
-    wait_for("the new key signs", next_kid, 30)
+    wait_for("the new key signs", next_kid)
     assert kids[0] == old_kid, "it did not wait until the key was published"
     token = sign(ca, ["db"])
     for t in (old["token"], token):  # both are good, by both judges

@@ -62,7 +62,7 @@ def in_step(api, feed, what):
     put(api, 1000, what)
     api.delete("ConfigMap", "n2", f"m{in_step.gone}")
     in_step.gone += 3
-    wait_for(what, lambda: feed.world() == there(api), 40)
+    wait_for(what, lambda: feed.world() == there(api))
 
 
 in_step.gone = 2

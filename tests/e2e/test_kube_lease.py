@@ -130,7 +130,7 @@ def test_who_cannot_renew_stops_before_another_starts(api, start):
     api.stop()
     wait_for("nobody", lambda: not first.leads() and not second.leads())
     api.start()
-    wait_for("one again", lambda: first.leads() or second.leads(), 30)
+    wait_for("one again", lambda: first.leads() or second.leads())
     one_at_a_time(first, second)
 
 

@@ -83,7 +83,7 @@ class World:
                 if e.get("reason") == reason]
 
     def ready(self, generation=None):
-        wait_for("ready", lambda: self.status().get("phase") == "Ready" and generation in (None, self.status()["generation"]), 30)
+        wait_for("ready", lambda: self.status().get("phase") == "Ready" and generation in (None, self.status()["generation"]))
         return self
 
 
@@ -118,7 +118,7 @@ def test_a_set_goes_to_cacerts_and_to_every_namespace(world):
     assert world.events("Rotated")
     assert json.loads(world.api.get("ConfigMap", NS, "default-plan")["data"]["plan.json"])["generation"] == 1
     world.namespace("late")  # within a second
-    wait_for("a new namespace", lambda: world.roots("late") == 1, 5)
+    wait_for("a new namespace", lambda: world.roots("late") == 1)
 
 
 def test_rotations_go_through_their_gates(world):
@@ -126,16 +126,16 @@ def test_rotations_go_through_their_gates(world):
     world.run("--lease", "off")
     world.ready(1)
     world.mesh.set_all(world.sets["A2"])
-    wait_for("the intermediate", lambda: world.holds("A2") and world.generation() == 2, 30)
-    wait_for("at rest", lambda: world.status().get("phase") == "Ready", 20)
+    wait_for("the intermediate", lambda: world.holds("A2") and world.generation() == 2)
+    wait_for("at rest", lambda: world.status().get("phase") == "Ready")
     world.mesh.set_all(world.sets["B1"])  # a root replaced straight is staged
-    wait_for("widened", lambda: world.part("root-cert.pem").count("BEGIN CERT") == 2, 30)
+    wait_for("widened", lambda: world.part("root-cert.pem").count("BEGIN CERT") == 2)
     assert world.holds("A2"), "the signer has not moved"
     wait_for("widened everywhere", lambda: all(world.roots(ns) == 2 for ns in (NS, "shop", "default")))
-    wait_for("held, and said so", lambda: world.is_condition("Held", "True"), 10)
-    wait_for("moved", lambda: world.holds("B1"), 30)
+    wait_for("held, and said so", lambda: world.is_condition("Held", "True"))
+    wait_for("moved", lambda: world.holds("B1"))
     assert world.part("root-cert.pem").count("BEGIN CERT") == 2, "the old root stays until no leaf is under it"
-    wait_for("narrowed", lambda: world.part("root-cert.pem").count("BEGIN CERT") == 1, 30)
+    wait_for("narrowed", lambda: world.part("root-cert.pem").count("BEGIN CERT") == 1)
     world.ready(5)
     assert "Root B" in world.status()["root"] and all(world.roots(ns) == 1 for ns in (NS, "shop"))
     assert len(world.events("Rotated")) >= 5 and world.events("Held")
@@ -187,7 +187,7 @@ def test_a_shared_field_is_not_fought_over(world, late):
     world.api.hooks.append(istiod)
     before = world.api.count("PATCH", f"/shop/configmaps/{CM}")
     world.api.edit("ConfigMap", "shop", CM, {"data": {"root-cert.pem": theirs}})
-    wait_for("named", lambda: world.is_condition("Distributed", "False", "SharedField"), 30)
+    wait_for("named", lambda: world.is_condition("Distributed", "False", "SharedField"))
     assert "shop" in world.condition("Distributed")["message"]
     assert world.api.count("PATCH", f"/shop/configmaps/{CM}") - before <= 6
     time.sleep(2)  # forty turns of a fight without pauses
@@ -209,7 +209,7 @@ def test_what_is_refused_is_named(world):
     world.plugin()
     world.ready(1)
     world.mesh.set_secret("ca-key", world.sets["B1"] / "ca-key.pem")
-    wait_for("the vault", lambda: world.is_condition("Synced", "False", "VaultRefused"), 30)
+    wait_for("the vault", lambda: world.is_condition("Synced", "False", "VaultRefused"))
     assert "ca-key" in world.condition("Synced")["message"] and world.holds("A1")
     world.plugin(name="second")
     wait_for("a second one", lambda: world.condition("Held", "second")["reason"] == "AnotherPluginCA")
@@ -226,7 +226,7 @@ def test_a_self_signed_mesh_is_not_switched_in_place(world):
     assert "kubectl delete secret -n istio-system istio-ca-secret" in world.condition("Held")["message"]
     assert world.secret() is None and world.roots("shop") == 0
     world.api.delete("Secret", NS, "istio-ca-secret")
-    wait_for("the procedure was followed", lambda: world.status().get("phase") == "Ready", 40)
+    wait_for("the procedure was followed", lambda: world.status().get("phase") == "Ready")
 
 
 def test_deleting_it_takes_away_what_is_ours(world):
@@ -250,9 +250,9 @@ def test_of_two_operators_one_leads_and_the_other_follows(world):
     assert leads(a) != leads(b)
     first, second = (a, b) if leads(a) else (b, a)
     assert first.stop() == 0
-    wait_for("the other one", lambda: leads(second), 10)
+    wait_for("the other one", lambda: leads(second))
     world.mesh.set_all(world.sets["A2"])
-    wait_for("it works on", lambda: world.holds("A2"), 20)
+    wait_for("it works on", lambda: world.holds("A2"))
 
 
 def test_a_leader_is_killed_at_random_and_nothing_is_half_done(world):
@@ -293,7 +293,7 @@ def test_rights_that_are_missing_are_named(world):
     allow(user, ["create"], ["configmaps"])
     allow(user, ["create"], ["secrets"], ns=NS)
     allow(user, ["update"], ["secrets"], ns=NS, names=["cacerts"])
-    wait_for("granted", lambda: world.status().get("phase") == "Ready", 60)
+    wait_for("granted", lambda: world.status().get("phase") == "Ready")
 
 
 def test_a_bad_api_server_is_a_delay(world):
@@ -306,10 +306,10 @@ def test_a_bad_api_server_is_a_delay(world):
     world.api.lose("PUT", "configmaps/default-plan")
     world.api.lose("PUT", "secrets/cacerts")
     world.mesh.set_all(world.sets["A2"])
-    wait_for("through all of it", lambda: world.holds("A2") and world.status().get("phase") == "Ready", 60)
+    wait_for("through all of it", lambda: world.holds("A2") and world.status().get("phase") == "Ready")
     world.api.compact()  # 410
     world.namespace("late")
-    wait_for("after 410", lambda: world.roots("late") == 1, 30)
+    wait_for("after 410", lambda: world.roots("late") == 1)
     world.api.stop()
     world.mesh.set_all(world.sets["A1"])
     time.sleep(3)  # away
@@ -324,7 +324,7 @@ def test_a_terminating_namespace_is_passed_over(world):
     world.ready(1)
     world.api.delete("Namespace", None, "shop")
     world.mesh.set_secret("root-cert", world.both())
-    wait_for("the others", lambda: world.roots("default") == 2, 30)
+    wait_for("the others", lambda: world.roots("default") == 2)
     world.ready(2)
     assert world.status()["distribution"]["namespaces"] == 4  # istio-system, meshroot-system, default, kube-system
 
@@ -403,7 +403,7 @@ def test_a_plan_that_is_deleted_is_made_anew_by_the_next_step(world):
     world.ready(1)
     world.api.delete("ConfigMap", NS, "default-plan")
     world.mesh.set_all(world.sets["A2"])
-    wait_for("the next step", lambda: world.holds("A2") and world.generation() == 2, 30)
+    wait_for("the next step", lambda: world.holds("A2") and world.generation() == 2)
     assert json.loads(world.api.get("ConfigMap", NS, "default-plan")["data"]["plan.json"])["generation"] == 2
 
 

@@ -67,7 +67,7 @@ def pod_object(world, name, ip, phase="Running"):
 def start(world, daemon, pb, *flags):  # noqa: F811
     """The first set, then two replicas, then the operator that knows their port."""
     first = world.run("--lease", "off")
-    wait_for("the first set", lambda: world.generation("meshroot-ca", OWN) == 1, 30)
+    wait_for("the first set", lambda: world.generation("meshroot-ca", OWN) == 1)
     assert first.stop() == 0
     a = Pod(world, daemon, pb, "meshroot-ca-0", "127.0.0.1", 0).ready()
     b = Pod(world, daemon, pb, "meshroot-ca-1", "127.0.0.2", a.ports["ca"]).ready()
@@ -88,12 +88,12 @@ def test_both_replicas_must_have_loaded_and_no_leaf_be_left(world, daemon, pb): 
     assert a.call(csr, world.issuer.token())[0] and b.call(csr, world.issuer.token())[0]  # two leaves under root A, 8 s each
     b.daemon.kill()
     world.mesh.set_all(world.sets["B1"])
-    wait_for("widened", lambda: world.generation("meshroot-ca", OWN) == 2, 30)
-    wait_for("the dead one holds it", lambda: world.is_condition("Held", "True", "Replicas"), 20)
+    wait_for("widened", lambda: world.generation("meshroot-ca", OWN) == 2)
+    wait_for("the dead one holds it", lambda: world.is_condition("Held", "True", "Replicas"))
     assert world.holds("B1") is False
     b.start(a.ports["ca"])
-    wait_for("leaves hold it, or are over", lambda: world.is_condition("Held", "True", "Trust") or world.generation("meshroot-ca", OWN) >= 3, 30)
-    wait_for("through all gates", lambda: world.generation("meshroot-ca", OWN) == 4 and world.status().get("phase") == "Ready", 60)
+    wait_for("leaves hold it, or are over", lambda: world.is_condition("Held", "True", "Trust") or world.generation("meshroot-ca", OWN) >= 3)
+    wait_for("through all gates", lambda: world.generation("meshroot-ca", OWN) == 4 and world.status().get("phase") == "Ready")
     assert "Root B" in world.status()["root"] and "CN=Root A" not in world.status()["root"]
     assert [r["name"] for r in world.status()["replicas"]] == ["meshroot-ca-0", "meshroot-ca-1"]
     for p in (a, b):
@@ -104,23 +104,23 @@ def test_both_replicas_must_have_loaded_and_no_leaf_be_left(world, daemon, pb): 
 def test_a_replica_that_is_not_there_is_waited_for(world, daemon, pb):  # noqa: F811
     world.plugin(target="both", ttl={"default": "1h"}, gates={"stockWait": "0s", "mountWait": "0s"})
     a, b = start(world, daemon, pb)
-    wait_for("both known", lambda: len(world.status().get("replicas", [])) == 2, 20)
+    wait_for("both known", lambda: len(world.status().get("replicas", [])) == 2)
     assert world.generation() == world.generation("meshroot-ca", OWN) == 1
     world.api.delete("Pod", OWN, "meshroot-ca-1")
     b.daemon.kill()
     world.mesh.set_all(world.sets["B1"])
-    wait_for("held", lambda: world.is_condition("Held", "True", "Replicas"), 30)
+    wait_for("held", lambda: world.is_condition("Held", "True", "Replicas"))
     assert json.dumps(world.status()["replicas"]).count("meshroot-ca-1") == 1 and world.generation("meshroot-ca", OWN) == 2
     b.start(a.ports["ca"])
     pod_object(world, "meshroot-ca-1", "127.0.0.2")
-    wait_for("it came back", lambda: world.status().get("phase") == "Ready" and world.generation() == world.generation("meshroot-ca", OWN) == 4, 60)
+    wait_for("it came back", lambda: world.status().get("phase") == "Ready" and world.generation() == world.generation("meshroot-ca", OWN) == 4)
 
 
 def test_istiod_s_own_certificate_follows_the_set_and_holds_nothing_up(world, daemon, pb):  # noqa: F811
     world.plugin(target="meshroot", gates={"mountWait": "1s"})
     start(world, daemon, pb, "--istiod-tls-name", "istiod.istio-system.svc")
     tls = lambda key: world.part(key, name="istiod-tls")  # noqa: E731
-    wait_for("made", lambda: world.generation("istiod-tls") == 1, 30)
+    wait_for("made", lambda: world.generation("istiod-tls") == 1)
     s = world.secret("istiod-tls")
     assert s["type"] == "kubernetes.io/tls" and sorted(s["data"]) == ["ca.crt", "tls.crt", "tls.key"]
     leaf = x509.load_pem_x509_certificate(tls("tls.crt").encode())
@@ -129,6 +129,6 @@ def test_istiod_s_own_certificate_follows_the_set_and_holds_nothing_up(world, da
     assert serialization.load_pem_private_key(tls("tls.key").encode(), None).public_key() == leaf.public_key()
     assert "Root A" in x509.load_pem_x509_certificate(tls("ca.crt").encode()).subject.rfc4514_string()
     world.mesh.set_all(world.sets["B1"])
-    wait_for("a rotation", lambda: world.status().get("phase") == "Ready" and world.generation("meshroot-ca", OWN) == 4, 60)
+    wait_for("a rotation", lambda: world.status().get("phase") == "Ready" and world.generation("meshroot-ca", OWN) == 4)
     wait_for("it came along", lambda: world.generation("istiod-tls") == 4)
     assert "Intermediate B1" in x509.load_pem_x509_certificate(tls("tls.crt").encode()).issuer.rfc4514_string()

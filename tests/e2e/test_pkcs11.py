@@ -170,7 +170,7 @@ def test_a_mesh_and_its_rotation_to_another_key_in_the_token(tmp_path, daemon, p
         swap(a2, ca.dir)
         wait_for("A2 signs", lambda: "Token A2" in ca.status()["intermediate"]["subject"])
         load.more(20)
-        wait_for("both workloads have leaves of A2", lambda: all("Token A2" in issuer_of(a) for a in (web, db)), 30)
+        wait_for("both workloads have leaves of A2", lambda: all("Token A2" in issuer_of(a) for a in (web, db)))
     before = said[0]
     wait_for("they speak on", lambda: said[0] > before + 10)
     stop.set()
@@ -199,7 +199,7 @@ def test_a_token_that_is_pulled_out_and_put_back(tmp_path, daemon, pb, token, fi
         ca.call(make_csr()[1], ca.issuer.token())
     assert e.value.code() == grpc.StatusCode.UNAVAILABLE
     token.put_back()
-    wait_for("leaves again: it has logged in anew", lambda: works(ca), 30)
+    wait_for("leaves again: it has logged in anew", lambda: works(ca))
     wait_for("ready", lambda: ca.get("/readyz")[0] == 200)
     assert ca.metric("meshroot_signer_up 1") and signer(ca)["restarts"] >= 1
 
@@ -231,7 +231,7 @@ def test_a_key_that_is_not_in_the_token_yet(tmp_path, daemon, pb, token, first):
     token.run("softhsm2-util", "--import", pkcs8(elsewhere / "ca-key.pem"), "--token", "mesh", "--pin", PIN, "--label", "a3", "--id",
               "03")
     (ca.dir / "ca-key.pem").unlink()
-    wait_for("A3", lambda: "A3" in ca.status()["intermediate"]["subject"], 40)
+    wait_for("A3", lambda: "A3" in ca.status()["intermediate"]["subject"])
     # SoftHSM computes in the process that loaded it: the signer's
     forms = forms_of((elsewhere / "ca-key.pem").read_bytes())
     with Load(ca) as load:

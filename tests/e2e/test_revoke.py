@@ -95,13 +95,13 @@ def test_openssl_and_cryptography_read_the_list(ca, tmp_path):
                                "root/root-cert.pem", "-untrusted", tmp_path / "a1/ca-cert.pem", tmp_path / "leaf.pem"],
                               capture_output=True, text=True)
         assert said.returncode == status and ("certificate revoked" in said.stderr) == (status != 0), said.stderr
-    with urllib.request.urlopen(f"http://127.0.0.1:{ca.ports['monitoring']}/crl", timeout=5) as r:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ca.ports['monitoring']}/crl", timeout=30) as r:
         assert r.headers["Content-Type"] == "application/pkix-crl" and "max-age" in r.headers["Cache-Control"]
         assert x509.load_der_x509_crl(r.read()).fingerprint(crl.signature_hash_algorithm) == crl.fingerprint(crl.signature_hash_algorithm)
         tag = r.headers["ETag"]
     again = urllib.request.Request(f"http://127.0.0.1:{ca.ports['monitoring']}/crl", headers={"If-None-Match": tag})
     with pytest.raises(urllib.error.HTTPError) as e:
-        urllib.request.urlopen(again, timeout=5)
+        urllib.request.urlopen(again, timeout=30)
     assert e.value.code == 304
     assert ca.metric("meshroot_revoked_leaves 1") and ca.metric("meshroot_crl_unsigned 0")
 
@@ -343,7 +343,7 @@ def test_the_workload_api_and_sds_carry_the_lists(tmp_path, daemon, ca, pb):
     with grpc.insecure_channel(f"unix:{tmp_path}/w.sock") as channel:
         for method, field in (("FetchX509SVID", 2), ("FetchX509Bundles", 1)):
             call = channel.unary_stream(f"/SpiffeWorkloadAPI/{method}", request_serializer=lambda x: x, response_deserializer=lambda x: x)
-            raw = next(iter(call(b"", metadata=[("workload.spiffe.io", "true")], timeout=10)))
+            raw = next(iter(call(b"", metadata=[("workload.spiffe.io", "true")], timeout=30)))
             found = [v for f, v in fields(raw) if f == field]
             assert len(found) == 1
             assert x509.load_der_x509_crl(found[0]).get_revoked_certificate_by_serial_number(bad.serial_number)

@@ -220,7 +220,7 @@ def test_the_word_waits_for_the_acknowledgement(world, delta):
         st = settled(world.mesh, "Intermediate B1", 1)
         return st and len(st["ca"]["roots"]) == 1
 
-    wait_for("on B1, root A gone", go_on, 40)
+    wait_for("on B1, root A gone", go_on)
     assert status(world.agent)["word_waits_for"] is None
 
 
@@ -322,12 +322,12 @@ def test_fetch_once(world, pb):
     fetch = world.channel.unary_unary(SERVICE + "FetchSecrets", request_serializer=pb.DiscoveryRequest.SerializeToString,
                                       response_deserializer=pb.DiscoveryResponse.FromString)
     q = pb.DiscoveryRequest(resource_names=[b"spiffe://cluster.local"], type_url=TYPE.encode(), node=pb.Node(id=b"x"))
-    got = fetch(q, timeout=10)
+    got = fetch(q, timeout=30)
     assert [r.value.name for r in got.resources] == ["spiffe://cluster.local"]
     assert got.resources[0].value.validation_context.trusted_ca.inline_bytes == file(world, "root-cert.pem")
     q.resource_names.append(b"other")
     with pytest.raises(grpc.RpcError) as e:
-        fetch(q, timeout=10)
+        fetch(q, timeout=30)
     assert e.value.code() == grpc.StatusCode.NOT_FOUND and '"other"' in e.value.details()
 
 

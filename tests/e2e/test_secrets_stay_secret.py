@@ -31,7 +31,7 @@ class Vault:
         self.seen = []
 
     def ask(self, method, path, body=None, **headers):
-        c = http.client.HTTPSConnection(self.host, self.port, context=self.tls, timeout=10)
+        c = http.client.HTTPSConnection(self.host, self.port, context=self.tls, timeout=30)
         try:
             c.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
             r = c.getresponse()
@@ -52,7 +52,7 @@ class Vault:
 
 
 def monitoring(port, path):
-    c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     c.request("GET", path)
     text = c.getresponse().read().decode()
     c.close()
@@ -65,7 +65,7 @@ def grpc_with(mesh, token):
     with grpc.secure_channel(f"127.0.0.1:{mesh.ca_port()}", grpc.ssl_channel_credentials(roots),
                              (("grpc.ssl_target_name_override", "localhost"),)) as channel:
         with pytest.raises(grpc.RpcError) as e:
-            channel.unary_unary(CREATE)(b"", metadata=[("authorization", f"Bearer {token}")], timeout=10)
+            channel.unary_unary(CREATE)(b"", metadata=[("authorization", f"Bearer {token}")], timeout=30)
     return str(e.value)
 
 

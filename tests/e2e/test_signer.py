@@ -168,7 +168,7 @@ def test_kill_9_of_the_signer_in_mid_batch(tmp_path, daemon, pb, plugged):  # no
             else:
                 load.stopping.wait(rng.uniform(0, 0.05))
             kill_signer(ca)
-            wait_for("another signer", lambda i=i: signer(ca)["restarts"] == i + 1 and signer(ca)["up"], 30)
+            wait_for("another signer", lambda i=i: signer(ca)["restarts"] == i + 1 and signer(ca)["up"])
         load.more(CALLERS)
     assert set(load.codes) == {"OK", "UNAVAILABLE"}, f"seed {seed}"
     assert load.codes.count("UNAVAILABLE") >= 4 * CALLERS, "what was under way was not all refused"

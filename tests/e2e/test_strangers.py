@@ -76,7 +76,7 @@ def test_grpc_methods_by_caller(mesh, tmp_path):
                              (("grpc.ssl_target_name_override", "localhost"),)) as channel:
         for who, meta in metadata.items():
             for method in METHODS:
-                call = channel.unary_stream(method)(b"", metadata=meta, timeout=10)
+                call = channel.unary_stream(method)(b"", metadata=meta, timeout=30)
                 with pytest.raises(grpc.RpcError) as e:
                     next(call)
                 assert e.value.code() == grpc.StatusCode.UNAUTHENTICATED, (who, method, e.value)
@@ -87,7 +87,7 @@ def test_the_monitoring_port_has_nothing_else(mesh):
     for method in ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH"):
         for path in ("/v1/status", "/v1/mesh/enable", "/v1/mesh/disable", "/v1/rotate/force", "//v1/mesh/disable", "/metrics/../v1/status",
                      "/%761/mesh/disable"):
-            c = http.client.HTTPConnection("127.0.0.1", mesh.ports["monitoring"], timeout=10)
+            c = http.client.HTTPConnection("127.0.0.1", mesh.ports["monitoring"], timeout=30)
             c.request(method, path)
             assert c.getresponse().status == 404, (method, path)
             c.close()
@@ -100,7 +100,7 @@ def fds(pid):
 
 def connect(port, tls, what):
     """One visit, ended in the middle of something."""
-    s = socket.create_connection(("127.0.0.1", port), timeout=10)
+    s = socket.create_connection(("127.0.0.1", port), timeout=30)
     try:
         if what == "garbage":
             s.sendall(b"\x16\x03\x01\xff\xffgarbage\r\n\r\n" * 4)
@@ -129,14 +129,14 @@ def test_descriptors_come_back(mesh):
     for port, tls in ports:
         for i in range(500):
             connect(port, tls, ("nothing", "garbage", "handshake", "tls", "request")[i % 5])
-    wait_for(f"{before} descriptors", lambda: fds(pid) <= before + 2, 30)
+    wait_for(f"{before} descriptors", lambda: fds(pid) <= before + 2)
     assert mesh.status()["ready"]
 
 
 def test_strangers_do_not_fill_the_log(mesh):
     vault = Vault(mesh)
     before = len(mesh.up.text().splitlines())
-    c = http.client.HTTPSConnection(vault.host, vault.port, context=vault.tls, timeout=10)
+    c = http.client.HTTPSConnection(vault.host, vault.port, context=vault.tls, timeout=30)
     for _ in range(2000):
         c.request("GET", "/secrets/a\x7e?api-version=7.4", headers={"authorization": "Bearer x"})
         c.getresponse().read()
@@ -147,5 +147,5 @@ def test_strangers_do_not_fill_the_log(mesh):
         call = channel.unary_unary(METHODS[0])
         for _ in range(1000):
             with pytest.raises(grpc.RpcError):
-                call(b"", timeout=10)
+                call(b"", timeout=30)
     assert len(mesh.up.text().splitlines()) - before < 1000

@@ -112,14 +112,14 @@ def test_the_last_good_bundle_stays_in_force(mesh, vault, tmp_path):
         new = f"Intermediate B{i}"
         vault.put_all(openssl_intermediate(tmp_path / f"b{i}", mesh.root, new, "p256"))
         vault.answer = vault.good
-        s = wait_for(f"{name}: on {new}", lambda n=new: signer(mesh, n), 40)
+        s = wait_for(f"{name}: on {new}", lambda n=new: signer(mesh, n))
         assert not s["sync"]["last_error"]
 
 
 def test_a_slow_vault(mesh, vault):
     before = mesh.status()
     vault.answer = hang(vault)
-    wait_for("status says so", lambda: mesh.status()["sync"]["last_error"], 40)
+    wait_for("status says so", lambda: mesh.status()["sync"]["last_error"])
     assert in_force(mesh.status()) == in_force(before) and mesh.status()["ready"]
 
 

@@ -24,7 +24,7 @@ def context(version, leaf=None):
 
 def visit(ca, c, session=None):  # noqa: F811
     """Connects and reads the server's SETTINGS, after which a TLS 1.3 client has its ticket; (resumed?, session)."""
-    with c.wrap_socket(socket.create_connection(("127.0.0.1", ca.ports["ca"]), timeout=20), session=session) as s:
+    with c.wrap_socket(socket.create_connection(("127.0.0.1", ca.ports["ca"]), timeout=30), session=session) as s:
         s.sendall(PREFACE)
         assert s.recv(9)[3:4] == b"\4"
         return s.session_reused, s.session

@@ -175,7 +175,7 @@ def _raw(vault):
     """One keep-alive connection with a token: faster than the SDK, for the crash test."""
     admin = json.loads((vault.state / "credentials/admin.json").read_text())
     tls = ssl.create_default_context(cafile=str(vault.state / "vault-ca.pem"))
-    c = http.client.HTTPSConnection("127.0.0.1", vault.port, context=tls, timeout=20)
+    c = http.client.HTTPSConnection("127.0.0.1", vault.port, context=tls, timeout=30)
     form = urllib.parse.urlencode({"grant_type": "client_credentials", "client_id": admin["client_id"],
                                    "client_secret": admin["client_secret"],
                                    "scope": f"https://127.0.0.1:{vault.port}/.default"})

@@ -16,12 +16,12 @@ ID = "spiffe://cluster.local/ns/test/sa/"
 
 
 def status(agent):
-    with urllib.request.urlopen(f"http://127.0.0.1:{agent.ports()['monitoring']}/status", timeout=5) as r:
+    with urllib.request.urlopen(f"http://127.0.0.1:{agent.ports()['monitoring']}/status", timeout=30) as r:
         return json.load(r)
 
 
 def metrics(agent):
-    with urllib.request.urlopen(f"http://127.0.0.1:{agent.ports()['monitoring']}/metrics", timeout=5) as r:
+    with urllib.request.urlopen(f"http://127.0.0.1:{agent.ports()['monitoring']}/metrics", timeout=30) as r:
         return r.read().decode()
 
 
