@@ -19,6 +19,7 @@ def test_kill_at_random_points_of_rotations(tmp_path, daemon):
     mesh.enable()
     mesh.agent("web")
     wait_for("on the first", lambda: settled(mesh, "Intermediate 0"))
+    wait_for("the agent's first files", (tmp_path / "web/..data").exists)
     seed = random.randrange(1 << 30)
     rng = random.Random(seed)
     generation, want = mesh.status()["ca"]["generation"], 0
