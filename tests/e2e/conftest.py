@@ -61,7 +61,7 @@ class Daemon:
     def text(self):
         return self.log.read_text(errors="replace")
 
-    def ports(self, seconds=20.0):
+    def ports(self, seconds=60.0):
         def look():
             if self.process.poll() is not None:
                 raise AssertionError(f"ended with {self.process.returncode}:\n{self.text()[-3000:]}")
@@ -77,7 +77,7 @@ class Daemon:
         self.process.kill()
         self.process.wait(10)
 
-    def stop(self, seconds=10):
+    def stop(self, seconds=60):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -106,7 +106,7 @@ def daemon(tmp_path):
             d.process.terminate()
     for d in started:
         try:
-            d.process.wait(15)
+            d.process.wait(60)
         except subprocess.TimeoutExpired:
             d.process.kill()
             d.process.wait(10)

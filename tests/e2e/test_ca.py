@@ -120,7 +120,7 @@ class Ca:
         try:
             stub = own.unary_unary(path, request_serializer=lambda m: m.SerializeToString(),
                                    response_deserializer=ca_pb.IstioCertificateResponse.FromString)
-            answer, call = stub.with_call(q, metadata=meta + list(metadata), timeout=30)
+            answer, call = stub.with_call(q, metadata=meta + list(metadata), timeout=60)
             return list(answer.cert_chain), dict(call.trailing_metadata())
         finally:
             if channel is None:
