@@ -257,12 +257,12 @@ on_timer(void *arg)
     struct spread *s = arg;
     uint64_t now = mono_ms(), next = UINT64_MAX;
 
-    for (struct place *p = s->all; p != NULL; p = p->next) {
+    for (struct place *p = s->all; p != NULL; p = p->next)
         enqueue(p);
+    queue_run(s);
+    for (struct place *p = s->all; p != NULL; p = p->next)
         if (p->retry_at > now && is_wanted(p) && !is_good(p) && p->retry_at < next)
             next = p->retry_at;
-    }
-    queue_run(s);
     if (next != UINT64_MAX)
         timer_set(s->timer, next - now + 1);
     if (s->is_told) {
