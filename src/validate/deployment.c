@@ -214,6 +214,21 @@ is_of_mesh(const json_t *source, const char *config_map)
                   "istio.io/istiod-ca") == 0;
 }
 
+/* Of the chart: they speak to the CA, and get no certificate from it. */
+static bool
+is_our_own(const json_t *pod)
+{
+    static const char *const parts[] = { "operator", "ca", "vault", "validator" };
+    const char *part = kube_object_get_label(pod, "app.kubernetes.io/component");
+
+    if (strcmp(kube_object_get_label(pod, "app.kubernetes.io/name"), "meshroot") != 0)
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        if (strcmp(part, parts[i]) == 0)
+            return true;
+    return false;
+}
+
 bool
 validate_is_workload(const json_t *pod, const char *config_map)
 {
@@ -224,6 +239,8 @@ validate_is_workload(const json_t *pod, const char *config_map)
         return false;
     if (has_container(pod, "istio-proxy"))
         return true;
+    if (is_our_own(pod))
+        return false;
     json_array_foreach(volumes, i, v)
     {
         if (is_of_mesh(v, config_map))

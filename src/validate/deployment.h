@@ -40,7 +40,8 @@ enum { VALIDATE_NOT_ITS = 1 };
 MUST_USE int validate_is_its_pod(const json_t *deployment, const json_t *pod, struct err *e);
 /* Whether a pod gets its certificate from the mesh's CA: it has a container "istio-proxy", or
  * mounts the CA's roots (`config_map`, or the CA's ClusterTrustBundle) or a token for the CA; and
- * is not istiod (a container "discovery"). Source: specs/istio-ca.md 7.10. */
+ * is not istiod (a container "discovery"), nor one of our own parts, by the chart's labels. Source:
+ * specs/istio-ca.md 7.10. */
 bool validate_is_workload(const json_t *pod, const char *config_map);
 /* When the object's data was last changed, by its managedFields; 0: they do not say. */
 int64_t validate_data_changed(const json_t *object);

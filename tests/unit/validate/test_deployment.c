@@ -222,6 +222,45 @@ which_pods_are_workloads(void **state)
     }
 }
 
+/* The operator has a token for the CA and asks it for evidence: it has no certificate, and its age
+ * says nothing of the mesh. */
+static void
+our_own_pods_are_no_workloads(void **state)
+{
+#define TOKEN                                                                                      \
+    "\"volumes\":[{\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"audience\":"            \
+    "\"istio-ca\"}}]}}]"
+    static const struct {
+        const char *name, *part, *spec;
+        bool is;
+    } rows[] = {
+        { "meshroot", "operator", TOKEN, false },
+        { "meshroot", "ca", TOKEN, false },
+        { "meshroot", "vault", TOKEN, false },
+        { "meshroot", "validator", TOKEN, false },
+        /* with a sidecar it is a workload like any other */
+        { "meshroot", "operator", TOKEN ",\"containers\":[{\"name\":\"istio-proxy\"}]", true },
+        { "meshroot", "agent", TOKEN, true },
+        { "meshroot", "", TOKEN, true },
+        { "shop", "operator", TOKEN, true },
+    };
+#undef TOKEN
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char text[1024];
+
+        (void)snprintf(text, sizeof(text),
+                       "{\"metadata\":{\"labels\":{\"app.kubernetes.io/name\":\"%s\","
+                       "\"app.kubernetes.io/component\":\"%s\"}},\"spec\":{%s}}",
+                       rows[i].name, rows[i].part, rows[i].spec);
+        json_t *pod = json(text);
+        if (validate_is_workload(pod, "istio-ca-root-cert") != rows[i].is)
+            fail_msg("row %zu", i);
+        json_decref(pod);
+    }
+}
+
 static void
 when_data_changed(void **state)
 {
@@ -317,6 +356,7 @@ main(void)
         cmocka_unit_test(the_rollout),
         cmocka_unit_test(whose_pod),
         cmocka_unit_test(which_pods_are_workloads),
+        cmocka_unit_test(our_own_pods_are_no_workloads),
         cmocka_unit_test(when_data_changed),
         cmocka_unit_test(memory_there_and_back),
         cmocka_unit_test(memory_that_cannot_be_read_is_none),
