@@ -8,8 +8,8 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
-#include "kube/feed.h"
-#include "kube/write.h"
+#include "kube/session.h"
+#include "net/json.h"
 #include "operator/plugin_ca.h"
 
 enum { LOOK_MS = 300, BAR_CELLS = 30, CA_FILE_MAX_BYTES = PLUGIN_CA_BUNDLE_BYTES };
@@ -18,54 +18,18 @@ enum { LOOK_MS = 300, BAR_CELLS = 30, CA_FILE_MAX_BYTES = PLUGIN_CA_BUNDLE_BYTES
  */
 
 struct session {
-    struct loop *loop;
+    struct kube_session kube;
     struct kube_conf conf;
-    struct kube_client *client;
     const char *ns, *name;
-    struct timer *timer;
-    json_t *body;
-    struct err why;
+    json_t *body; /* owned: the last answer */
 };
 
 static void
 session_done(struct session *s)
 {
-    json_decref(s->body);
-    timer_free(s->timer);
-    kube_client_free(s->client);
+    json_wipe_free(s->body);
+    kube_session_close(&s->kube);
     kube_conf_done(&s->conf);
-    loop_free(s->loop);
-}
-
-static void
-on_done(const json_t *body, const struct err *why, void *arg)
-{
-    struct session *s = arg;
-
-    json_decref(s->body);
-    s->body = body == NULL ? NULL : json_deep_copy(body);
-    memset(&s->why, 0, sizeof(s->why));
-    if (why != NULL)
-        s->why = *why;
-    loop_stop(s->loop);
-}
-
-/* After a call was started. Its answer is s->body. */
-static int
-session_wait(struct session *s, int started, struct err *e)
-{
-    TRY(started);
-    TRY(loop_run(s->loop, e));
-    if (s->why.code == E_NONE)
-        return 0;
-    *e = s->why;
-    return err_result(e);
-}
-
-static void
-on_timer(void *arg)
-{
-    loop_stop(((struct session *)arg)->loop);
 }
 
 /* As kubectl: the flag, KUBECONFIG, ~/.kube/config, the pod's own. */
@@ -90,18 +54,21 @@ session_open(const struct mesh_kube *k, struct session *s, struct err *e)
     s->ns = k->namespace != NULL ? k->namespace : "istio-system";
     s->name = k->name;
     TRY(conf_find(k, &s->conf, e));
-    TRY(loop_new(&s->loop, e));
-    TRY(timer_new(s->loop, on_timer, s, &s->timer, e));
-    return kube_client_new(s->loop, &s->conf, NULL, &s->client, e);
+    return kube_session_open(&s->conf, 0, &s->kube, e);
 }
 
 static int
 get(struct session *s, const struct kube_kind *what, const char *name, struct err *e)
 {
-    CLEANUP(str_freep) char *path = NULL;
+    json_wipe_free(STEAL(s->body)); /* it may be a Secret */
+    return kube_session_get(&s->kube, what, s->ns, name, &s->body, e);
+}
 
-    TRY(kube_path(what, s->ns, name, NULL, &path, e));
-    return session_wait(s, kube_get(s->client, path, 0, on_done, s, NULL, e), e);
+static int
+send_write(struct session *s, kube_verb_fn *verb, const struct kube_write *w, struct err *e)
+{
+    json_wipe_free(STEAL(s->body));
+    return kube_session_write(&s->kube, verb, w, &s->body, e);
 }
 
 bool
@@ -350,13 +317,6 @@ is_refused(const json_t *held)
 }
 
 static int
-pause_short(struct session *s, struct err *e)
-{
-    timer_set(s->timer, LOOK_MS);
-    return loop_run(s->loop, e);
-}
-
-static int
 wait_ready(struct session *s, json_int_t revision, uint64_t timeout_ms, struct err *e)
 {
     uint64_t until = mono_ms() + timeout_ms;
@@ -381,7 +341,7 @@ wait_ready(struct session *s, json_int_t revision, uint64_t timeout_ms, struct e
                            "not done yet; it goes on (meshroot mesh status): %s; is meshroot "
                            "operator run up?",
                            held == NULL ? "no operator has looked at it" : text(held, "message"));
-        TRY(pause_short(s, e));
+        kube_session_pause(&s->kube, LOOK_MS);
     }
     if (isatty(STDERR_FILENO) == 1)
         (void)fputc('\n', stderr);
@@ -402,7 +362,7 @@ wait_gone(struct session *s, uint64_t timeout_ms, struct err *e)
                            "PluginCA %s/%s waits for the operator to take its Secrets away: is "
                            "meshroot operator run up?",
                            s->ns, s->name);
-        TRY(pause_short(s, e));
+        kube_session_pause(&s->kube, LOOK_MS);
     }
 }
 
@@ -418,7 +378,7 @@ enable_send(struct session *s, const json_t *o, const struct mesh_kube_change *c
     struct kube_write w = {
         .kind = &kube_plugin_ca, .object = o, .manager = "meshroot-cli", .is_dry_run = dry
     };
-    if (session_wait(s, kube_apply(s->client, &w, on_done, s, NULL, e), e) < 0)
+    if (send_write(s, kube_apply, &w, e) < 0)
         return e->code == E_NOTFOUND
                    ? err_wrap(e, "is the CRD pluginca.meshroot.io installed, and the namespace "
                                  "there?")
@@ -471,7 +431,7 @@ mesh_kube_disable(const struct mesh_kube *k, const struct mesh_kube_change *c, s
     struct kube_write w = {
         .kind = &kube_plugin_ca, .ns = s.ns, .name = s.name, .is_dry_run = dry
     };
-    if (session_wait(&s, kube_delete(s.client, &w, on_done, &s, NULL, e), e) < 0)
+    if (send_write(&s, kube_delete, &w, e) < 0)
         return e->code == E_NOTFOUND ? err_set(e, E_NOTFOUND,
                                                "the mesh is not enabled: there is "
                                                "no PluginCA %s/%s",

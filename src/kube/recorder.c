@@ -159,8 +159,11 @@ on_next(void *arg)
 
 /* What people read: no control bytes, and when it is not UTF-8, ASCII. */
 static json_t *
-text_new(char *text)
+text_new(const char *from)
 {
+    char text[KUBE_EVENT_MESSAGE_BYTES];
+
+    (void)snprintf(text, sizeof(text), "%s", from);
     for (char *p = text; *p != '\0'; p++)
         *p = (unsigned char)*p < ' ' || *p == 0x7f ? ' ' : *p;
     json_t *v = json_string(text);
@@ -210,39 +213,50 @@ place_of(struct kube_recorder *r, const json_t *event)
     return best;
 }
 
-static int
-event_new(struct kube_recorder *r, const json_t *about, bool is_warning, const char *reason,
-          char *message, json_t **ret)
+int
+kube_recorder_event(const struct kube_recorder_conf *from, const char *name, const json_t *about,
+                    bool is_warning, const char *reason, const char *message, json_t **ret,
+                    struct err *e)
 {
-    static const char *const from[] = { "apiVersion", "kind" };
+    static const char *const tops[] = { "apiVersion", "kind" };
     static const char *const meta[] = { "name", "namespace", "uid", "resourceVersion" };
     json_t *of = json_object(), *o = NULL;
     const char *ns = kube_object_ns(about);
-    char name[KUBE_NAME_MAX_BYTES + 1], stamp[STAMP_BYTES];
+    char stamp[STAMP_BYTES];
     bool is_fine = true;
 
-    for (size_t i = 0; i < ARRAY_LEN(from); i++)
-        if (json_object_get(about, from[i]) != NULL)
-            is_fine &= json_object_set(of, from[i], json_object_get(about, from[i])) == 0;
+    for (size_t i = 0; i < ARRAY_LEN(tops); i++)
+        if (json_object_get(about, tops[i]) != NULL)
+            is_fine &= json_object_set(of, tops[i], json_object_get(about, tops[i])) == 0;
     for (size_t i = 0; i < ARRAY_LEN(meta); i++) {
         json_t *v = json_object_get(json_object_get(about, "metadata"), meta[i]);
 
         is_fine = is_fine && (v == NULL || json_object_set(of, meta[i], v) == 0);
     }
     rfc3339_s(unix_s(), stamp);
-    (void)snprintf(name, sizeof(name), "%.*s.%llx", NAME_PREFIX_BYTES, kube_object_name(about),
-                   (unsigned long long)unix_us() + r->made_n++);
     if (is_fine)
-        o = json_pack("{s:s, s:s, s:{s:s, s:s}, s:O, s:s, s:s, s:o, s:{s:s}, s:s, s:s, s:s}",
+        o = json_pack("{s:s, s:s, s:{s:s, s:s}, s:O, s:s, s:s, s:o, s:{s:s}, s:s, s:s, s:s, s:s, "
+                      "s:i}",
                       "apiVersion", "v1", "kind", "Event", "metadata", "name", name, "namespace",
                       ns[0] == '\0' ? "default" : ns, "involvedObject", of, "type",
                       is_warning ? "Warning" : "Normal", "reason", reason, "message",
-                      text_new(message), "source", "component", r->conf.component, "firstTimestamp",
-                      stamp, "reportingComponent", r->conf.component, "reportingInstance",
-                      r->instance == NULL ? "" : r->instance);
+                      text_new(message), "source", "component", from->component, "firstTimestamp",
+                      stamp, "lastTimestamp", stamp, "reportingComponent", from->component,
+                      "reportingInstance", from->instance == NULL ? "" : from->instance, "count",
+                      1);
     json_decref(of);
+    if (o == NULL)
+        return err_nomem(e);
     *ret = o;
-    return o == NULL ? -1 : 0;
+    return 0;
+}
+
+/* No two of them alike. */
+static void
+name_make(struct kube_recorder *r, const json_t *about, char ret[KUBE_NAME_MAX_BYTES + 1])
+{
+    (void)snprintf(ret, KUBE_NAME_MAX_BYTES + 1, "%.*s.%llx", NAME_PREFIX_BYTES,
+                   kube_object_name(about), (unsigned long long)unix_us() + r->made_n++);
 }
 
 void
@@ -250,14 +264,16 @@ kube_recorder_say(struct kube_recorder *r, const json_t *about, bool is_warning,
                   const char *fmt, ...)
 {
     CLEANUP(json_decrefp) json_t *event = NULL;
-    char message[KUBE_EVENT_MESSAGE_BYTES];
+    char message[KUBE_EVENT_MESSAGE_BYTES], name[KUBE_NAME_MAX_BYTES + 1];
     struct series *s = NULL;
     va_list args;
+    struct err e;
 
     va_start(args, fmt);
     (void)vsnprintf(message, sizeof(message), fmt, args);
     va_end(args);
-    if (event_new(r, about, is_warning, reason, message, &event) == 0)
+    name_make(r, about, name);
+    if (kube_recorder_event(&r->conf, name, about, is_warning, reason, message, &event, &e) == 0)
         s = place_of(r, event);
     if (s == NULL) {
         count(r, "left_out");
@@ -296,6 +312,7 @@ kube_recorder_new(struct loop *l, struct kube_client *c, const struct kube_recor
         r->series[i].recorder = r;
     if (conf->instance != NULL)
         TRY(str_dup(span_str(conf->instance), &r->instance, e));
+    r->conf.instance = r->instance;
     TRY(timer_new(l, on_next, r, &r->next, e));
     *ret = STEAL(r);
     return 0;

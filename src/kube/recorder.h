@@ -37,4 +37,10 @@ DEFINE_CLEANUP(struct kube_recorder, kube_recorder_free)
 void kube_recorder_say(struct kube_recorder *r, const json_t *about, bool is_warning,
                        const char *reason, const char *fmt, ...) PRINTF(5, 6);
 
+/* The Event that is created, said once and now, under a name of the caller's choice: for who writes
+ * it himself (kube/session.h). Owner: caller. Errors: NOMEM. */
+MUST_USE int kube_recorder_event(const struct kube_recorder_conf *from, const char *name,
+                                 const json_t *about, bool is_warning, const char *reason,
+                                 const char *message, json_t **ret, struct err *e);
+
 #endif

@@ -69,7 +69,7 @@ wait_rolled(struct session *s, struct sight *t, uint64_t until_ms, struct err *r
                           now == ROLLOUT_FAILED ? "" : "no end in time: ", words);
             return ROLLOUT_BAD;
         }
-        session_pause(s, VALIDATE_POLL_MS);
+        kube_session_pause(&s->kube, VALIDATE_POLL_MS);
     }
 }
 
@@ -119,7 +119,7 @@ wait_proved(struct session *s, struct sight *t, uint64_t until_ms, struct err *r
             (void)err_set(ret_why, E_STATE, "it was rolled out, but %s", words);
             return ROLLOUT_BAD;
         }
-        session_pause(s, VALIDATE_POLL_MS);
+        kube_session_pause(&s->kube, VALIDATE_POLL_MS);
     }
 }
 
@@ -166,9 +166,9 @@ rollout_end(struct session *s, struct sight *t, struct err *ret_why, struct err 
         (void)snprintf(why, sizeof(why), "%.*s", (int)sizeof(why) - 1, ret_why->msg);
     TRY(memory_end(s, t, r == 0 ? TRIED_DONE : TRIED_FAILED, why, e));
     if (r == ROLLOUT_BAD)
-        session_event(s, t->deployment, "Warning", "RootRestartFailed", ret_why->msg);
+        session_event(s, t->deployment, true, "RootRestartFailed", ret_why->msg);
     else
-        session_event(s, t->deployment, "Normal", "RootRestarted",
+        session_event(s, t->deployment, false, "RootRestarted",
                       "restarted for the roots of its Secret; every pod was seen to serve them");
     return r;
 }

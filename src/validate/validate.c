@@ -97,7 +97,7 @@ do_refuse(struct run *r, struct err *e)
     (void)e;
     (void)err_set(&r->result->why, E_STATE, "no restart: %s", r->verdict.why);
     if (r->verdict.kind == VALIDATE_HELD)
-        session_event(r->s, r->t->deployment, "Warning", "RootRestartHeld", r->verdict.why);
+        session_event(r->s, r->t->deployment, true, "RootRestartHeld", r->verdict.why);
     return 0;
 }
 
@@ -169,7 +169,7 @@ validate_run(const struct validate_conf *conf, struct validate_result *ret, stru
         r = run_once(&s, &result, e);
         if (r != -(int)E_CONFLICT)
             break; /* somebody else changed the Deployment: look and judge again */
-        session_pause(&s, random_below(VALIDATE_POLL_MS));
+        kube_session_pause(&s.kube, random_below(VALIDATE_POLL_MS));
     }
     if (r == 0)
         *ret = result;

@@ -45,7 +45,7 @@ GRANTED = {
     (VALIDATOR, "get", "configmaps", "istio-ca-root-cert", MESH),
     (VALIDATOR, "list", "pods", None, MESH),
     (VALIDATOR, "get,patch", "apps/deployments", "istiod", MESH),
-    (VALIDATOR, "create", "events", None, MESH),
+    (VALIDATOR, "get,create,patch", "events", None, MESH),
 }
 
 ALL = ("get", "list", "watch", "create", "update", "patch", "delete")

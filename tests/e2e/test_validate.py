@@ -295,6 +295,19 @@ def test_replaced_in_one_step_is_held(world, sets):
     assert "Forced, at a risk: the Secret's intermediate is under root" in out and i.restarts == 1
 
 
+def test_what_is_held_run_after_run_is_one_event(world, sets):
+    i = world().secret(sets["B"]).start(sets["A"])
+    for n in (1, 2, 3):
+        validate(i, code=17)
+        (event,) = i.api.all("Event", i.ns)
+        assert event["count"] == n and event["reason"] == "RootRestartHeld" and event["involvedObject"]["name"] == i.name
+        assert event["firstTimestamp"] <= event["lastTimestamp"] and event["type"] == "Warning"
+    i.publish(sets["AB a"]["root-cert.pem"])  # another reason is another Event
+    validate(i, code=17)
+    events = i.api.all("Event", i.ns)
+    assert sorted(e["count"] for e in events) == [1, 3] and len({e["message"] for e in events}) == 2
+
+
 def test_a_new_intermediate_with_a_fresh_root_is_held(world, sets):
     i = world().secret(sets["AB b"]).start(sets["A"])
     i.publish(sets["AB a"]["root-cert.pem"] + b"\n")
@@ -456,7 +469,7 @@ def test_dry_run(world, sets):
 
 
 ROWS = [("get", "deployments", "apps"), ("patch", "deployments", "apps"), ("get", "secrets", ""), ("get", "configmaps", ""), ("list", "pods", ""),
-        ("create", "events", "")]
+        ("get", "events", ""), ("create", "events", "")]
 
 
 @pytest.mark.parametrize("missing", range(len(ROWS)))
