@@ -167,29 +167,28 @@ on_write_retry(void *arg)
 /* -- making -------------------------------------------------------------------------------------
  */
 
-/* Made once, kept for ever: the CA tells agents of one identity apart by it. */
+/* The CA tells agents of one identity apart by it, and takes it that the generations of one only
+ * grow. So it lives as long as the set that says which one we hold: without it, a new one. */
 static int
-instance_open(struct agent *a, struct err *e)
+instance_open(struct agent *a, bool is_new, struct err *e)
 {
     CLEANUP(str_freep) char *path = NULL;
     CLEANUP(buf_done) struct buf b = BUF_INIT(256);
     uint8_t bytes[(INSTANCE_BYTES - 1) / 2];
 
     TRY(str_format(&path, e, "%s/instance", a->conf.dir));
-    if (TRY(file_read(path, &b, e)) == 0) {
+    if (!is_new && TRY(file_read(path, &b, e)) == 0) {
         struct span s = span_trim(buf_span(&b));
 
         if (s.n != INSTANCE_BYTES - 1 || hex_parse(s, bytes, sizeof(bytes), e) < 0)
             return err_set(e, E_PARSE, "%s: not 32 hex digits; remove it to make a new one", path);
-    } else {
-        TRY(random_bytes(bytes, sizeof(bytes), e));
         hex_text(span_of(bytes, sizeof(bytes)), a->instance);
-        b.n = 0;
-        TRY(buf_addf(&b, e, "%s\n", a->instance));
-        TRY(file_write_new(path, buf_span(&b), 0600, e));
+        return 0;
     }
+    TRY(random_bytes(bytes, sizeof(bytes), e));
     hex_text(span_of(bytes, sizeof(bytes)), a->instance);
-    return 0;
+    TRY(buf_addf(&b, e, "%s\n", a->instance));
+    return file_write(path, buf_span(&b), 0600, e);
 }
 
 /* A leaf that is still good is used again: no new CSR, the same word. */
@@ -200,12 +199,11 @@ resume(struct agent *a, struct err *e)
     struct err why = { 0 };
     int r = creds_read(a->conf.dir, a->conf.identity, &c, &why);
 
-    if (r == CREDS_ABSENT)
-        return 0;
-    if (r < 0) {
+    if (r < 0)
         log_info("agent", "what was kept is not used: %s", why.msg);
+    TRY(instance_open(a, r != 0, e));
+    if (r != 0)
         return 0;
-    }
     log_info("agent", "goes on with the certificate and trust set of generation %llu",
              (unsigned long long)c->generation);
     a->is_resumed = true;
@@ -266,7 +264,6 @@ agent_open(struct agent *a, struct err *e)
         return err_wrap(e, "the CA's address");
     TRY(dir_make(a->conf.dir, 0755, e));
     TRY(dir_lock(a->conf.dir, &a->lock_fd, e));
-    TRY(instance_open(a, e));
     const struct grpc_client_conf cc = {
         .host = a->cas[0].host,
         .port = a->cas[0].port,
@@ -363,7 +360,10 @@ agent_stop(struct agent *a, bool ended, loop_fn *done, void *arg)
     if (ended && !is_ours_alone)
         log_info("agent", "the CA is not told that the key is not in use any more: workloads may "
                           "hold it, from the Workload API");
-    if (!ended || !is_ours_alone || a->now == NULL || a->ca_is_plain) {
+    bool is_wiped = ended && !creds_exist(a->conf.dir);
+    if (ended && !is_wiped)
+        log_warn("agent", "the CA is not told that we have ended: %s cannot be wiped", a->conf.dir);
+    if (!is_wiped || !is_ours_alone || a->now == NULL || a->ca_is_plain) {
         loop_defer(a->loop, stopped, a);
         return;
     }

@@ -21,9 +21,10 @@ leaf_json(const struct creds *c)
 
     cert_serial_text(c->leaf, serial);
     cert_issuer_text(c->leaf, issuer);
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:b}", "serial", serial, "issuer", issuer,
-                     "signer_id", json_id(c->signer_id), "root_id", json_id(c->leaf_root_id),
-                     "not_before", time_json(cert_not_before(c->leaf)), "not_after",
+    return json_pack("{s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:b, s:b}", "serial", serial,
+                     "generation", (json_int_t)c->leaf_generation, "issuer", issuer, "signer_id",
+                     json_id(c->signer_id), "root_id", json_id(c->leaf_root_id), "not_before",
+                     time_json(cert_not_before(c->leaf)), "not_after",
                      time_json(cert_not_after(c->leaf)), "trusted", creds_leaf_is_trusted(c),
                      "revoked", crls_revoke(c->crls, c->leaf));
 }

@@ -119,7 +119,7 @@ creds_roots_from_pem(struct span pem, struct roots **ret, struct err *e)
 
 int
 creds_from_answer(struct key *key, const char *identity, char *const *chain, size_t n,
-                  uint64_t generation, struct creds **ret, struct err *e)
+                  struct creds **ret, struct err *e)
 {
     CLEANUP(creds_freep) struct creds *c = calloc(1, sizeof(*c));
 
@@ -129,7 +129,6 @@ creds_from_answer(struct key *key, const char *identity, char *const *chain, siz
         return err_set(e, E_PARSE,
                        "the CA's answer has %zu certificates: leaf and roots are needed", n);
     c->key = key_ref(key);
-    c->generation = generation;
     c->received_s = unix_s();
     for (size_t i = 0; i + 1 < n; i++)
         if (add_pem(c, span_str(chain[i]), e) < 0)
@@ -157,7 +156,8 @@ creds_with_roots(const struct creds *c, struct roots *roots, struct crls *crls, 
                          .received_s = c->received_s,
                          .roots = roots_ref(roots),
                          .crls = crls == NULL ? NULL : crls_ref(crls),
-                         .generation = generation };
+                         .generation = generation,
+                         .leaf_generation = c->leaf_generation };
     memcpy(d->signer_id, c->signer_id, DIGEST_BYTES);
     for (size_t i = 0; i < c->chain_n; i++)
         d->chain[i] = cert_ref(c->chain[i]);
@@ -221,10 +221,10 @@ meta_text(const char *identity, const struct creds *c, struct buf *b, struct err
     cert_serial_text(c->leaf, serial);
     rfc3339_s(cert_not_after(c->leaf), end);
     return buf_addf(b, e,
-                    "{\"generation\": %llu, \"received\": %lld, \"identity\": \"%s\", \"serial\": "
-                    "\"%s\", \"not_after\": \"%s\"}\n",
-                    (unsigned long long)c->generation, (long long)c->received_s, identity, serial,
-                    end);
+                    "{\"generation\": %llu, \"leaf_generation\": %llu, \"received\": %lld, "
+                    "\"identity\": \"%s\", \"serial\": \"%s\", \"not_after\": \"%s\"}\n",
+                    (unsigned long long)c->generation, (unsigned long long)c->leaf_generation,
+                    (long long)c->received_s, identity, serial, end);
 }
 
 int
@@ -254,14 +254,18 @@ meta_parse(struct span text, struct creds *c, struct err *e)
 {
     json_t *j = json_loadb((const char *)text.p, text.n, JSON_REJECT_DUPLICATES, NULL);
     const json_t *g = json_object_get(j, "generation"), *t = json_object_get(j, "received");
-    bool ok = json_is_integer(g) && json_integer_value(g) >= 0 && json_is_integer(t);
+    const json_t *l = json_object_get(j, "leaf_generation"); /* not there: an agent of before */
+    bool ok = json_is_integer(g) && json_integer_value(g) >= 0 && json_is_integer(t) &&
+              (l == NULL || (json_is_integer(l) && json_integer_value(l) >= 0 &&
+                             json_integer_value(l) <= json_integer_value(g)));
 
     if (ok) {
         c->generation = (uint64_t)json_integer_value(g);
         c->received_s = json_integer_value(t);
+        c->leaf_generation = (uint64_t)json_integer_value(l);
     }
     json_decref(j);
-    return ok ? 0 : err_set(e, E_PARSE, "%s: no generation", set_names[SET_META]);
+    return ok ? 0 : err_set(e, E_PARSE, "%s: no sound generations", set_names[SET_META]);
 }
 
 /* A bad list never blocks a key: without one until the stream brings it again. */

@@ -13,10 +13,11 @@ struct creds {
     struct cert *leaf;
     struct cert *chain[CHAIN_MAX]; /* intermediates, nothing self-signed */
     size_t chain_n;
-    struct roots *roots; /* the trust set */
-    struct crls *crls;   /* the revocation lists beside it; NULL: nothing is revoked */
-    int64_t received_s;  /* wall clock when the leaf came: its half-life counts from here */
-    uint64_t generation; /* of the trust set; 0: a CA that has none */
+    struct roots *roots;      /* the trust set */
+    struct crls *crls;        /* the revocation lists beside it; NULL: nothing is revoked */
+    int64_t received_s;       /* wall clock when the leaf came: its half-life counts from here */
+    uint64_t generation;      /* of the trust set; 0: a CA that has none */
+    uint64_t leaf_generation; /* of the answer that brought the leaf; 0: it did not say */
     uint8_t signer_id[DIGEST_BYTES];    /* of the certificate that signed the leaf */
     uint8_t leaf_root_id[DIGEST_BYTES]; /* the root the leaf ends in; zero when `roots` has none */
 };
@@ -26,9 +27,10 @@ DEFINE_CLEANUP(struct creds, creds_free)
 
 /* From a CreateCertificate answer: `chain` is leaf, intermediates, and last the whole root bundle,
  * each PEM. The leaf is checked: for this key, for exactly this identity, valid now, up to a root
- * of the answer, for server and client. Errors: PARSE, DENIED, LIMIT; each says which element. */
+ * of the answer, for server and client. Its generations are the caller's to set. Errors: PARSE,
+ * DENIED, LIMIT; each says which element. */
 MUST_USE int creds_from_answer(struct key *key, const char *identity, char *const *chain, size_t n,
-                               uint64_t generation, struct creds **ret, struct err *e);
+                               struct creds **ret, struct err *e);
 /* A set of roots as a CA or its ConfigMap says it: the same twice is one. Errors: as
  * roots_from_pem. */
 MUST_USE int creds_roots_from_pem(struct span pem, struct roots **ret, struct err *e);

@@ -81,27 +81,29 @@ on_message(struct span msg, void *arg)
                       "the CA's answer is not an IstioCertificateResponse");
         return;
     }
-    (void)!creds_from_answer(a->asking_key, a->conf.identity, m->cert_chain, m->n_cert_chain, 0,
+    (void)!creds_from_answer(a->asking_key, a->conf.identity, m->cert_chain, m->n_cert_chain,
                              &a->answer, &a->answer_error);
     istio__v1__auth__istio_certificate_response__free_unpacked(m, NULL);
 }
 
-/* The generation of what the answer carries; a CA that names none has one trust set for ever. */
+/* The generation of what the answer carries, which the leaf's row has in the CA's ledger; a CA that
+ * names none has one trust set for ever. */
 static int
-answer_generation(const struct agent *a, const struct grpc_request *q, uint64_t *ret, struct err *e)
+answer_generation(const struct agent *a, const struct grpc_request *q, struct creds *c,
+                  struct err *e)
 {
     struct span s = grpc_answer_trailer(q, "meshroot-generation");
     const struct creds *held = agent_newest(a);
     uint64_t held_n = held == NULL ? 0 : held->generation;
 
-    *ret = held_n;
-    if (s.n > 0 && u64_parse(s, 0, INT64_MAX, ret, e) < 0)
+    if (s.n > 0 && u64_parse(s, 0, INT64_MAX, &c->leaf_generation, e) < 0)
         return err_wrap(e, "meshroot-generation");
-    if (plan_generation(held_n, *ret) == PLAN_DROP)
+    c->generation = s.n > 0 ? c->leaf_generation : held_n;
+    if (plan_generation(held_n, c->generation) == PLAN_DROP)
         return err_set(
             e, E_STATE,
             "the answer is of generation %llu, older than %llu that is in use: put aside",
-            (unsigned long long)*ret, (unsigned long long)held_n);
+            (unsigned long long)c->generation, (unsigned long long)held_n);
     return 0;
 }
 
@@ -110,7 +112,6 @@ on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
 {
     struct agent *a = arg;
     struct err e = { 0 };
-    uint64_t generation = 0;
     int r = 0;
 
     a->renew_call = NULL;
@@ -127,14 +128,13 @@ on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
         e = a->answer_error;
         r = -(int)e.code;
     } else
-        r = answer_generation(a, q, &generation, &e);
+        r = answer_generation(a, q, a->answer, &e);
     if (r < 0) {
         failed(a, &e, grpc_answer_trailer(q, PUSHBACK_TRAILER),
                code != GRPC_OK && !plan_is_transient(code));
         return;
     }
     struct creds *c = STEAL(a->answer);
-    c->generation = generation;
     const struct creds *held = agent_newest(a);
     if (held != NULL && held->crls != NULL) /* the answer brings none */
         c->crls = crls_ref(held->crls);

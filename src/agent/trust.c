@@ -244,6 +244,7 @@ pack_word(const struct agent *a, bool ended, struct buf *out, struct err *e)
     m.generation = a->now->generation;
     m.n_root_ids = roots_count(a->now->roots);
     m.root_ids = ids;
+    m.leaf_generation = a->now->leaf_generation;
     m.leaf_serial = (ProtobufCBinaryData){ serial.n, (uint8_t *)(uintptr_t)serial.p };
     m.ended = ended;
     TRY(buf_reserve(out, meshroot__v1__word__get_packed_size(&m), &p, e));

@@ -75,11 +75,30 @@ struct evidence_teller { /* one replica: evidence_client_told and its client, or
     void *self;
 };
 /* Calls fn for each workload with leaves in use, once for each replica that issued some. Trust sets
- * only grow in generation, so the word of the newest generation counts, whoever heard it. A leaf
- * counts as replaced when a word names one of a later generation, whose holder puts older ones
- * aside; or when the workload's last word, by EVIDENCE_SKEW_S later than what any other replica
- * heard, names a leaf that was issued later than it, by as much. All replicas must be known
- * when it is called. Out of memory nothing is put together, which holds steps and takes none. */
+ * only grow in generation, so the word of the newest generation counts, whoever heard it. All
+ * replicas must be known when it is called. Out of memory nothing is put together, which holds
+ * steps and takes none.
+ *
+ * Of a workload's leaves in a ledger, those under a root count as put aside when all of them are of
+ * a lower generation than the leaf that its word names, whoever issued and whoever heard:
+ *
+ * - A row, its answer's "meshroot-generation" and the trust set in that answer are of one view of
+ *   the CA, so what the agent says of its leaf is what the row says, here or elsewhere.
+ * - An agent refuses an answer of a lower generation than the trust set it holds, which is as new
+ * as its leaf at least (design.md "Rotation", rule 4). So a row of a lower generation, though its
+ *   answer is under way still, or its replica lags behind, is of a leaf that is never used again.
+ *   What it holds outlives a restart with the leaf, in one file set; without that set it is
+ *   another instance.
+ * - A row of the same generation counts. It is under the signer of that generation, so under the
+ *   root that the holder's own leaf needs: it holds no step that its leaf does not.
+ * - Who lies does it about its own identity and instance, up to the generation of the trust set
+ *   that it claims, which is one that the replica has loaded; the leaf that it hides is its own.
+ *
+ * The word of an agent that has ended, when nobody has heard a later one, puts its own leaf's
+ * generation aside too: it never comes again as that instance. Without a generation (0: another
+ * client, an agent of before) a leaf counts as replaced when the workload's last word, by
+ * EVIDENCE_SKEW_S later than what any other replica heard, names a leaf that was issued later than
+ * it, by as much. */
 void evidence_merge(const struct evidence_teller *tellers, size_t n, ledger_workload_fn *fn,
                     void *arg);
 struct evidence_teller evidence_client_teller(struct evidence_client *c);

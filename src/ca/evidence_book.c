@@ -41,7 +41,8 @@ workload_ok(const Meshroot__V1__EvidenceWorkload *w)
            (w->leaves > 0 || (w->said > 0 && w->instance[0] != '\0')) &&
            ids_ok(w->ack_roots, w->n_ack_roots, ROOTS_MAX) &&
            ids_ok(w->leaf_roots, w->n_leaf_roots, EVIDENCE_IDS_MAX) &&
-           ids_ok(w->leaf_signers, w->n_leaf_signers, EVIDENCE_IDS_MAX);
+           ids_ok(w->leaf_signers, w->n_leaf_signers, EVIDENCE_IDS_MAX) &&
+           (w->n_leaf_root_generations == 0 || w->n_leaf_root_generations == w->n_leaf_roots);
 }
 
 static int
@@ -151,7 +152,10 @@ workload_tell(const Meshroot__V1__EvidenceWorkload *m, ledger_workload_fn *fn, v
                                        .last_issued = m->last_issued,
                                        .used_issued = m->used_issued,
                                        .used_generation = m->used_generation,
-                                       .max_row_generation = m->max_row_generation };
+                                       .ended_generation = m->ended_generation,
+                                       .leaf_root_generations = m->n_leaf_root_generations == 0
+                                                                    ? NULL
+                                                                    : m->leaf_root_generations };
 
     ids_copy(acks, m->ack_roots, m->n_ack_roots);
     ids_copy(roots, m->leaf_roots, m->n_leaf_roots);

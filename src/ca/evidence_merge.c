@@ -16,7 +16,10 @@ struct told { /* of one instance, by all replicas */
     int64_t said, said_before; /* its last word; the last that any other replica has heard */
     size_t by;                 /* who has heard the last */
     int64_t used_issued;       /* and the leaf in it */
-    uint64_t used_generation;  /* of the newest row that any of its words named */
+    uint64_t used_generation;  /* of the leaf in the last word that says it ... */
+    int64_t used_said;         /* ... and when it was said */
+    uint64_t ended_generation; /* of its end ... */
+    int64_t ended_said;        /* ... and when it was said */
     uint8_t roots[ROOTS_MAX][DIGEST_BYTES];
     char instance[INSTANCE_TEXT_BYTES];
     char identity[];
@@ -115,6 +118,25 @@ table_free(struct merge *m)
 /* -- first all that was said, then the leaves ----------------------------------------------------
  */
 
+/* An instance's leaves only grow in generation. So of two words the higher one is the newer, unless
+ * the clocks say otherwise for certain: then somebody has put an agent's folder back. */
+static void
+used_note(struct told *t, const struct ledger_workload *w)
+{
+    bool is_later = w->said - EVIDENCE_SKEW_S > t->used_said,
+         is_earlier = w->said < t->used_said - EVIDENCE_SKEW_S;
+
+    if (w->ended_generation > t->ended_generation) {
+        t->ended_generation = w->ended_generation;
+        t->ended_said = w->said;
+    }
+    if (w->used_generation == 0 || is_earlier ||
+        (!is_later && w->used_generation < t->used_generation))
+        return;
+    t->used_generation = w->used_generation;
+    t->used_said = w->said;
+}
+
 static void
 word_note(struct told *t, const struct ledger_workload *w, size_t by)
 {
@@ -124,8 +146,7 @@ word_note(struct told *t, const struct ledger_workload *w, size_t by)
         if (w->ack_roots_n > 0)
             memcpy(t->roots, w->ack_roots, w->ack_roots_n * DIGEST_BYTES);
     }
-    if (w->used_generation > t->used_generation)
-        t->used_generation = w->used_generation;
+    used_note(t, w);
     if (w->said > t->said) {
         t->said_before = t->said;
         t->said = w->said;
@@ -151,16 +172,38 @@ on_word(const struct ledger_workload *w, void *arg)
         word_note(t, w, m->by);
 }
 
-/* The holder uses a leaf that came later than all of these: of a later generation, and an agent
- * puts aside what is older than what it holds (design.md "Rotation", rule 4), or of another replica
- * and later by the clocks. */
+/* The holder uses a leaf that came later than all of these by the clocks, and of another replica.
+ */
 static bool
 is_replaced(const struct told *t, const struct ledger_workload *w, size_t by)
 {
-    if (t->used_generation > w->max_row_generation && w->max_row_generation > 0)
-        return true;
     return t->by != by && t->used_issued > 0 && t->said - EVIDENCE_SKEW_S > t->said_before &&
            t->used_issued - EVIDENCE_SKEW_S > w->last_issued;
+}
+
+/* Whether a leaf of this generation, of whichever replica, is put aside. See evidence.h. */
+static bool
+is_put_aside(const struct told *t, uint64_t generation)
+{
+    return generation > 0 && (generation < t->used_generation ||
+                              (generation <= t->ended_generation && t->ended_said >= t->said));
+}
+
+/* The roots that leaves in use need, and how many: those under which each leaf is put aside are
+ * left out. */
+static size_t
+roots_left(const struct told *t, const struct ledger_workload *w, uint8_t (*ret)[DIGEST_BYTES],
+           uint64_t *ret_generations)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < w->leaf_roots_n; i++) {
+        if (is_put_aside(t, w->leaf_root_generations[i]))
+            continue;
+        memcpy(ret[n], w->leaf_roots[i], DIGEST_BYTES);
+        ret_generations[n++] = w->leaf_root_generations[i];
+    }
+    return n;
 }
 
 static void
@@ -168,12 +211,21 @@ on_leaves(const struct ledger_workload *w, void *arg)
 {
     struct merge *m = arg;
     struct ledger_workload all = *w;
+    uint8_t roots[EVIDENCE_IDS_MAX][DIGEST_BYTES];
+    uint64_t generations[EVIDENCE_IDS_MAX];
 
     if (w->leaves_n == 0)
         return;
     const struct told *t = w->instance[0] == '\0' || m->no_memory ? NULL : told_find(m, w);
     if (t != NULL && is_replaced(t, w, m->by))
         return;
+    if (t != NULL && w->leaf_root_generations != NULL && w->leaf_roots_n <= EVIDENCE_IDS_MAX) {
+        all.leaf_roots = (const uint8_t(*)[DIGEST_BYTES])roots;
+        all.leaf_root_generations = generations;
+        all.leaf_roots_n = roots_left(t, w, roots, generations);
+        if (all.leaf_roots_n == 0 && w->leaf_roots_n > 0)
+            return;
+    }
     if (t != NULL && t->ack_generation > w->ack_generation) {
         all.ack_generation = t->ack_generation;
         all.ack_roots = (const uint8_t(*)[DIGEST_BYTES])t->roots;

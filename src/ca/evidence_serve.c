@@ -122,7 +122,9 @@ workload_add(struct walk *k, const struct ledger_workload *w, struct err *e)
     m.last_issued = w->last_issued;
     m.used_issued = w->used_issued;
     m.used_generation = w->used_generation;
-    m.max_row_generation = w->max_row_generation;
+    m.ended_generation = w->ended_generation;
+    m.leaf_root_generations = (uint64_t *)(uintptr_t)w->leaf_root_generations; /* only read */
+    m.n_leaf_root_generations = w->leaf_root_generations == NULL ? 0 : w->leaf_roots_n;
     k->one.n = 0;
     TRY(buf_reserve(&k->one, meshroot__v1__evidence_workload__get_packed_size(&m), &p, e));
     k->one.n = meshroot__v1__evidence_workload__pack(&m, p);

@@ -169,6 +169,9 @@ ack_fill(const Meshroot__V1__Word *m, const struct ca_caller *caller, struct led
         memcpy(a->serial, m->leaf_serial.data, m->leaf_serial.len);
     a->serial_n = m->leaf_serial.len;
     a->generation = m->generation;
+    if (m->leaf_generation > m->generation) /* an agent's trust set is as new as its leaf */
+        return err_set(e, E_INVAL, "the leaf is of a generation newer than the trust set's");
+    a->leaf_generation = m->leaf_generation;
     a->ended = m->ended != 0;
     (void)snprintf(a->identity, sizeof(a->identity), "%s", caller->identity);
     (void)snprintf(a->instance, sizeof(a->instance), "%s", m->instance);

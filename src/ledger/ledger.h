@@ -75,7 +75,8 @@ MUST_USE int ledger_append(struct ledger *l, const struct ledger_row *row, struc
 MUST_USE int ledger_note_issuers(struct ledger *l, const struct bundle *b, struct err *e);
 
 /* A workload's word: it holds this trust set, of this generation, and uses this leaf (serial_n 0:
- * none yet). */
+ * none yet), whose row, here or in another replica's ledger, is of leaf_generation (0: it does not
+ * say). */
 struct ledger_ack {
     char identity[LEDGER_IDENTITY_BYTES], instance[INSTANCE_TEXT_BYTES];
     uint64_t generation;
@@ -83,6 +84,7 @@ struct ledger_ack {
     size_t roots_n;
     uint8_t serial[SERIAL_MAX_BYTES];
     size_t serial_n;
+    uint64_t leaf_generation;
     bool ended; /* it says that it stops and has wiped its key: nothing of it is in use */
 };
 /* Durable before `done`. A word for an instance of another identity is DENIED; one of an older
@@ -106,6 +108,8 @@ struct ledger_workload {
     size_t leaves_n;                           /* in use */
     const uint8_t (*leaf_roots)[DIGEST_BYTES]; /* the distinct roots of its leaves in use */
     size_t leaf_roots_n;
+    const uint64_t *leaf_root_generations; /* beside leaf_roots: the newest generation among its
+                                              leaves in use under each; NULL: not known */
     const uint8_t (*leaf_signers)[DIGEST_BYTES]; /* the distinct signers of its leaves in use */
     size_t leaf_signers_n;
     int64_t last_not_after; /* when the last of them ends */
@@ -115,8 +119,10 @@ struct ledger_workload {
     int64_t last_issued;      /* the newest of its leaves in use */
     int64_t used_issued;      /* the leaf that its last word names; 0: none, one that is not of this
                                  ledger, or said before this process began */
-    uint64_t used_generation; /* of that leaf's row; 0 as well */
-    uint64_t max_row_generation; /* the newest generation among its leaves in use */
+    uint64_t used_generation; /* of the leaf that its last word names, whoever issued it; 0: not
+                                 known */
+    uint64_t ended_generation; /* its last word ends it: nothing up to this generation is in use,
+                                  whoever issued it; 0: it has not ended, or has not said this */
 };
 typedef void ledger_workload_fn(const struct ledger_workload *w, void *arg);
 /* Calls fn for each workload with at least one leaf in use now (expired rows are let go first). fn

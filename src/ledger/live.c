@@ -20,12 +20,13 @@ struct workload {
     struct share *share;   /* of its identity; borrowed from live.shares */
     struct leaf *leaves;   /* owned; in order of seq */
     size_t n, cap;
-    uint64_t said_generation, said_used_seq; /* of its newest word, durable or not */
-    int64_t touched;                         /* its last word or row */
-    bool has_word, is_of_here;               /* struct word's, of this process's life only */
-    int64_t said;                            /* when */
-    uint64_t generation, used_seq;           /* of its last durable word */
-    uint8_t (*roots)[DIGEST_BYTES];          /* owned */
+    uint64_t said_generation, said_used_seq;    /* of its newest word, durable or not */
+    int64_t touched;                            /* its last word or row */
+    bool has_word, is_of_here;                  /* struct word's, of this process's life only */
+    int64_t said;                               /* when */
+    uint64_t generation, used_seq;              /* of its last durable word */
+    uint64_t leaf_generation, ended_generation; /* and struct word's */
+    uint8_t (*roots)[DIGEST_BYTES];             /* owned */
     size_t roots_n;
     char *instance;  /* behind identity in the same block */
     char identity[]; /* and the instance */
@@ -39,7 +40,9 @@ struct live {
     uint8_t (*ids)[DIGEST_BYTES];           /* distinct roots and signers */
     uint8_t (*scratch_roots)[DIGEST_BYTES]; /* as long as ids: live_each cannot fail */
     uint8_t (*scratch_signers)[DIGEST_BYTES];
-    uint32_t *mark; /* per id: 1 root seen, 2 signer seen in this workload */
+    uint64_t *scratch_generations; /* as long, beside scratch_roots */
+    int64_t longest_s;             /* the longest life of a leaf so far */
+    uint32_t *mark;                /* per id: 1 root seen, 2 signer seen in this workload */
     size_t ids_n, ids_cap;
 };
 
@@ -89,6 +92,7 @@ live_free(struct live *v)
     free(v->ids);
     free(v->scratch_roots);
     free(v->scratch_signers);
+    free(v->scratch_generations);
     free(v->mark);
     free(v);
 }
@@ -200,6 +204,10 @@ ids_grow(struct live *v, struct err *e)
             return err_nomem(e);
         *arrays[i] = p;
     }
+    uint64_t *generations = realloc(v->scratch_generations, cap * sizeof(*generations));
+    if (generations == NULL)
+        return err_nomem(e);
+    v->scratch_generations = generations;
     uint32_t *mark = realloc(v->mark, cap * sizeof(*mark));
     if (mark == NULL)
         return err_nomem(e);
@@ -303,6 +311,8 @@ live_add(struct live *v, const struct ledger_row *row, int64_t now, struct err *
     w->share->leaves_n++;
     if (w->touched < row->issued)
         w->touched = row->issued;
+    if (v->longest_s < row->not_after - row->issued)
+        v->longest_s = row->not_after - row->issued;
     return 0;
 }
 
@@ -333,6 +343,18 @@ leaf_by_serial(const struct workload *w, struct span serial)
     return NULL;
 }
 
+/* Our own row says it best. Whoever ends without a generation may come again as the same instance,
+ * with a leaf of a replica that is behind: its word is about the rows of this ledger alone. */
+static void
+word_leaf(const struct ledger_ack *a, const struct leaf *used, struct word *word)
+{
+    word->leaf_generation = a->leaf_generation;
+    if (used != NULL && !a->ended)
+        word->leaf_generation = used->generation;
+    if (a->ended)
+        word->ended_generation = a->leaf_generation;
+}
+
 int
 live_word(struct live *v, const struct ledger_ack *a, uint64_t newest, int64_t now,
           struct word *ret_word, struct err *e)
@@ -352,6 +374,7 @@ live_word(struct live *v, const struct ledger_ack *a, uint64_t newest, int64_t n
     memcpy(word.instance, a->instance, sizeof(word.instance));
     memcpy(word.roots, a->roots, a->roots_n * DIGEST_BYTES);
     const struct leaf *used = leaf_by_serial(w, span_of(a->serial, a->serial_n));
+    word_leaf(a, used, &word);
     word.used_seq = w->said_used_seq;
     word.is_of_here = used != NULL && !a->ended;
     if (a->serial_n > 0 && used != NULL)
@@ -380,6 +403,8 @@ live_word_set(struct live *v, const struct word *word, struct err *e)
     w->roots_n = word->roots_n;
     w->generation = word->generation;
     w->used_seq = word->used_seq;
+    w->leaf_generation = word->leaf_generation;
+    w->ended_generation = word->ended_generation;
     if (w->said_generation <= word->generation && !w->has_word) /* at start */
         w->said_used_seq = word->used_seq;
     if (w->said_generation < word->generation)
@@ -406,6 +431,14 @@ live_word_undo(struct live *v, const struct word *word)
 /* -- questions ----------------------------------------------------------------------------------
  */
 
+/* How long the word of a workload without leaves is kept. One that has ended speaks for its leaves
+ * in other ledgers as long as they may live; any other says its word again when its stream ends. */
+static int64_t
+word_kept_s(const struct live *v, const struct workload *w)
+{
+    return w->ended_generation > 0 && v->longest_s > WORD_KEPT_S ? v->longest_s : WORD_KEPT_S;
+}
+
 void
 live_prune(struct live *v, int64_t now, live_gone_fn *gone, void *arg)
 {
@@ -414,7 +447,7 @@ live_prune(struct live *v, int64_t now, live_gone_fn *gone, void *arg)
             struct workload *w = *at;
 
             leaves_prune(v, w, now);
-            if (w->n > 0 || now - w->touched < WORD_KEPT_S) {
+            if (w->n > 0 || now - w->touched < word_kept_s(v, w)) {
                 at = &w->next;
                 continue;
             }
@@ -428,13 +461,29 @@ live_prune(struct live *v, int64_t now, live_gone_fn *gone, void *arg)
         }
 }
 
-static void
+/* Its place in the list, which has one or two. */
+static size_t
 seen_add(struct live *v, uint32_t id, uint32_t bit, uint8_t (*list)[DIGEST_BYTES], size_t *n)
 {
-    if ((v->mark[id] & bit) != 0)
-        return;
-    v->mark[id] |= bit;
-    memcpy(list[(*n)++], v->ids[id], DIGEST_BYTES);
+    size_t at = 0;
+
+    if ((v->mark[id] & bit) == 0) {
+        v->mark[id] |= bit;
+        memcpy(list[*n], v->ids[id], DIGEST_BYTES);
+        return (*n)++;
+    }
+    while (memcmp(list[at], v->ids[id], DIGEST_BYTES) != 0)
+        at++;
+    return at;
+}
+
+static void
+root_add(struct live *v, const struct leaf *f, size_t *n)
+{
+    size_t before = *n, at = seen_add(v, f->root, 1, v->scratch_roots, n);
+
+    if (at == before || v->scratch_generations[at] < f->generation)
+        v->scratch_generations[at] = f->generation;
 }
 
 /* Fills `ret` from the leaves in use. */
@@ -448,7 +497,10 @@ workload_sum(struct live *v, const struct workload *w, int64_t now, struct ledge
                                  .ack_roots = (const uint8_t(*)[DIGEST_BYTES])w->roots,
                                  .ack_roots_n = w->roots_n,
                                  .said = w->said,
+                                 .used_generation = w->leaf_generation,
+                                 .ended_generation = w->ended_generation,
                                  .min_row_generation = UINT64_MAX,
+                                 .leaf_root_generations = v->scratch_generations,
                                  .leaf_roots = (const uint8_t(*)[DIGEST_BYTES])v->scratch_roots,
                                  .leaf_signers =
                                      (const uint8_t(*)[DIGEST_BYTES])v->scratch_signers };
@@ -459,16 +511,14 @@ workload_sum(struct live *v, const struct workload *w, int64_t now, struct ledge
         if (f->seq < w->used_seq || f->not_after < now)
             continue;
         if (f->seq == w->used_seq && w->is_of_here)
-            s.used_issued = f->issued, s.used_generation = f->generation;
+            s.used_issued = f->issued;
         if (f->issued > s.last_issued)
             s.last_issued = f->issued;
         s.leaves_n++;
-        seen_add(v, f->root, 1, v->scratch_roots, &s.leaf_roots_n);
-        seen_add(v, f->signer, 2, v->scratch_signers, &s.leaf_signers_n);
+        root_add(v, f, &s.leaf_roots_n);
+        (void)seen_add(v, f->signer, 2, v->scratch_signers, &s.leaf_signers_n);
         if (f->generation < s.min_row_generation)
             s.min_row_generation = f->generation;
-        if (f->generation > s.max_row_generation)
-            s.max_row_generation = f->generation;
         if (s.leaves_n == 1 || f->not_after > s.last_not_after)
             s.last_not_after = f->not_after;
     }

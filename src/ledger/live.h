@@ -6,7 +6,8 @@
 #include "ledger/record.h"
 
 enum {
-    WORD_KEPT_S = 3600 /* a word of a workload without leaves: its first row may be under way */
+    WORD_KEPT_S = 3600 /* a word of a workload without leaves: its first row may be under way, or
+                          another replica's; one that ends: as long as a leaf lives */
 };
 
 struct live;

@@ -7,7 +7,7 @@
 #include "base/str.h"
 
 /* RFC 5280 4.2.1.1's key id came with version 2; rows of version 1 stay as they are. */
-enum { RECORD_VERSION = 1, ROW_VERSION = 2 };
+enum { RECORD_VERSION = 1, ROW_VERSION = 2, WORD_VERSION = 2 };
 
 void
 row_key(uint64_t seq, char ret[ROW_KEY_BYTES])
@@ -91,13 +91,19 @@ head_encode(const struct head *h, struct buf *out, struct err *e)
 int
 word_encode(const struct word *w, struct buf *out, struct err *e)
 {
-    TRY(buf_add_byte(out, RECORD_VERSION, e));
+    bool is_short = w->leaf_generation == 0 && w->ended_generation == 0;
+
+    TRY(buf_add_byte(out, is_short ? RECORD_VERSION : WORD_VERSION, e));
     TRY(put_bytes(out, span_str(w->identity), e));
     TRY(put_bytes(out, span_str(w->instance), e));
     TRY(put_u64(out, w->generation, e));
     TRY(put_u64(out, w->used_seq, e));
     TRY(put_u64(out, (uint64_t)w->said, e));
-    return put_bytes(out, span_of(w->roots, w->roots_n * DIGEST_BYTES), e);
+    TRY(put_bytes(out, span_of(w->roots, w->roots_n * DIGEST_BYTES), e));
+    if (is_short)
+        return 0;
+    TRY(put_u64(out, w->leaf_generation, e));
+    return put_u64(out, w->ended_generation, e);
 }
 
 /* -- reading: a cursor that stays bad once it ran short, looked at once at the end ---------------
@@ -233,7 +239,8 @@ word_decode(struct span s, struct word *ret, struct err *e)
     struct cursor c = { .s = s };
     struct word w = { .generation = 0 };
 
-    c.bad = get_u8(&c) != RECORD_VERSION;
+    uint8_t version = get_u8(&c);
+    c.bad = version < RECORD_VERSION || version > WORD_VERSION;
     get_text(&c, w.identity, sizeof(w.identity));
     get_text(&c, w.instance, sizeof(w.instance));
     w.generation = get_u64(&c);
@@ -241,6 +248,11 @@ word_decode(struct span s, struct word *ret, struct err *e)
     w.said = (int64_t)get_u64(&c);
     size_t n = get_bytes(&c, w.roots, sizeof(w.roots));
     c.bad = c.bad || n % DIGEST_BYTES != 0;
+    if (version == WORD_VERSION) {
+        w.leaf_generation = get_u64(&c);
+        w.ended_generation = get_u64(&c);
+        c.bad = c.bad || (w.leaf_generation == 0 && w.ended_generation == 0);
+    }
     TRY(finish(&c, "word", e));
     w.roots_n = n / DIGEST_BYTES;
     *ret = w;

@@ -4,7 +4,8 @@
  * id) ledger/head                         1, seq, rows, longest lifetime, hash of the newest row
  *   ledger/floor                        the same, as it was at the last row that retention removed
  *   ledger/issuer/<hex id>              DER of a signer or root that rows may name
- *   fleet/<identity>/<instance>         1, the workload's last word
+ *   fleet/<identity>/<instance>         the workload's last word: 1, or 2 when it says how old its
+ *                                       leaf is
  *
  * Numbers are big endian, texts have their length in front. A row's own hash is the SHA-256 of all
  * bytes before it, so of the hash before it as well: whoever edits, removes or reorders rows has to
@@ -44,6 +45,7 @@ struct word {
     int64_t said;      /* unix seconds */
     uint8_t roots[ROOTS_MAX][DIGEST_BYTES];
     size_t roots_n;
+    uint64_t leaf_generation, ended_generation; /* struct ledger_workload's used_generation, ... */
     bool is_of_here; /* it named a leaf of this ledger, or none; not kept on disk */
 };
 

@@ -259,15 +259,19 @@ try_take(struct rotate *r, const struct plan *next, const struct action *a)
 }
 
 static void
+floor_raise(uint64_t *floor, uint64_t seen)
+{
+    if (seen > *floor && seen < GENERATION_MAX) /* the CA refuses such a word; be sure twice */
+        *floor = seen;
+}
+
+static void
 see_generation(const struct ledger_workload *w, void *arg)
 {
-    uint64_t *floor = arg;
-
-    const uint64_t seen[] = { w->ack_generation, w->min_row_generation };
-
-    for (size_t i = 0; i < ARRAY_LEN(seen); i++) /* the CA refuses such a word; be sure twice */
-        if (seen[i] > *floor && seen[i] < GENERATION_MAX)
-            *floor = seen[i];
+    floor_raise(arg, w->ack_generation);
+    floor_raise(arg, w->min_row_generation);
+    for (size_t i = 0; i < w->leaf_roots_n && w->leaf_root_generations != NULL; i++)
+        floor_raise(arg, w->leaf_root_generations[i]);
 }
 
 /* Rule 4 across a reset: what workloads hold from before must be older. */

@@ -77,6 +77,8 @@ def make_csr(key=None, cn=None, ca=False, sans=()):
 
 
 class Ca:
+    ip = "127.0.0.1"
+
     def __init__(self, tmp, daemon, pb, *flags, folder=None, state=None):
         self.tmp, self.pb, self.issuer = tmp, pb, Issuer()
         self.state, self.dir = state or tmp / "state", folder or tmp / "cacerts"
@@ -106,7 +108,7 @@ class Ca:
 
     def channel(self, key=None, chain=None):
         cred = grpc.ssl_channel_credentials(self.roots(), key, chain)
-        return grpc.secure_channel(f"127.0.0.1:{self.ports['ca']}", cred,
+        return grpc.secure_channel(f"{self.ip}:{self.ports['ca']}", cred,
                                    (("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)))
 
     def call(self, csr, token=None, validity=0, metadata=(), channel=None, path=CREATE, message=None):
@@ -128,6 +130,18 @@ class Ca:
 
     def metric(self, line):
         return any(x.startswith(line) for x in self.get("/metrics")[1].splitlines())
+
+    def is_ready(self):
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def issued(self):
+        for line in self.get("/metrics")[1].splitlines():
+            if line.startswith("citadel_server_success_cert_issuance_count "):
+                return int(line.split()[1])
+        return 0
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ OWN = "meshroot-system"
 class Pod(Ca):
     """One pod of the StatefulSet: its own state, the Secret's volume, an address of its own."""
 
-    def __init__(self, world, daemon, pb, name, ip, port):  # noqa: F811
-        self.tmp, self.pb, self.issuer, self.name, self.ip = world.tmp, pb, world.issuer, name, ip
+    def __init__(self, world, daemon, pb, name, ip, port, ttl):  # noqa: F811
+        self.tmp, self.pb, self.issuer, self.name, self.ip, self.ttl = world.tmp, pb, world.issuer, name, ip, ttl
         self.state, self.dir, self.daemons = world.tmp / name, world.tmp / "volume", daemon
         self.start(port)
 
@@ -27,7 +27,7 @@ class Pod(Ca):
         self.daemon = self.daemons("ca", "serve", "--ca-dir", self.dir, "--state-dir", self.state, "--listen", f"{self.ip}:{port}", "--monitoring",
                                    "127.0.0.1:0", "--issuer", f"{ISSUER}={self.tmp}/jwks.json", "--reread-interval", "100ms", "--replica", self.name,
                                    "--evidence-reader", f"{OWN}/meshroot-operator", "--serving-account", f"{OWN}/meshroot-operator",
-                                   "--serving-name", "istiod.istio-system.svc", "--default-workload-ttl", "8s", "--port-file", ports,
+                                   "--serving-name", "istiod.istio-system.svc", "--default-workload-ttl", self.ttl, "--port-file", ports,
                                    port_file=ports)
         self.ports = self.daemon.ports()
 
@@ -64,13 +64,13 @@ def pod_object(world, name, ip, phase="Running"):
         "app.kubernetes.io/name": "meshroot", "app.kubernetes.io/component": "ca"}}, "spec": {}, "status": {"phase": phase, "podIP": ip}})
 
 
-def start(world, daemon, pb, *flags):  # noqa: F811
+def start(world, daemon, pb, *flags, ttl="8s"):  # noqa: F811
     """The first set, then two replicas, then the operator that knows their port."""
     first = world.run("--lease", "off")
     wait_for("the first set", lambda: world.generation("meshroot-ca", OWN) == 1)
     assert first.stop() == 0
-    a = Pod(world, daemon, pb, "meshroot-ca-0", "127.0.0.1", 0).ready()
-    b = Pod(world, daemon, pb, "meshroot-ca-1", "127.0.0.2", a.ports["ca"]).ready()
+    a = Pod(world, daemon, pb, "meshroot-ca-0", "127.0.0.1", 0, ttl).ready()
+    b = Pod(world, daemon, pb, "meshroot-ca-1", "127.0.0.2", a.ports["ca"], ttl).ready()
     for p in (a, b):
         pod_object(world, p.name, p.ip)
     world.run("--lease", "off", "--ca-name", "localhost", "--ca-port", str(a.ports["ca"]), "--token-file", world.tmp / "token", *flags)

@@ -33,18 +33,6 @@ class Replica(Ca):
                                         self.name, "--port-file", ports, *self.flags, port_file=ports)
         self.ports = self.daemon.ports()
 
-    def is_ready(self):
-        try:
-            return self.get("/readyz")[0] == 200
-        except OSError:
-            return False
-
-    def issued(self):
-        for line in self.get("/metrics")[1].splitlines():
-            if line.startswith("citadel_server_success_cert_issuance_count "):
-                return int(line.split()[1])
-        return 0
-
 
 class Service(threading.Thread):
     """What a Service is to its clients: each new connection goes to one of the pods that are ready, as their probes say (every
@@ -71,15 +59,18 @@ class Service(threading.Thread):
                 return
             threading.Thread(target=self.connect, args=(client,), daemon=True).start()
 
+    def choose(self, ready):
+        return ready[next(self.turn) % len(ready)]
+
     def connect(self, client):
         ready = self.ready
         if not ready:
             client.close()
             return
-        to = ready[next(self.turn) % len(ready)]
+        to = self.choose(ready)
         self.made[to.name] = self.made.get(to.name, 0) + 1
         try:
-            pod = socket.create_connection(("127.0.0.1", to.ports["ca"]), 5)
+            pod = socket.create_connection((to.ip, to.ports["ca"]), 5)
             pod.settimeout(None)
         except OSError:
             client.close()

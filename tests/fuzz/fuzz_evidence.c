@@ -24,7 +24,8 @@ on_workload(const struct ledger_workload *w, void *arg)
         w->can_acknowledge != (w->instance[0] != '\0'))
         abort();
     for (size_t i = 0; i < w->leaf_roots_n; i++)
-        c->sum += w->leaf_roots[i][0] + w->leaf_roots[i][DIGEST_BYTES - 1];
+        c->sum += w->leaf_roots[i][0] + w->leaf_roots[i][DIGEST_BYTES - 1] +
+                  (w->leaf_root_generations == NULL ? 0 : w->leaf_root_generations[i]);
     for (size_t i = 0; i < w->ack_roots_n; i++)
         c->sum += w->ack_roots[i][0];
     c->n++;

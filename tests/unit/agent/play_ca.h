@@ -36,7 +36,7 @@ enum answer_kind {
 };
 
 struct word {
-    uint64_t generation;
+    uint64_t generation, leaf_generation;
     size_t roots_n, serial_n;
     uint64_t at_ms;
     uint8_t serial[SERIAL_MAX_BYTES];
@@ -257,6 +257,7 @@ acknowledge(struct grpc_call *c, struct span msg, void *self)
         struct word *x = &w->words[w->words_n++ % WORDS_MAX];
 
         *x = (struct word){ .generation = m->generation,
+                            .leaf_generation = m->leaf_generation,
                             .roots_n = m->n_root_ids,
                             .serial_n = m->leaf_serial.len,
                             .ended = m->ended != 0,

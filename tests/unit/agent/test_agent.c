@@ -141,6 +141,7 @@ wider_trust_set_is_used_and_said_with_the_same_leaf(void **state)
     push(w, 6, wide, w->signer, 0);
     run_until(w, two_roots);
     assert_int_equal(last_word(w)->generation, 6);
+    assert_int_equal(last_word(w)->leaf_generation, 5); /* of the answer, not of the trust set */
     assert_int_equal(last_word(w)->roots_n, 2);
     assert_string_equal(status(w, "serial"), serial);
     assert_int_equal(w->csrs_n, 1);
@@ -204,6 +205,7 @@ a_moved_signer_is_followed_within_the_window(void **state)
     w->generation = 6;
     run_until(w, signer_is_mid2);
     assert_int_equal(w->csrs_n, 2);
+    assert_int_equal(last_word(w)->leaf_generation, 6);
     assert_string_equal(w->seen_uri, ID); /* it showed its leaf */
     /* the same again changes nothing */
     push(w, 6, w->roots, &w->mid2, 1);
@@ -443,19 +445,68 @@ a_restart_goes_on_with_leaf_and_instance(void **state)
 }
 
 static void
-an_expired_leaf_is_not_gone_on_with(void **state)
+a_restart_knows_its_leaf_s_generation(void **state)
 {
     struct world *w = *state;
 
-    w->life_s = 600;
     start(w);
     run_until(w, word_is_said);
+    push(w, w->generation = 6, w->roots, w->signer, 0);
+    run_until(w, newest_is_said);
     agent_free(w->agent);
     w->agent = NULL;
-    clock_shift_for_test(700);
+    w->words_n = 0;
     start(w);
-    run_until(w, two_csrs);
-    assert_string_equal(status(w, "ready"), "true");
+    run_until(w, word_is_said);
+    assert_int_equal(last_word(w)->generation, 6);
+    assert_int_equal(last_word(w)->leaf_generation, 5);
+    assert_int_equal(w->csrs_n, 1);
+}
+
+/* A CA that names no generation: nothing is said of one, whatever a trust set has. */
+static void
+no_generation_is_made_up(void **state)
+{
+    struct world *w = *state;
+
+    w->generation = 0;
+    start(w);
+    run_until(w, word_is_said);
+    assert_int_equal(last_word(w)->generation, 1);
+    assert_int_equal(last_word(w)->leaf_generation, 0);
+}
+
+/* The CA takes it that what one instance uses only grows in generation. So who cannot know any more
+ * what it has said is another one: without a set, or with one that cannot be read or used. */
+static void
+without_its_set_it_is_another_instance(void **state)
+{
+    static const char *const lost[] = { "meshroot.json", "..data", NULL };
+    struct world *w = *state;
+    char path[160], instance[64];
+
+    w->life_s = 600;
+    start(w);
+    for (size_t i = 0; i < ARRAY_LEN(lost); i++) {
+        run_until(w, word_is_said);
+        (void)snprintf(instance, sizeof(instance), "%s", status(w, "instance"));
+        agent_free(w->agent);
+        w->agent = NULL;
+        w->words_n = 0;
+        (void)snprintf(path, sizeof(path), "%s/%s", w->state, lost[i] == NULL ? "" : lost[i]);
+        if (lost[i] == NULL)
+            clock_shift_for_test(700); /* it has expired */
+        else if (i == 0)
+            assert_int_equal(truncate(path, 3), 0);
+        else
+            assert_int_equal(unlink(path), 0); /* the link to the set */
+        start(w);
+        run_until(w, word_is_said);
+        assert_string_not_equal(status(w, "instance"), instance);
+        assert_string_equal(status(w, "instance"), w->seen_instance);
+        assert_string_equal(status(w, "ready"), "true");
+    }
+    assert_int_equal(w->csrs_n, 1 + ARRAY_LEN(lost));
 }
 
 /* notBefore is two minutes back; a leaf of 2 s is renewed at 1 s, not at once and for ever. */
@@ -497,6 +548,7 @@ an_end_is_said_when_the_key_is_gone(void **state)
     agent_stop(w->agent, true, on_stopped, w);
     run_until(w, is_stopped);
     assert_true(last_word(w)->ended);
+    assert_int_equal(last_word(w)->leaf_generation, 5);
     (void)snprintf(path, sizeof(path), "%s/key.pem", w->state);
     assert_int_equal(lstat(path, &st), -1);
 }
@@ -662,7 +714,9 @@ main(void)
         T(after_an_outage_it_watches_and_says_it_again),
         T(a_ca_that_cannot_verify_our_leaf_is_asked_without_it),
         T(a_restart_goes_on_with_leaf_and_instance),
-        T(an_expired_leaf_is_not_gone_on_with),
+        T(a_restart_knows_its_leaf_s_generation),
+        T(no_generation_is_made_up),
+        T(without_its_set_it_is_another_instance),
         T(a_short_leaf_is_renewed_at_half_of_what_was_left),
         T(an_end_is_said_when_the_key_is_gone),
         T(a_stop_keeps_the_key),

@@ -19,6 +19,7 @@ fleet(ledger_workload_fn *fn, void *arg)
 {
     uint8_t ids[EVIDENCE_IDS_MAX + 1][DIGEST_BYTES] = { { 3 }, { 4 } };
     unsigned n = atomic_load(&fleet_n);
+    uint64_t generations[EVIDENCE_IDS_MAX + 1];
 
     for (unsigned i = 0; i < n; i++) {
         char id[96], inst[INSTANCE_TEXT_BYTES];
@@ -26,6 +27,8 @@ fleet(ledger_workload_fn *fn, void *arg)
         (void)snprintf(id, sizeof(id), "spiffe://cluster.local/ns/ns-%u/sa/workload-%u", i % 500,
                        i);
         (void)snprintf(inst, sizeof(inst), "%032x", i);
+        for (unsigned k = 0; k < ARRAY_LEN(generations); k++)
+            generations[k] = i + 3 + k;
         const struct ledger_workload w = { .identity = id,
                                            .instance = i % 2 == 0 ? inst : "",
                                            .can_acknowledge = i % 2 == 0,
@@ -43,7 +46,9 @@ fleet(ledger_workload_fn *fn, void *arg)
                                            .last_issued = 1700000001 + i,
                                            .used_issued = i % 2 == 0 ? 1700000002 + i : 0,
                                            .used_generation = i + 2,
-                                           .max_row_generation = i + 3 };
+                                           .ended_generation = i % 3,
+                                           .leaf_root_generations =
+                                               i % 5 == 0 ? NULL : generations };
         fn(&w, arg);
     }
 }
@@ -125,7 +130,13 @@ on_workload(const struct ledger_workload *w, void *arg)
     assert_int_equal(w->last_issued, 1700000001 + (int64_t)i);
     assert_int_equal(w->used_issued, i % 2 == 0 ? 1700000002 + (int64_t)i : 0);
     assert_int_equal(w->used_generation, i + 2);
-    assert_int_equal(w->max_row_generation, i + 3);
+    assert_int_equal(w->ended_generation, i % 3);
+    if (i % 5 == 0) { /* a replica of before */
+        assert_null(w->leaf_root_generations);
+        return;
+    }
+    assert_int_equal(w->leaf_root_generations[0], i + 3);
+    assert_int_equal(w->leaf_root_generations[1], i + 4);
 }
 
 static unsigned

@@ -28,6 +28,7 @@ tell(void *self, ledger_workload_fn *fn, void *arg)
 struct seen {
     struct ledger_workload w[REPLICAS * EACH];
     uint8_t root[REPLICAS * EACH]; /* of the first in its word */
+    uint8_t left;                  /* the first of the last one's leaves' roots */
     size_t n;
 };
 
@@ -38,6 +39,7 @@ on_workload(const struct ledger_workload *w, void *arg)
 
     assert_true(s->n < ARRAY_LEN(s->w));
     s->root[s->n] = w->ack_roots_n > 0 ? w->ack_roots[0][0] : 0;
+    s->left = w->leaf_roots_n > 0 ? w->leaf_roots[0][0] : 0;
     s->w[s->n++] = *w;
 }
 
@@ -137,27 +139,116 @@ a_later_leaf_of_another_replica_replaces(void **state)
     assert_int_equal(s.w[0].last_issued, T + 3990);
 }
 
-/* Rotations may be seconds apart: what the clocks say of two leaves is then nothing. */
+/* -- generations: rotations may be seconds apart, what the clocks say of two leaves is nothing --
+ */
+
+static const uint8_t old_and_new[2][DIGEST_BYTES] = { { 0xa }, { 0xb } };
+
+/* Leaves under the first root, of this generation, and, with a second one, under the other. */
+static struct ledger_workload
+leaves(const char *instance, const uint64_t *generations, size_t n)
+{
+    struct ledger_workload w = leaf(instance, T);
+
+    w.leaf_roots = old_and_new;
+    w.leaf_root_generations = generations;
+    w.leaf_roots_n = w.leaves_n = n;
+    return w;
+}
+
 static void
 a_leaf_of_a_later_generation_replaces(void **state)
 {
     static const struct {
         uint64_t in_use, named;
         size_t want;
-    } rows[] = { { 4, 5, 1 }, { 5, 5, 2 }, { 6, 5, 2 }, { 0, 5, 2 }, { 4, 0, 2 } };
+    } rows[] = { { 4, 5, 0 }, { 5, 5, 1 }, { 6, 5, 1 }, { 0, 5, 1 }, { 4, 0, 1 } };
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        struct replica r[] = { { .w = { leaf(one, T + 1), leaf("", T), leaf(two, T) }, .n = 3 },
-                               { .w = { word(one, 9, T + 3, T + 2) }, .n = 1 } };
+        const uint64_t *g = &rows[i].in_use;
+        struct replica r[] = { { .w = { leaves(one, g, 1), leaves("", g, 1), leaves(two, g, 1) },
+                                 .n = 3 },
+                               { .w = { word(one, 9, T + 3, 0) }, .n = 1 } };
 
-        r[0].w[0].max_row_generation = r[0].w[1].max_row_generation = rows[i].in_use;
-        r[0].w[2].max_row_generation = rows[i].in_use;
-        r[1].w[0].used_generation = r[1].w[0].max_row_generation = rows[i].named;
+        r[1].w[0].used_generation = rows[i].named;
         size_t n = merge(r, 2).n;
         if (n != rows[i].want + 2) /* the two others are never touched */
             fail_msg("row %zu: %zu are told", i, n);
+        r[0].w[0].leaf_root_generations = NULL; /* a replica of before: not known, so in use */
+        assert_int_equal(merge(r, 2).n, 3);
     }
+}
+
+/* The replica that issued both leaves has heard no word; another one hears of the newer leaf. */
+static void
+roots_of_leaves_put_aside_are_left_out(void **state)
+{
+    static const uint64_t generations[] = { 4, 7 };
+    struct replica r[] = { { .w = { leaves(one, generations, 2) }, .n = 1 },
+                           { .w = { word(one, 7, T + 3, 0) }, .n = 1 } };
+    struct seen s;
+
+    (void)state;
+    r[1].w[0].used_generation = 4; /* it has the new trust set, and the old leaf */
+    s = merge(r, 2);
+    assert_int_equal(s.w[0].leaf_roots_n, 2);
+    r[1].w[0].used_generation = 7;
+    s = merge(r, 2);
+    assert_int_equal(s.n, 1);
+    assert_int_equal(s.w[0].leaf_roots_n, 1);
+    assert_int_equal(s.left, 0xb);
+    r[1].w[0].instance = two; /* nobody's word is about another's leaves */
+    assert_int_equal(merge(r, 2).w[0].leaf_roots_n, 2);
+    r[1].w[0].instance = one;
+    r[1].w[0].identity = "spiffe://cluster.local/ns/shop/sa/other";
+    assert_int_equal(merge(r, 2).w[0].leaf_roots_n, 2);
+    assert_int_equal(merge(r, 1).w[0].leaf_roots_n, 2);
+}
+
+/* Two replicas have heard of two leaves. */
+static void
+the_newest_word_says_which_leaf(void **state)
+{
+    static const struct {
+        const char *what;
+        int64_t low_said, high_said; /* of generation 4, and 7 */
+        size_t want;                 /* roots left */
+    } rows[] = { { "the newer leaf later", T, T + 4000, 1 },
+                 { "at about one time", T + SKEW, T, 1 },
+                 { "a folder was put back", T + SKEW + 1, T, 2 } };
+    static const uint64_t generations[] = { 4, 7 };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct replica r[] = { { .w = { leaves(one, generations, 2) }, .n = 1 },
+                               { .w = { word(one, 7, rows[i].low_said, 0) }, .n = 1 },
+                               { .w = { word(one, 7, rows[i].high_said, 0) }, .n = 1 } };
+
+        r[1].w[0].used_generation = 4;
+        r[2].w[0].used_generation = 7;
+        struct replica turned[] = { r[2], r[0], r[1] };
+        if (merge(r, 3).w[0].leaf_roots_n != rows[i].want ||
+            merge(turned, 3).w[0].leaf_roots_n != rows[i].want)
+            fail_msg("%s: not %zu roots", rows[i].what, rows[i].want);
+    }
+}
+
+static void
+an_end_is_of_its_own_leaf_too(void **state)
+{
+    static const uint64_t generations[] = { 4, 7 };
+    struct replica r[] = { { .w = { leaves(one, generations, 2) }, .n = 1 },
+                           { .w = { word(one, 7, T + 3, 0) }, .n = 1 } };
+
+    (void)state;
+    r[1].w[0].used_generation = r[1].w[0].ended_generation = 7;
+    assert_int_equal(merge(r, 2).n, 0);
+    r[1].w[0].used_generation = r[1].w[0].ended_generation = 6; /* the other one came too late */
+    assert_int_equal(merge(r, 2).n, 1);
+    r[1].w[0].used_generation = r[1].w[0].ended_generation = 7;
+    r[0].w[0].said = T + 4; /* it speaks: it has not ended */
+    assert_int_equal(merge(r, 2).n, 1);
 }
 
 /* Where clocks could be wrong, or the word is not the last for certain, both leaves count. */
@@ -216,6 +307,9 @@ main(void)
         cmocka_unit_test(a_word_is_its_speakers_only),
         cmocka_unit_test(a_later_leaf_of_another_replica_replaces),
         cmocka_unit_test(a_leaf_of_a_later_generation_replaces),
+        cmocka_unit_test(roots_of_leaves_put_aside_are_left_out),
+        cmocka_unit_test(the_newest_word_says_which_leaf),
+        cmocka_unit_test(an_end_is_of_its_own_leaf_too),
         cmocka_unit_test(in_doubt_a_leaf_counts),
         cmocka_unit_test(one_replica_is_told_as_it_is),
     };

@@ -188,7 +188,18 @@ words_are_recorded_as_said(void **state)
     assert_int_equal(fake.ack.roots_n, 1);
     assert_memory_equal(fake.ack.roots[0], id, sizeof(id));
     assert_int_equal(fake.ack.serial_n, 2);
+    assert_int_equal(fake.ack.leaf_generation, 0);
     assert_false(fake.ack.ended);
+    w.leaf_generation = 7; /* an agent's trust set is as new as its leaf */
+    w.ended = true;
+    call(s, acknowledge, span_of(msg, meshroot__v1__word__pack(&w, msg)));
+    assert_int_equal(s->code, GRPC_OK);
+    assert_int_equal(fake.ack.leaf_generation, 7);
+    assert_true(fake.ack.ended);
+    w.leaf_generation = 8;
+    call(s, acknowledge, span_of(msg, meshroot__v1__word__pack(&w, msg)));
+    assert_int_equal(s->code, GRPC_INVALID_ARGUMENT);
+    w.leaf_generation = 0;
 
     static const struct {
         int at_once;

@@ -368,6 +368,36 @@ ended_retires_up_to_now_and_not_what_comes_after(void **state)
 }
 
 static void
+see_generations(const struct ledger_workload *w, void *arg)
+{
+    uint64_t *ret = arg;
+
+    ret[0] = w->used_generation;
+    ret[1] = w->ended_generation;
+}
+
+/* Of a leaf that another replica has issued: nothing here but the word says how old it is. */
+static void
+a_word_of_a_leaf_elsewhere_outlives_a_restart(void **state)
+{
+    struct fix *f = *state;
+    struct ledger_ack a = ack_of("A", "i1", 7, 99);
+    uint64_t seen[2] = { 0 };
+
+    a.leaf_generation = 6;
+    assert_int_equal(say(f, &a), 0);
+    for (size_t i = 0; i < 2; i++) {
+        ledger_end(f);
+        ledger_start(f);
+        ledger_workloads_said(f->led, see_generations, seen);
+        assert_int_equal(seen[0], 6);
+        assert_int_equal(seen[1], i == 0 ? 0 : 6);
+        a.ended = true;
+        assert_int_equal(say(f, &a), 0);
+    }
+}
+
+static void
 expiry_lets_go(void **state)
 {
     struct fix *f = *state;
@@ -964,6 +994,7 @@ main(void)
         T(bad_arguments),
         T(a_word_retires_what_is_older_and_nothing_newer),
         T(a_word_is_its_own_instance_s_only),
+        T(a_word_of_a_leaf_elsewhere_outlives_a_restart),
         T(ended_retires_up_to_now_and_not_what_comes_after),
         T(expiry_lets_go),
         T(rows_behind_a_failed_one_fail_and_the_chain_goes_on),

@@ -111,9 +111,11 @@ issue(uint64_t seq, uint8_t serial, int64_t issued)
 
 /* A durable word at `said`; serial 0: none. */
 static void
-say(uint8_t serial, bool ended, int64_t said)
+say_of(uint8_t serial, uint64_t leaf_generation, bool ended, int64_t said)
 {
-    struct ledger_ack a = { .generation = 1, .serial_n = serial > 0, .ended = ended };
+    struct ledger_ack a = {
+        .generation = 1, .serial_n = serial > 0, .leaf_generation = leaf_generation, .ended = ended
+    };
     struct word w;
 
     a.serial[0] = serial;
@@ -121,6 +123,12 @@ say(uint8_t serial, bool ended, int64_t said)
     (void)snprintf(a.instance, sizeof(a.instance), "%s", inst);
     assert_ok(live_word(v, &a, 9, said, &w, &e));
     assert_ok(live_word_set(v, &w, &e));
+}
+
+static void
+say(uint8_t serial, bool ended, int64_t said)
+{
+    say_of(serial, 0, ended, said);
 }
 
 struct one {
@@ -163,7 +171,8 @@ a_word_says_when_and_which_leaf(void **state)
     assert_int_equal(o.w.said, NOW - 30);
     assert_int_equal(o.w.used_issued, NOW - 50);
     assert_int_equal(o.w.used_generation, 11);
-    assert_int_equal(o.w.max_row_generation, 12);
+    assert_int_equal(o.w.leaf_roots_n, 1);
+    assert_int_equal(o.w.leaf_root_generations[0], 12);
     assert_int_equal(o.w.last_issued, NOW - 40);
     say(99, false,
         NOW - 20); /* a leaf of another replica: what it used here is not told any more */
@@ -196,6 +205,55 @@ a_word_of_an_earlier_process_names_no_leaf(void **state)
     assert_int_equal(look(false).w.used_issued, 0);
 }
 
+/* Of a leaf of another replica the holder itself says how old it is; of one of ours the row does.
+ */
+static void
+a_word_says_how_old_its_leaf_is(void **state)
+{
+    struct ledger_row r = row(other, 3);
+
+    (void)state;
+    issue(1, 11, NOW - 50);
+    issue(2, 12, NOW - 40);
+    say_of(99, 17, false, NOW - 30);
+    assert_int_equal(look(false).w.used_generation, 17);
+    assert_int_equal(look(false).w.used_issued, 0);
+    assert_int_equal(look(false).w.leaves_n, 2); /* which of the two is for evidence_merge */
+    say_of(12, 17, false, NOW - 20);
+    assert_int_equal(look(false).w.used_generation, 12);
+    say_of(99, 0, false, NOW - 10); /* an agent of before */
+    assert_int_equal(look(false).w.used_generation, 0);
+    r.generation = 5; /* another root, of an older leaf */
+    r.root_id[0] = 1;
+    (void)snprintf(r.instance, sizeof(r.instance), "%s", inst);
+    assert_ok(live_add(v, &r, NOW, &e));
+    struct one o = look(false);
+    assert_int_equal(o.w.leaf_roots_n, 2);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(o.w.leaf_root_generations[i], o.w.leaf_roots[i][0] == 1 ? 5 : 12);
+}
+
+static void
+an_end_speaks_for_leaves_elsewhere_as_long_as_they_live(void **state)
+{
+    (void)state;
+    say_of(99, 0, true, NOW); /* an agent of before may come again as this instance */
+    assert_int_equal(look(true).w.used_generation, 0);
+    assert_int_equal(look(true).w.ended_generation, 0);
+    issue(1, 12, NOW - 3 * WORD_KEPT_S); /* leaves live so long, and an hour, here */
+    say_of(12, 0, true, NOW);
+    assert_int_equal(look(true).w.used_generation, 0);
+    assert_int_equal(look(true).w.ended_generation, 0);
+    say_of(99, 17, true, NOW);
+    assert_int_equal(look(false).n, 0);
+    assert_int_equal(look(true).w.used_generation, 17);
+    assert_int_equal(look(true).w.ended_generation, 17);
+    live_prune(v, NOW + 4 * WORD_KEPT_S - 1, on_gone, NULL);
+    assert_int_equal(gone_n, 0);
+    live_prune(v, NOW + 4 * WORD_KEPT_S, on_gone, NULL);
+    assert_int_equal(gone_n, 1);
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int
@@ -206,6 +264,8 @@ main(void)
         T(one_identity_cannot_take_every_leaf),
         T(a_word_says_when_and_which_leaf),
         T(a_word_of_an_earlier_process_names_no_leaf),
+        T(a_word_says_how_old_its_leaf_is),
+        T(an_end_speaks_for_leaves_elsewhere_as_long_as_they_live),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
