@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/span.h"
+#include "config/help.h"
 #include "config/opts.h"
 #include "fleet.h"
 #include "floor.h"
@@ -372,7 +373,7 @@ main(int argc, char *argv[])
     if (r == OPT_HELP) {
         printf("usage: bench_agents [FLAGS]\n\nPlays many agents against a meshroot up of its "
                "own.\n\n");
-        opts_help(opts, stdout);
+        opts_help(opts, help_columns(STDOUT_FILENO), stdout);
         return 0;
     }
     b.conf = &c;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/span.h"
+#include "config/help.h"
 #include "config/opts.h"
 #include "floor.h"
 #include "load.h"
@@ -165,7 +166,7 @@ main(int argc, char *argv[])
     log_setup(STDERR_FILENO, LOG_ERROR, false);
     int r = opts_parse(opts, &c, argc - 1, argv + 1, &args, &e);
     if (r == OPT_HELP) {
-        opts_help(opts, stdout);
+        opts_help(opts, help_columns(STDOUT_FILENO), stdout);
         return 0;
     }
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(rows); i++)

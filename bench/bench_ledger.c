@@ -11,8 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "config/help.h"
 #include "config/opts.h"
 #include "floor.h"
 #include "ledger/reader.h"
@@ -189,7 +191,7 @@ main(int argc, char *argv[])
     log_setup(STDERR_FILENO, LOG_ERROR, false);
     int r = opts_parse(opts, &c, argc - 1, argv + 1, &args, &e);
     if (r == OPT_HELP) {
-        opts_help(opts, stdout);
+        opts_help(opts, help_columns(STDOUT_FILENO), stdout);
         return 0;
     }
     if (r == 0 && mkdtemp(dir) == NULL)

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/span.h"
+#include "config/help.h"
 #include "config/opts.h"
 #include "floor.h"
 #include "load.h"
@@ -180,7 +181,7 @@ main(int argc, char *argv[])
     log_setup(STDERR_FILENO, LOG_ERROR, false);
     int r = opts_parse(opts, &c, argc - 1, argv + 1, &args, &e);
     if (r == OPT_HELP) {
-        opts_help(opts, stdout);
+        opts_help(opts, help_columns(STDOUT_FILENO), stdout);
         return 0;
     }
     s.conf = &c;

@@ -210,20 +210,40 @@ resume(struct agent *a, struct err *e)
     return apply(a, STEAL(c), false, e);
 }
 
+/* What a person has typed is judged before anything is made. */
+static int
+texts_check(const struct agent_conf *c, struct err *e)
+{
+    struct addr cas[GRPC_TARGETS_MAX], listen, to;
+    const char *rule;
+    struct span td;
+    size_t n;
+
+    if (spiffe_uri_check(span_str(c->identity), &td, e) < 0)
+        return err_wrap(e, "--identity \"%.120s\"", c->identity);
+    if (plan_addrs_parse(c->ca_addr, cas, GRPC_TARGETS_MAX, &n, e) < 0)
+        return err_wrap(e, "--ca-addr, the CA's address");
+    if (c->inbound != NULL)
+        TRY(plan_inbound_parse(c->inbound, &listen, &to, e));
+    for (size_t i = 0; i < c->outbound_n; i++)
+        TRY(plan_outbound_parse(c->outbound[i], &listen, &to, &rule, e));
+    for (size_t i = 0; i < c->allow_n; i++)
+        TRY(allow_rule_check(c->allow[i], e));
+    return 0;
+}
+
 static int
 check_conf(const struct agent_conf *c, struct err *e)
 {
-    struct span td;
-
     if (c->dir == NULL || c->ca_addr == NULL || c->ca_root == NULL || c->identity == NULL)
         return err_set(e, E_INVAL,
                        "a folder, the CA's address and roots, and an identity are needed");
-    if (spiffe_uri_check(span_str(c->identity), &td, e) < 0)
-        return err_wrap(e, "identity");
     if (c->inbound != NULL && c->allow_n == 0)
-        return err_set(e, E_INVAL, "inbound without a rule of whom to let in");
-    for (size_t i = 0; i < c->allow_n; i++)
-        TRY(allow_rule_check(c->allow[i], e));
+        return err_set(e, E_INVAL, "inbound without a rule of whom to let in (--allow)");
+    if (texts_check(c, e) < 0) {
+        e->code = E_INVAL;
+        return err_result(e);
+    }
     return 0;
 }
 
@@ -260,8 +280,7 @@ static int
 agent_open(struct agent *a, struct err *e)
 {
     TRY(check_conf(&a->conf, e));
-    if (plan_addrs_parse(a->conf.ca_addr, a->cas, GRPC_TARGETS_MAX, &a->cas_n, e) < 0)
-        return err_wrap(e, "the CA's address");
+    TRY(plan_addrs_parse(a->conf.ca_addr, a->cas, GRPC_TARGETS_MAX, &a->cas_n, e));
     TRY(dir_make(a->conf.dir, 0755, e));
     TRY(dir_lock(a->conf.dir, &a->lock_fd, e));
     const struct grpc_client_conf cc = {

@@ -74,6 +74,7 @@ err_result(const struct err *e)
 /* What a code means to each kind of caller. Source: specs/istio-ca.md 1.5, gRPC status codes. */
 struct err_meaning {
     const char *name; /* "denied"; in logs, JSON and metrics */
+    const char *what; /* "refused"; for `meshroot --help` */
     int exit_status;  /* of the command: stable, documented in `meshroot --help` */
     int http_status;
     int grpc_code;

@@ -76,8 +76,8 @@ conf_check(struct ca_conf *k, struct err *e)
                        "not with keys in a token (--signer)");
     if (k->default_ttl_ms < 1000 || k->default_ttl_ms > k->max_ttl_ms)
         return err_set(e, E_INVAL,
-                       "the default leaf lifetime is at least 1 s and no longer than "
-                       "the maximum");
+                       "--default-workload-ttl: at least 1s, and not longer than "
+                       "--max-workload-ttl");
     if (k->who.node_accounts_n > CA_NODE_ACCOUNTS_MAX ||
         k->who.cert_signers_n > CA_CERT_SIGNERS_MAX)
         return err_set(e, E_INVAL, "the CA takes up to %d node accounts and %d names of signers",
@@ -105,7 +105,25 @@ conf_check(struct ca_conf *k, struct err *e)
     if (k->replica[0] == '\0' || strlen(k->replica) >= EVIDENCE_NAME_BYTES)
         return err_set(e, E_INVAL, "a replica's name has 1 to %d bytes (--replica)",
                        (int)EVIDENCE_NAME_BYTES - 1);
-    return trust_domain_check(k->trust_domain, e);
+    if (trust_domain_check(k->trust_domain, e) < 0) {
+        e->code = E_INVAL;
+        return err_wrap(e, "--trust-domain \"%.100s\"", k->trust_domain);
+    }
+    return 0;
+}
+
+int
+ca_conf_check(const struct ca_conf *conf, struct err *e)
+{
+    struct ca_conf k = *conf;
+    struct addr a;
+
+    TRY(conf_check(&k, e));
+    if (addr_parse(k.listen, &a, e) < 0) {
+        e->code = E_INVAL;
+        return err_wrap(e, "where the CA answers");
+    }
+    return 0;
 }
 
 /* -- calls from the workers -- */

@@ -103,6 +103,8 @@ struct ca_conf {
     void *arg;
 };
 
+/* What can be judged of `conf` without opening anything; ca_new does it too. Errors: INVAL. */
+MUST_USE int ca_conf_check(const struct ca_conf *conf, struct err *e);
 /* Texts in `conf` are copied. Binds at once; answers from the first set on. Errors: SYS (the
  * address is in use), INVAL, NOMEM. */
 MUST_USE int ca_new(struct loop *l, const struct ca_conf *conf, struct ca **ret, struct err *e);

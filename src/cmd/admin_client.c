@@ -1,5 +1,6 @@
 #include "cmd/admin_client.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,10 @@ admin_call(const char *state_dir, const char *method, const char *path, json_t *
     json_decref(take_body);
     TRY(str_format(&sock, e, "%s/admin.sock", state_dir));
     TRY(str_format(&url, e, "http://localhost%s", path));
+    if (access(sock, R_OK | W_OK) < 0 && errno == EACCES)
+        return err_set(e, E_DENIED,
+                       "%s is not ours: ask as the user that runs meshroot up (sudo -u USER)",
+                       sock);
     if (access(sock, F_OK) < 0)
         return err_set(e, E_NOTFOUND,
                        "no meshroot runs on %s; start one with: meshroot up --state-dir %s",

@@ -3,10 +3,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
-#include "cmd/commands.h"
 #include "base/str.h"
+#include "cmd/commands.h"
+#include "config/help.h"
+#include "config/near.h"
 #include "signer/signer.h"
+
+enum { COMMAND_WORDS_MAX = 3, EXIT_STATUSES = 64 };
 
 /* In the order of the help page. */
 static const struct command *const commands[] = {
@@ -57,28 +62,64 @@ name_match(const char *name, int argc, char *const argv[])
     return used;
 }
 
+/* One number for each kind of error; scripts may count on them. */
+static void
+help_exit_statuses(size_t columns, FILE *f)
+{
+    fprintf(f, "\nExit status:\n");
+    for (int status = 0; status < EXIT_STATUSES; status++) {
+        if (status == CMD_FAILED)
+            help_wrap(span_str("the answer is no (pki verify, ledger verify, demo, a status)"),
+                      (size_t)fprintf(f, "  %2d  ", status), 6, columns, f);
+        for (int code = 0; code < E__MAX; code++)
+            if (err_meaning((enum err_code)code)->exit_status == status)
+                help_wrap(span_str(err_meaning((enum err_code)code)->what),
+                          (size_t)fprintf(f, "  %2d  ", status), 6, columns, f);
+    }
+}
+
+/* The commands whose name starts with `prefix`, and what holds for all. */
 static void
 help_all(FILE *f, const char *prefix)
 {
-    size_t n = strlen(prefix);
+    size_t n = strlen(prefix), columns = help_columns(fileno(f));
 
-    fprintf(f, "meshroot roots a service mesh in your PKI.\n\nUsage: meshroot COMMAND "
-               "[FLAGS]\n\nCommands:\n");
+    fprintf(f, "meshroot roots a service mesh in your PKI.\n\n"
+               "Usage: meshroot COMMAND [FLAGS]\n\nCommands:\n");
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
         if (strncmp(commands[i]->name, prefix, n) == 0)
-            fprintf(f, "  %-28s %s\n", commands[i]->name, commands[i]->summary);
-    fprintf(f, "\n\"meshroot COMMAND --help\" explains one, with examples. Exit status: 0 done, 1 "
-               "the answer is no,\n"
-               "2 wrong usage, 3 not found, 10 and up: an error, one number for each kind "
-               "(HACKING.md).\n");
+            help_wrap(span_str(commands[i]->summary),
+                      (size_t)fprintf(f, "  %-28s ", commands[i]->name), 31, columns, f);
+    fputc('\n', f);
+    help_text("\"meshroot COMMAND --help\" explains one, with examples. A flag may also come from "
+              "the environment: --state-dir is MESHROOT_STATE_DIR; the command line wins.\n",
+              columns, f);
+    help_exit_statuses(columns, f);
 }
 
 static void
 help_one(const struct command *c)
 {
-    printf("Usage: meshroot %s%s%s [FLAGS]\n\n%s\nFlags:\n", c->name, c->args[0] == '\0' ? "" : " ",
-           c->args, c->help);
-    opts_help(c->opts, stdout);
+    size_t columns = help_columns(STDOUT_FILENO);
+
+    printf("Usage: meshroot %s%s%s [FLAGS]\n\n", c->name, c->args[0] == '\0' ? "" : " ", c->args);
+    help_text(c->help, columns, stdout);
+    printf("\nFlags:\n");
+    opts_help(c->opts, columns, stdout);
+    if (strstr(c->help, "Exit status:") == NULL)
+        help_text("\nExit status: 0 done, 2 wrong usage; meshroot --help lists all.\n", columns,
+                  stdout);
+}
+
+/* What is wrong with the words that are no flags. */
+static int
+args_refuse(const struct command *c, const struct opt_args *args, struct err *e)
+{
+    if (args->n > c->max)
+        return err_set(e, E_INVAL, "\"%s\" is one word too many; usage: meshroot %s%s%s [FLAGS]",
+                       args->v[c->max], c->name, c->args[0] == '\0' ? "" : " ", c->args);
+    return err_set(e, E_INVAL, "%s is missing; usage: meshroot %s %s [FLAGS]", c->args, c->name,
+                   c->args);
 }
 
 static int
@@ -94,7 +135,7 @@ command_run(const struct command *c, int argc, char *argv[])
         return 0;
     }
     if (r == 0 && (args.n < c->min || args.n > c->max))
-        r = err_set(&e, E_INVAL, "usage: meshroot %s %s; see --help", c->name, c->args);
+        r = args_refuse(c, &args, &e);
     if (r == 0)
         r = c->run(conf, &args, &e);
     if (r < 0)
@@ -102,27 +143,58 @@ command_run(const struct command *c, int argc, char *argv[])
     return r < 0 ? err_meaning(e.code)->exit_status : r;
 }
 
-/* "meshroot pki" lists the pki commands; an unknown word says so. */
+/* Writes `argc` words as one, with blanks between. */
+static void
+words_join(int argc, char *const argv[], char ret[NEAR_WORD_BYTES + 1])
+{
+    size_t n = 0;
+
+    ret[0] = '\0';
+    for (int i = 0; i < argc && n < NEAR_WORD_BYTES; i++) {
+        int more = snprintf(ret + n, NEAR_WORD_BYTES + 1 - n, "%s%s", i > 0 ? " " : "", argv[i]);
+        n += more > 0 ? (size_t)more : 0;
+    }
+}
+
+static int
+unknown_command(const char *text)
+{
+    struct near near = near_start(span_str(text));
+
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        near_try(&near, commands[i]->name);
+    const char *meant = near_word(&near);
+    fprintf(stderr, "meshroot: \"%s\" is not a command; %s%s%ssee meshroot --help\n", text,
+            meant == NULL ? "" : "did you mean \"meshroot ", meant == NULL ? "" : meant,
+            meant == NULL ? "" : "\"? Else ");
+    return err_meaning(E_INVAL)->exit_status;
+}
+
+static bool
+is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+}
+
+/* "meshroot", "meshroot pki" and "meshroot vault secret" list what there is, with --help as asked;
+ * other words are no command. */
 static int
 no_command(int argc, char *argv[])
 {
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
-        strcmp(argv[1], "help") == 0) {
-        help_all(argc < 2 ? stderr : stdout, "");
-        return argc < 2 ? 2 : 0;
-    }
-    for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
-        struct span rest = span_str(commands[i]->name), group;
+    char text[NEAR_WORD_BYTES + 1];
+    int n = 1;
 
-        (void)span_cut(&rest, ' ', &group);
-        if (!span_eq_str(group, argv[1]))
-            continue;
-        bool asked = argc > 2 && strcmp(argv[argc - 1], "--help") == 0;
-        help_all(asked ? stdout : stderr, argv[1]);
-        return asked ? 0 : 2;
-    }
-    fprintf(stderr, "meshroot: \"%s\" is not a command; see meshroot --help\n", argv[1]);
-    return 2;
+    while (n < argc && n <= COMMAND_WORDS_MAX && !is_help(argv[n]))
+        n++;
+    words_join(n - 1, argv + 1, text);
+    bool asked = n < argc && is_help(argv[n]), is_group = n == 1;
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        is_group |= strncmp(commands[i]->name, text, strlen(text)) == 0 &&
+                    commands[i]->name[strlen(text)] == ' ';
+    if (!is_group)
+        return unknown_command(text);
+    help_all(asked ? stdout : stderr, text);
+    return asked ? 0 : err_meaning(E_INVAL)->exit_status;
 }
 
 int
@@ -132,6 +204,8 @@ main(int argc, char *argv[])
     int used = 0;
 
     signer_child_run(argc, argv);
+    if (argc == 2 && strcmp(argv[1], "--version") == 0)
+        argv[1] += 2; /* "version" */
     (void)signal(SIGPIPE, SIG_IGN);
     (void)prctl(PR_SET_DUMPABLE, 0); /* no core dump with a key in it; see design.md invariant 4 */
     for (size_t i = 0; i < ARRAY_LEN(commands); i++) {

@@ -29,6 +29,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     (void)args;
     if (mesh_is_on_kube(&c->kube))
         return mesh_kube_disable(&c->kube, &c->change, e);
+    TRY(mesh_kube_flags_refuse(&c->kube, NULL, &c->change, e));
     TRY(state_dir(c->state_dir, &dir, e));
     TRY(admin_call(dir, "POST", "/v1/mesh/disable", NULL, &answer, e));
     json_decref(answer);

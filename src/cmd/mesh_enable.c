@@ -78,6 +78,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
         s.hold = c->hold;
         return mesh_kube_enable(&c->kube, &s, &c->change, e);
     }
+    TRY(mesh_kube_flags_refuse(&c->kube, &c->on_kube, &c->change, e));
     for (size_t i = 0; i < PART__N; i++)
         if (c->names[i] != NULL && c->vault_id == NULL)
             return err_set(

@@ -32,6 +32,21 @@ session_done(struct session *s)
     kube_conf_done(&s->conf);
 }
 
+static const char *
+namespace_of(const struct mesh_kube *k)
+{
+    return k->namespace != NULL ? k->namespace : "istio-system";
+}
+
+/* Names that no API server takes, before one is asked. */
+static int
+names_check(const struct mesh_kube *k, struct err *e)
+{
+    CLEANUP(str_freep) char *path = NULL;
+
+    return kube_path(&kube_plugin_ca, namespace_of(k), k->name, NULL, &path, e);
+}
+
 /* As kubectl: the flag, KUBECONFIG, ~/.kube/config, the pod's own. */
 static int
 conf_find(const struct mesh_kube *k, struct kube_conf *ret, struct err *e)
@@ -51,7 +66,8 @@ conf_find(const struct mesh_kube *k, struct kube_conf *ret, struct err *e)
 static int
 session_open(const struct mesh_kube *k, struct session *s, struct err *e)
 {
-    s->ns = k->namespace != NULL ? k->namespace : "istio-system";
+    s->ns = namespace_of(k);
+    TRY(names_check(k, e));
     s->name = k->name;
     TRY(conf_find(k, &s->conf, e));
     return kube_session_open(&s->conf, 0, &s->kube, e);
@@ -75,6 +91,39 @@ bool
 mesh_is_on_kube(const struct mesh_kube *k)
 {
     return k->kubeconfig != NULL || k->namespace != NULL || k->context != NULL;
+}
+
+int
+mesh_kube_flags_refuse(const struct mesh_kube *k, const struct mesh_kube_enable *s,
+                       const struct mesh_kube_change *c, struct err *e)
+{
+    static const struct mesh_kube_enable none = { .target = "istiod" };
+
+    s = s != NULL ? s : &none;
+    const struct {
+        const char *name;
+        bool is_given;
+    } flags[] = {
+        { "dry-run", strcmp(c->dry_run, "none") != 0 },
+        { "wait", c->wait },
+        { "name", strcmp(k->name, "default") != 0 },
+        { "vault-ca-file", s->ca_file != NULL },
+        { "credential-secret", s->secret != NULL },
+        { "workload-identity", s->workload != NULL },
+        { "managed-identity", s->managed != NULL },
+        { "target", strcmp(s->target, "istiod") != 0 },
+        { "mesh-trust-domain", s->trust_domain != NULL },
+        { "stock-wait", s->stock_wait != NULL },
+        { "adopt", s->adopt },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(flags); i++)
+        if (flags[i].is_given)
+            return err_set(e, E_INVAL,
+                           "--%s is for a mesh on Kubernetes: add --namespace NAME (istiod's); "
+                           "without it the mesh is that of meshroot up, and nothing was changed",
+                           flags[i].name);
+    return 0;
 }
 
 /* -- enable --------------------------------------------------------------------------------------
@@ -400,10 +449,10 @@ mesh_kube_enable(const struct mesh_kube *k, const struct mesh_kube_enable *s,
                  const struct mesh_kube_change *c, struct err *e)
 {
     CLEANUP(session_done) struct session se = { .ns = NULL };
-    const char *ns = k->namespace != NULL ? k->namespace : "istio-system";
     json_t *o = NULL;
 
-    TRY(object_make(ns, k->name, s, &o, e));
+    TRY(names_check(k, e));
+    TRY(object_make(namespace_of(k), k->name, s, &o, e));
     int done = 0;
     if (strcmp(c->dry_run, "client") == 0) {
         print_json(o);
@@ -422,9 +471,9 @@ mesh_kube_disable(const struct mesh_kube *k, const struct mesh_kube_change *c, s
     CLEANUP(session_done) struct session s = { .ns = NULL };
     bool dry = strcmp(c->dry_run, "server") == 0;
 
+    TRY(names_check(k, e));
     if (strcmp(c->dry_run, "client") == 0) {
-        printf("PluginCA %s/%s would be deleted\n",
-               k->namespace != NULL ? k->namespace : "istio-system", k->name);
+        printf("PluginCA %s/%s would be deleted\n", namespace_of(k), k->name);
         return 0;
     }
     TRY(session_open(k, &s, e));

@@ -44,6 +44,12 @@ struct mesh_kube_enable {
 
 /* Any of the flags says that the mesh is on Kubernetes. */
 bool mesh_is_on_kube(const struct mesh_kube *k);
+/* For a mesh that is not: refuses the flags that only Kubernetes has, so that "--dry-run" without
+ * "--namespace" changes nothing.
+ *   s   NULL for `disable`
+ * Errors: INVAL (names the flag). */
+MUST_USE int mesh_kube_flags_refuse(const struct mesh_kube *k, const struct mesh_kube_enable *s,
+                                    const struct mesh_kube_change *c, struct err *e);
 MUST_USE int mesh_kube_enable(const struct mesh_kube *k, const struct mesh_kube_enable *s,
                               const struct mesh_kube_change *c, struct err *e);
 MUST_USE int mesh_kube_disable(const struct mesh_kube *k, const struct mesh_kube_change *c,

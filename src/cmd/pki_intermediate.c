@@ -153,7 +153,7 @@ const struct command cmd_pki_intermediate = {
     opts,
     sizeof(struct intermediate_conf),
     run,
-    "make an intermediate under a root: the four files of a bundle, offline",
+    "make an intermediate under a root: the four files, offline",
     "Makes an intermediate, signed by the root in --root DIR, and writes the four files that a "
     "mesh\n"
     "takes: root-cert.pem, ca-cert.pem, ca-key.pem (mode 0600), cert-chain.pem. They pass\n"

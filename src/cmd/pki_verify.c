@@ -180,7 +180,7 @@ const struct command cmd_pki_verify = {
     opts,
     sizeof(struct verify_conf),
     run,
-    "do the four files of a folder form a bundle, and if not, which and why",
+    "do four files form a bundle, and if not, which and why",
     "Checks root-cert.pem, ca-cert.pem, ca-key.pem and cert-chain.pem of DIR, made by any tool, as "
     "the\n"
     "CA will: formats, CA rights, dates, the key's match, the chain's order and path lengths up to "

@@ -4,10 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/span.h"
 #include "base/str.h"
+#include "config/help.h"
+#include "config/near.h"
 
-enum { ENV_NAME_BYTES = 96, NAME_MAX_BYTES = 64 };
+enum { ENV_NAME_BYTES = 96, NAME_MAX_BYTES = 64, TEXT_MAX_BYTES = 4096 };
+enum { LEFT_COLUMNS = 39, LEFT_COLUMNS_NARROW = 6 }; /* before a flag's text */
 
 static const struct opt *
 opt_find(const struct opt *opts, struct span name)
@@ -124,6 +128,36 @@ defaults_set(const struct opt *opts, void *conf, struct err *e)
     return 0;
 }
 
+/* Names the flag that was meant, if one is near; `name` is without its "--". */
+static int
+flag_unknown(const struct opt *opts, struct span name, struct err *e)
+{
+    struct near near = near_start(name);
+
+    for (const struct opt *o = opts; o->name != NULL; o++)
+        if ((o->flags & OPT_HIDDEN) == 0)
+            near_try(&near, o->name);
+    const char *meant = near_word(&near);
+    return err_set(e, E_INVAL, "unknown flag --%.*s; %s%s%ssee --help", (int)name.n,
+                   (const char *)name.p, meant == NULL ? "" : "did you mean --",
+                   meant == NULL ? "" : meant, meant == NULL ? "" : "? Else ");
+}
+
+/* "-n": no command has short flags, but hands know those of kubectl. */
+static int
+short_unknown(const struct opt *opts, const char *word, struct err *e)
+{
+    static const struct {
+        const char *word, *name;
+    } known[] = { { "-f", "file" }, { "-n", "namespace" }, { "-o", "output" } };
+
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (strncmp(word, known[i].word, 2) == 0 && opt_find(opts, span_str(known[i].name)) != NULL)
+            return err_set(e, E_INVAL, "unknown flag %s; did you mean --%s? Else see --help", word,
+                           known[i].name);
+    return err_set(e, E_INVAL, "unknown flag %s; flags start with --, see --help", word);
+}
+
 /* One flag word, and the word after it when it takes a value. Returns the words used up. */
 static int
 flag_parse(const struct opt *opts, void *conf, const char *word, const char *next, struct err *e)
@@ -139,8 +173,7 @@ flag_parse(const struct opt *opts, void *conf, const char *word, const char *nex
         o = negated ? o : NULL;
     }
     if (o == NULL)
-        return err_set(e, E_INVAL, "unknown flag --%.*s; see --help", (int)name.n,
-                       (const char *)name.p);
+        return flag_unknown(opts, name, e);
     if (o->kind == OPT_FLAG && rest.p == NULL) {
         TRY(opt_set(o, conf, negated ? "false" : "true", e));
         return 1;
@@ -184,7 +217,7 @@ opts_parse(const struct opt *opts, void *conf, int argc, char **argv, struct opt
         } else if (!flags_over && strncmp(word, "--", 2) == 0) {
             i += TRY(flag_parse(opts, conf, word, i + 1 < argc ? argv[i + 1] : NULL, e));
         } else if (!flags_over && word[0] == '-' && word[1] != '\0') {
-            return err_set(e, E_INVAL, "unknown flag %s; flags start with --, see --help", word);
+            return short_unknown(opts, word, e);
         } else {
             argv[rest++] = word; /* rest <= i: what is overwritten has been read */
             i++;
@@ -197,23 +230,47 @@ opts_parse(const struct opt *opts, void *conf, int argc, char **argv, struct opt
     return 0;
 }
 
+/* What stands beside a flag: its help, what it may be, its default. */
+static int
+opt_text(const struct opt *o, struct buf *b, struct err *e)
+{
+    TRY(buf_add_str(b, o->help, e));
+    if (o->kind == OPT_CHOICE)
+        TRY(buf_addf(b, e, " (%s)", o->min));
+    else if (o->min != NULL && o->max != NULL)
+        TRY(buf_addf(b, e, " (%s..%s)", o->min, o->max));
+    if (o->def != NULL && o->kind != OPT_FLAG)
+        TRY(buf_addf(b, e, " [%s]", o->def));
+    return 0;
+}
+
+static void
+opt_help(const char *left, struct span text, size_t columns, FILE *f)
+{
+    if (columns < 2 * LEFT_COLUMNS) {
+        fprintf(f, "  %s\n", left);
+        help_wrap(text, 0, LEFT_COLUMNS_NARROW, columns, f);
+        return;
+    }
+    size_t at = (size_t)fprintf(f, "  %-*s ", LEFT_COLUMNS - 3, left);
+    help_wrap(text, at, LEFT_COLUMNS, columns, f);
+}
+
 void
-opts_help(const struct opt *opts, FILE *f)
+opts_help(const struct opt *opts, size_t columns, FILE *f)
 {
     for (const struct opt *o = opts; o->name != NULL; o++) {
+        struct buf text = BUF_INIT(TEXT_MAX_BYTES);
         char left[NAME_MAX_BYTES];
+        struct err e;
 
         if ((o->flags & OPT_HIDDEN) != 0)
             continue;
-        (void)snprintf(left, sizeof(left), "--%s %s", o->name, o->arg != NULL ? o->arg : "");
-        fprintf(f, "  %-36s %s", left, o->help);
-        if (o->kind == OPT_CHOICE)
-            fprintf(f, " (%s)", o->min);
-        else if (o->min != NULL && o->max != NULL)
-            fprintf(f, " (%s..%s)", o->min, o->max);
-        if (o->def != NULL && o->kind != OPT_FLAG)
-            fprintf(f, " [%s]", o->def);
-        fputc('\n', f);
+        (void)snprintf(left, sizeof(left), "--%s%s%s", o->name, o->arg != NULL ? " " : "",
+                       o->arg != NULL ? o->arg : "");
+        (void)opt_text(o, &text, &e); /* what there was memory for */
+        opt_help(left, buf_span(&text), columns, f);
+        buf_done(&text);
     }
-    fprintf(f, "  %-36s %s\n", "--help", "print this help");
+    opt_help("--help", span_str("print this help"), columns, f);
 }

@@ -58,7 +58,7 @@ enum { OPT_HELP = 1 };
 MUST_USE int opts_parse(const struct opt *opts, void *conf, int argc, char **argv,
                         struct opt_args *ret_args, struct err *e);
 
-/* The "Flags:" part of a command's help, aligned, with defaults and ranges. */
-void opts_help(const struct opt *opts, FILE *f);
+/* The "Flags:" part of a command's help, aligned, with defaults and ranges; `columns` wide. */
+void opts_help(const struct opt *opts, size_t columns, FILE *f);
 
 #endif

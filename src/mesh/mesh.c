@@ -62,10 +62,10 @@ on_evidence(void *arg)
         rotate_poke(m->plugged.rotate);
 }
 
-static int
-ca_open(struct mesh *m, bool self_signed, struct err *e)
+static struct ca_conf
+ca_conf_of(struct mesh *m, bool self_signed)
 {
-    struct ca_conf conf = {
+    return (struct ca_conf){
         .dir = m->bundle_dir,
         .self_signed_dir = self_signed ? m->self_signed_dir : NULL,
         .first_generation = m->floor + 1,
@@ -86,6 +86,12 @@ ca_open(struct mesh *m, bool self_signed, struct err *e)
         .on_evidence = on_evidence,
         .arg = m,
     };
+}
+
+static int
+ca_open(struct mesh *m, bool self_signed, struct err *e)
+{
+    struct ca_conf conf = ca_conf_of(m, self_signed);
 
     return ca_new(m->loop, &conf, &m->ca, e);
 }
@@ -408,6 +414,9 @@ floor_load(struct mesh *m, struct err *e)
 static int
 parts_open(struct mesh *m, struct err *e)
 {
+    struct ca_conf ca = ca_conf_of(m, false);
+
+    TRY(ca_conf_check(&ca, e)); /* the CA is opened by `mesh enable`; who started us is told now */
     TRY(dir_make_own(m->state_dir, e));
     TRY(dir_lock(m->state_dir, &m->lock_fd, e));
     TRY(metrics_new(&m->metrics, e));

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "config/help.h"
 #include "config/opts.h"
 
 struct conf {
@@ -117,6 +118,8 @@ bad_rows(void **state)
         { { "--need" }, "--need needs a value (X)" },
         { { "--need=x", "--nope" }, "unknown flag --nope" },
         { { "--need=x", "--no-name" }, "unknown flag --no-name" },
+        { { "--need=x", "--knid=bb" }, "unknown flag --knid; did you mean --kind? Else see" },
+        { { "--need=x", "--poll-intervall=3s" }, "unknown flag --poll-intervall; see --help" },
         { { "--need=x", "-n" }, "unknown flag -n; flags start with --" },
         { { "--need=x", "--kind=c" }, "--kind: \"c\" is not one of a|bb" },
         { { "--need=x", "--n=0" }, "--n: 0 is outside 1..10" },
@@ -196,10 +199,11 @@ help_lists_what_is_not_hidden(void **state)
     FILE *f = open_memstream(&text, &n);
 
     (void)state;
-    opts_help(opts, f);
+    opts_help(opts, HELP_COLUMNS, f);
+    opts_help(opts, HELP_COLUMNS_MIN, f);
     assert_int_equal(fclose(f), 0);
     static const char *const want[] = { "--name NAME", "a kind (a|bb) [a]", "a number (1..10) [3]",
-                                        "--help" };
+                                        "--help", "  --kind KIND\n      a kind (a|bb) [a]\n" };
     for (size_t i = 0; i < ARRAY_LEN(want); i++)
         assert_non_null(strstr(text, want[i]));
     assert_null(strstr(text, "poll-interval"));
