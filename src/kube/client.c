@@ -26,7 +26,8 @@ static const struct metric_desc requests_total = {
 
 struct kube_client {
     struct loop *loop;
-    struct http_client *http;
+    struct http_client *http;    /* of calls that end soon */
+    struct http_client *streams; /* of those that stay: they never keep another call waiting */
     struct kube_conf conf;
     struct metrics *metrics;
     struct kube_auth *auth;
@@ -311,7 +312,7 @@ request_send(struct kube_call *q, struct err *e)
                                    .timeout_ms = q->until_ms - now,
                                    .max_body_bytes = q->max_body_bytes,
                                    .on_data = q->on_data == NULL ? NULL : on_piece };
-    return http_send(c->http, &h, on_answer, q, &q->request, e);
+    return http_send(q->on_data == NULL ? c->http : c->streams, &h, on_answer, q, &q->request, e);
 }
 
 static void
@@ -448,6 +449,9 @@ kube_client_new(struct loop *l, const struct kube_conf *conf, struct metrics *me
     TRY(conf_copy(conf, &c->conf, e));
     TRY(conf_check(&c->conf, e));
     TRY(http_client_new(l, &c->http, e));
+    http_client_limit(c->http, KUBE_CONNECTIONS);
+    TRY(http_client_new(l, &c->streams, e));
+    http_client_limit(c->streams, KUBE_MAX_REQUESTS);
     TRY(kube_auth_new(l, &c->conf, on_auth_changed, c, &c->auth, e));
     *ret = STEAL(c);
     return 0;
@@ -471,6 +475,7 @@ kube_client_free(struct kube_client *c)
         call_free(q);
     }
     http_client_free(c->http);
+    http_client_free(c->streams);
     kube_auth_free(c->auth);
     kube_conf_done(&c->conf);
     free(c);

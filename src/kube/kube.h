@@ -51,6 +51,7 @@ MUST_USE int kube_conf_read(struct span text, const char *path, const char *cont
 enum {
     KUBE_MAX_BODY_BYTES = 4 * 1024 * 1024, /* of an answer */
     KUBE_MAX_REQUESTS = 256,               /* under way; beyond: LIMIT */
+    KUBE_CONNECTIONS = 32,                 /* for calls; each stream has one more of its own */
     KUBE_TOKEN_MAX_BYTES = 16 * 1024,
     KUBE_TOKEN_EVERY_MS = 10 * 1000, /* how old a read token may be; a 401 reads it at once */
     KUBE_RETRY_FIRST_MS = 100,       /* doubled up to the next, half of it random */

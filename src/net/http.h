@@ -24,6 +24,7 @@ enum {
                                     (and the TLS handshake, and the answer's way out): HTTP_IDLE_S,
                                     and 30 s for who only drips */
     HTTP_MAX_REQUESTS = 1024,    /* under way in one client; beyond: LIMIT */
+    HTTP_HOST_CONNECTIONS = 8,   /* of a client, to one host; http_client_limit */
 };
 
 struct http_server_conf {
@@ -117,6 +118,9 @@ typedef void http_done_fn(const struct http_answer *a, const struct err *why, vo
  * INVAL (not an http or https URL). */
 MUST_USE int http_url_is_loopback(const char *url, struct err *e);
 MUST_USE int http_client_new(struct loop *l, struct http_client **ret, struct err *e);
+/* So many connections to one host at once, 1..HTTP_MAX_REQUESTS; HTTP_HOST_CONNECTIONS unless it is
+ * said. What is beyond waits, in its time. */
+void http_client_limit(struct http_client *c, size_t connections);
 void http_client_free(struct http_client *c); /* calls under way end with `why`; NULL is fine */
 /* Never calls back before it returns. `ret` may be NULL. Errors: INVAL (the URL), LIMIT, NOMEM. */
 MUST_USE int http_send(struct http_client *c, const struct http_request_conf *q, http_done_fn *done,

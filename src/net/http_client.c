@@ -12,9 +12,8 @@
 #include "net/reach.h"
 
 enum {
-    CLIENT_MAX_HOST_CONNECTIONS = 8,
-    CLIENT_MAX_CONNECTIONS = 64,
-    CLIENT_CA_CACHE_S = 10, /* curl's default is a day: a replaced CA file would not be seen */
+    CLIENT_MAX_CONNECTIONS = 64, /* to all hosts; more where one may have more */
+    CLIENT_CA_CACHE_S = 10,      /* curl's default is a day: a replaced CA file would not be seen */
     CLIENT_DEFAULT_TIMEOUT_MS = 10 * 1000,
     CLIENT_DEFAULT_MAX_BODY = 1024 * 1024,
     CLIENT_MAX_HEADER_BYTES = 4 * 1024, /* of one header that is kept */
@@ -349,10 +348,17 @@ client_open(struct http_client *c, struct err *e)
     (void)curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
     (void)curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
     (void)curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
-    (void)curl_multi_setopt(c->multi, CURLMOPT_MAX_HOST_CONNECTIONS,
-                            (long)CLIENT_MAX_HOST_CONNECTIONS);
-    (void)curl_multi_setopt(c->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)CLIENT_MAX_CONNECTIONS);
+    http_client_limit(c, HTTP_HOST_CONNECTIONS);
     return 0;
+}
+
+void
+http_client_limit(struct http_client *c, size_t connections)
+{
+    long all = connections > CLIENT_MAX_CONNECTIONS ? (long)connections : CLIENT_MAX_CONNECTIONS;
+
+    (void)curl_multi_setopt(c->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)connections);
+    (void)curl_multi_setopt(c->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, all);
 }
 
 int

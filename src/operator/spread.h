@@ -16,7 +16,7 @@
 #define SPREAD_KEY        "root-cert.pem"
 
 enum {
-    SPREAD_CALLS_MAX = 24,           /* writes under way at once */
+    SPREAD_CALLS_MAX = 24,           /* writes under way at once: each has a connection */
     SPREAD_NAMESPACES_MAX = 50000,   /* beyond: the feed says so, and nothing counts as spread */
     SPREAD_RETRY_FIRST_MS = 500,     /* after a failed write, doubled, half of it random ... */
     SPREAD_RETRY_MAX_MS = 60 * 1000, /* ... up to this */

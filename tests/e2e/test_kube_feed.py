@@ -1,11 +1,13 @@
 """A watch (kube/feed.h) through all that an API server does to it: what is known in the end is what there is. Source: API concepts."""
+import json
 import signal
+import subprocess
 
 import pytest
 
 from conftest import wait_for
 from kube_api import KubeApi
-from test_kube_lease import Tool
+from test_kube_lease import TOOL, Tool
 
 
 class Feed(Tool):
@@ -105,3 +107,13 @@ def test_a_continue_token_that_is_too_old(api, tmp_path):
     wait_for("the list, from its first page", lambda: f.world() == there(api))
     assert lists(api) == 2
     f.end(signal.SIGTERM)
+
+
+def test_watches_take_no_call_s_way(api):
+    """A watch keeps its connection for good: forty of them, and calls get through as ever."""
+    config = api.kubeconfig()
+    query = {"watches": 40, "path": "/api/v1/configmaps", "api": "v1", "kind": "ConfigMap", "plural": "configmaps", "ns": "n1", "name": "m1",
+             "times": 5, "pause_ms": 200}
+    done = subprocess.run([TOOL, config, "get", json.dumps(query)], capture_output=True, text=True, timeout=120)
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and [s["object"]["metadata"]["name"] for s in said] == ["m1"] * 5, (done.stdout, done.stderr)

@@ -1,6 +1,7 @@
 /* kube_tool.c - the client of the Kubernetes API from a command line, for tests/e2e/test_kube_*.py.
  *
  *   kube_tool KUBECONFIG get|create|update|apply|patch|delete JSON
+ *   with "watches": so many watches of "path" are open before the verb runs
  *   kube_tool KUBECONFIG lease JSON     until SIGTERM: {"gained": MS} and {"lost": MS, "message":
  * ...} JSON of a lease: ns, name, who, duration_ms, renew_ms, retry_ms; of the others: api, kind,
  * plural, ns, name, sub, object, manager, force, dry_run, uid, version, propagation, deadline_ms.
@@ -27,6 +28,7 @@ struct tool {
     json_t *said;
     struct kube_lease *lease;
     struct metrics *metrics;
+    size_t watches, listed;
 };
 
 static void
@@ -139,6 +141,62 @@ write_run(struct tool *t, const char *word, const json_t *q, struct err *e)
         say(t->said);
     }
     return json_object_get(t->said, "error") == NULL ? 0 : 1;
+}
+
+/* -- a verb beside watches ----------------------------------------------------------------------
+ */
+
+enum { WATCHES_MAX = 100 };
+
+static void
+on_nothing(void *arg)
+{
+    (void)arg;
+}
+
+static int
+on_any(const json_t *object, void *arg, struct err *e)
+{
+    (void)object;
+    (void)arg;
+    (void)e;
+    return 0;
+}
+
+/* One has its list, and watches from now on. */
+static void
+on_one_more(void *arg)
+{
+    struct tool *t = arg;
+
+    if (++t->listed == t->watches)
+        loop_stop(t->loop);
+}
+
+static int
+beside_watches(struct tool *t, const char *word, const json_t *q, struct err *e)
+{
+    struct kube_feed_conf conf = { .path = text(q, "path"),
+                                   .name = "watched",
+                                   .begin = on_nothing,
+                                   .put = on_any,
+                                   .gone = on_any,
+                                   .whole = on_one_more,
+                                   .arg = t };
+    struct kube_feed *feeds[WATCHES_MAX] = { NULL };
+    int done = 0;
+
+    t->watches = number(q, "watches");
+    if (t->watches > WATCHES_MAX)
+        return err_set(e, E_LIMIT, "more than %d watches", (int)WATCHES_MAX);
+    for (size_t i = 0; i < t->watches && done == 0; i++)
+        done = kube_feed_new(t->loop, t->client, &conf, &feeds[i], e);
+    done = done == 0 && t->watches > 0 ? loop_run(t->loop, e) : done;
+    if (done == 0)
+        done = write_run(t, word, q, e);
+    for (size_t i = 0; i < t->watches; i++)
+        kube_feed_free(feeds[i]);
+    return done;
 }
 
 /* -- lease --------------------------------------------------------------------------------------
@@ -325,7 +383,7 @@ run(struct tool *t, char **argv, struct err *e)
     for (size_t i = 0; i < ARRAY_LEN(jobs); i++)
         if (strcmp(argv[2], jobs[i].word) == 0)
             return jobs[i].run(t, q, e);
-    return write_run(t, argv[2], q, e);
+    return beside_watches(t, argv[2], q, e);
 }
 
 int
