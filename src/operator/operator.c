@@ -20,7 +20,15 @@ created(const json_t *o)
     return kube_object_text(o, "metadata.creationTimestamp");
 }
 
-/* The oldest; of two that are as old, the first by name. */
+/* Of two that are as old, the first by name. */
+static bool
+is_older(const json_t *a, const json_t *b)
+{
+    int order = strcmp(created(a), created(b));
+
+    return order < 0 || (order == 0 && strcmp(kube_object_name(a), kube_object_name(b)) < 0);
+}
+
 static const json_t *
 oldest(const struct mesh_operator *op)
 {
@@ -28,12 +36,18 @@ oldest(const struct mesh_operator *op)
     const char *name;
     json_t *o;
 
-    json_object_foreach(op->objects, name, o)
-    {
-        int order = best == NULL ? -1 : strcmp(created(o), created(best));
-        if (order < 0 || (order == 0 && strcmp(name, kube_object_name(best)) < 0))
-            best = o;
-    }
+    json_object_foreach(op->objects, name, o) if (best == NULL || is_older(o, best)) best = o;
+    return best;
+}
+
+static const json_t *
+youngest(const struct mesh_operator *op)
+{
+    const json_t *best = NULL;
+    const char *name;
+    json_t *o;
+
+    json_object_foreach(op->objects, name, o) if (best == NULL || is_older(best, o)) best = o;
     return best;
 }
 
@@ -71,6 +85,8 @@ on_choose(void *arg)
     struct plugin_ca spec = { .poll_ms = 0 };
     struct err e;
 
+    if (op->leads && op->is_listing)
+        return; /* half a list: an older one may come yet */
     if (op->plugin != NULL &&
         (!op->leads || o == NULL || strcmp(kube_object_uid(o), op->plugin->spec.uid) != 0))
         plugin_end(op);
@@ -105,18 +121,33 @@ on_begin(void *arg)
 {
     struct mesh_operator *op = arg;
 
+    op->is_listing = true;
+    op->left_out = false;
     json_object_clear(op->objects);
 }
 
+/* The oldest ones are kept: whoever makes many more displaces nobody. */
 static int
 on_put(const json_t *o, void *arg, struct err *e)
 {
     struct mesh_operator *op = arg;
+    const char *name = kube_object_name(o);
 
     if (json_object_size(op->objects) >= PLUGINS_MAX &&
-        json_object_get(op->objects, kube_object_name(o)) == NULL)
-        return err_set(e, E_LIMIT, "more than %d PluginCAs in one namespace", (int)PLUGINS_MAX);
-    if (json_object_set_new(op->objects, kube_object_name(o), json_deep_copy(o)) < 0)
+        json_object_get(op->objects, name) == NULL) {
+        const json_t *last = youngest(op);
+
+        if (!op->left_out)
+            log_warn("operator",
+                     "there are more than %d PluginCAs in %s: the youngest are not "
+                     "looked at",
+                     (int)PLUGINS_MAX, op->conf.namespace);
+        op->left_out = true;
+        if (is_older(last, o))
+            return 0;
+        (void)json_object_del(op->objects, kube_object_name(last));
+    }
+    if (json_object_set_new(op->objects, name, json_deep_copy(o)) < 0)
         return err_nomem(e);
     timer_set(op->choose, 0);
     return 0;
@@ -127,10 +158,9 @@ on_gone(const json_t *o, void *arg, struct err *e)
 {
     struct mesh_operator *op = arg;
 
-    (void)e;
     (void)json_object_del(op->objects, kube_object_name(o));
     timer_set(op->choose, 0);
-    return 0;
+    return op->left_out ? err_set(e, E_STATE, "a PluginCA is gone: all are read again") : 0;
 }
 
 static void
@@ -139,6 +169,7 @@ on_whole(void *arg)
     struct mesh_operator *op = arg;
 
     op->is_whole = true;
+    op->is_listing = false;
     timer_set(op->choose, 0);
 }
 

@@ -19,7 +19,7 @@ enum {
     RETRY_FIRST_MS = 500,
     RETRY_MAX_MS = 30 * 1000,
     PROBLEM_BYTES = 600,
-    PLUGINS_MAX = 16, /* PluginCAs of one namespace that are looked at */
+    PLUGINS_MAX = 16, /* PluginCAs of one namespace that are looked at: the oldest */
     EVENT_NOTE_BYTES = 1000,
     EVIDENCE_REPLICAS_MAX = 32,
 };
@@ -88,6 +88,8 @@ struct mesh_operator {
     struct kube_recorder *recorder;
     struct kube_feed *feed;
     bool is_whole, leads;
+    bool is_listing;       /* `objects` are some of them, until the list is whole */
+    bool left_out;         /* there are more than PLUGINS_MAX */
     json_t *objects;       /* owned: name to the object of the API server */
     struct plugin *plugin; /* NULL: none in force, or we do not lead */
     struct timer *choose;
