@@ -167,12 +167,29 @@ rotate_open(struct plugin *p, struct err *e)
 /* -- the vault -----------------------------------------------------------------------------------
  */
 
+/* The first one becomes the plan, and all namespaces trust what is in it: not before we may write
+ * it where the mesh signs with it. */
+static int
+offer_take(struct plugin *p, struct err *e)
+{
+    if (p->offer == NULL)
+        return 0;
+    if (!plan_map_has_plan(p->plans))
+        TRY(sets_first_check(p->sets, p->offer, e));
+    rotate_want(p->rotate, p->offer, &p->offer_versions);
+    bundle_unref(STEAL(p->offer));
+    return 0;
+}
+
 static void
 on_bundle(struct bundle *b, const struct sync_versions *v, void *arg)
 {
     struct plugin *p = arg;
 
-    rotate_want(p->rotate, b, v);
+    bundle_unref(p->offer);
+    p->offer = bundle_ref(b);
+    p->offer_versions = *v;
+    p->retry_at = 0; /* another set may do */
     plugin_look_soon(p, 0);
 }
 
@@ -376,6 +393,7 @@ retire(struct plugin *p)
         p->roots_generation = rotate_generation(p->rotate);
     rotate_free(STEAL(p->rotate));
     sync_free(STEAL(p->sync));
+    bundle_unref(STEAL(p->offer));
     login_end(p);
     evidence_end(p);
     spread_free(STEAL(p->spread));
@@ -449,6 +467,10 @@ advance(struct plugin *p, struct err *e)
         TRY(rotate_open(p, e));
     if (p->sync == NULL)
         TRY(sync_open(p, e));
+    if (offer_take(p, e) < 0) {
+        plugin_problem(p, "NotOwned", e);
+        return 1;
+    }
     return 0;
 }
 
@@ -579,6 +601,7 @@ plugin_free(struct plugin *p)
     sets_free(p->sets);
     spread_free(p->spread);
     roots_unref(p->roots);
+    bundle_unref(p->offer);
     timer_free(p->tick);
     json_decref(p->status);
     plugin_ca_done(&p->spec);

@@ -56,6 +56,8 @@ struct plugin {
     struct vault_client *vault;
     int ca_fd; /* spec.vault.caBundle for the TLS library; -1 */
     struct sync *sync;
+    struct bundle *offer; /* owned: the first set, until it may become the plan; NULL: none waits */
+    struct sync_versions offer_versions;
     struct rotate *rotate;
     struct roots *roots; /* of the set last written or read; owned */
     uint8_t signer_id[DIGEST_BYTES], signer_root[DIGEST_BYTES];

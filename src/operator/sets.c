@@ -20,7 +20,8 @@ struct one {
     bool is_known, seen;
     /* as it was read last */
     bool exists, is_ours, was_good;
-    json_t *meta; /* owned: labels and annotations stay */
+    json_t *meta;         /* owned: labels and annotations stay */
+    struct roots *theirs; /* owned: of a set that is not ours; NULL: it has none that can be read */
     char version[128], uid[64];
     struct bundle *bundle; /* owned; NULL: `why` says why it is no set of ours */
     struct set_manifest manifest;
@@ -67,6 +68,7 @@ one_forget(struct one *o)
     o->bundle = NULL;
     json_decref(o->meta);
     o->meta = NULL;
+    roots_unref(STEAL(o->theirs));
     o->exists = o->is_ours = false;
     o->version[0] = o->uid[0] = '\0';
 }
@@ -134,6 +136,18 @@ content_read(struct one *o, const json_t *s, struct buf bufs[SET_KEYS], struct b
 }
 
 static void
+theirs_read(struct one *o, const json_t *s)
+{
+    struct buf pem = BUF_INIT(PEM_MAX_BYTES);
+    struct err e;
+
+    if (kube_secret_get(s, bundle_file_names[PART_ROOT_CERT], &pem, &e) == 0 &&
+        roots_from_pem(buf_span(&pem), &o->theirs, &e) < 0)
+        o->theirs = NULL;
+    buf_done(&pem);
+}
+
+static void
 one_take(struct one *o, const json_t *s)
 {
     struct buf bufs[SET_KEYS];
@@ -150,6 +164,8 @@ one_take(struct one *o, const json_t *s)
                         "annotations", json_object_get(meta, "annotations"), "ownerReferences",
                         json_object_get(meta, "ownerReferences"));
     memset(&o->why, 0, sizeof(o->why));
+    if (!o->is_ours)
+        theirs_read(o, s);
     for (size_t i = 0; i < SET_KEYS; i++)
         bufs[i] = BUF_INIT(PEM_MAX_BYTES);
     if (content_read(o, s, bufs, &b, &o->manifest, &o->why) != 0) {
@@ -384,6 +400,23 @@ owners_check(const struct sets *s, struct err *e)
             return err_set(e, E_DENIED,
                            "%s belongs to somebody else and is not touched: delete it, or take it "
                            "over with spec.adopt: true (mesh enable --adopt)",
+                           o->text);
+    }
+    return 0;
+}
+
+int
+sets_first_check(const struct sets *s, const struct bundle *b, struct err *e)
+{
+    TRY(owners_check(s, e));
+    for (size_t i = 0; i < s->n; i++) {
+        const struct one *o = &s->one[i];
+        if (o->theirs != NULL && (!roots_contain(bundle_roots(b), o->theirs) ||
+                                  !roots_has(o->theirs, cert_id(bundle_signer_root(b)))))
+            return err_set(e, E_DENIED,
+                           "%s belongs to somebody else, and workloads have leaves under its root: "
+                           "the vault's set, under another one, would cut them off. Put that set "
+                           "into the vault first, let it be adopted, then change the vault's",
                            o->text);
     }
     return 0;

@@ -46,6 +46,10 @@ bool sets_are_known(const struct sets *s);
 struct rotate_target sets_port(struct sets *s);
 /* The generation that all Secrets hold, whole; 0: they do not. */
 uint64_t sets_generation(const struct sets *s);
+/* Whether a mesh without a plan may be given this set. What lies there from somebody else is taken
+ * over with `adopt` only, and only by a set that strands nobody who has a leaf of it: one that
+ * trusts all its roots, and signs under one of them. Errors: DENIED (what to do). */
+MUST_USE int sets_first_check(const struct sets *s, const struct bundle *b, struct err *e);
 /* The first one exists, ours or not. */
 bool sets_exist(const struct sets *s);
 /* Deletes those that are ours, each only as it was read. `done` once, and not after a free. */

@@ -177,6 +177,9 @@ loaded_add(struct plugin *p, const struct facts *f, json_t *list)
     if (is) {
         (void)snprintf(message, sizeof(message), "generation %" PRIu64 " is in %s", f->generation,
                        sets_port(p->sets).name);
+    } else if (p->problem.reason != NULL && strcmp(p->problem.reason, "NotOwned") == 0) {
+        (void)snprintf(message, sizeof(message), "%s", p->problem.message);
+        (void)snprintf(reason, sizeof(reason), "NotOwned");
     } else if (f->held_reason != NULL && strcmp(f->held_reason, "target") == 0) {
         (void)snprintf(message, sizeof(message), "%s", f->held_detail);
         (void)snprintf(reason, sizeof(reason), "%s",

@@ -28,3 +28,45 @@ def test_many_pluginca_displace_nobody(world):  # noqa: F811
         world.api.delete("PluginCA", NS, f"a{i:02}")
     world.api.edit("PluginCA", NS, "default", {"spec": {"pollInterval": "2s"}})
     wait_for("the one that is left is heard", lambda: world.status().get("observedGeneration") == world.api.get("PluginCA", NS, "default")["metadata"]["generation"])
+
+
+def b64(path):
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def theirs(world, name):  # noqa: F811
+    """Somebody plugged a CA in by hand: cacerts, and the ConfigMaps that istiod makes of it."""
+    root = (world.sets[name] / "root-cert.pem").read_text()
+    world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": NS},
+                   "data": {k: b64(world.sets[name] / k) for k in FOUR}})
+    for ns in (NS, "shop"):
+        world.api.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CM, "namespace": ns}, "data": {"root-cert.pem": root}})
+    return root
+
+
+def test_a_mesh_that_is_somebody_else_s_keeps_its_roots(world):  # noqa: F811
+    root = theirs(world, "B1")
+    world.plugin()
+    d = world.run("--lease", "off")
+    wait_for("held", lambda: world.is_condition("Loaded", "False", "NotOwned") and world.is_condition("Held", "True", "NotOwned"))
+    world.namespace("late")
+    d.stop()
+    for ns in (NS, "shop"):
+        assert world.api.get("ConfigMap", ns, CM)["data"]["root-cert.pem"] == root
+    assert world.api.get("ConfigMap", NS, "default-plan") is None and world.roots("late") == 0
+
+
+def test_adopting_cuts_nobody_off(world):  # noqa: F811
+    """A set under another root is not what a mesh in use is switched to at once."""
+    root = theirs(world, "B1")
+    world.plugin(adopt=True, gates={"stockWait": "1s", "mountWait": "0s"})
+    world.run("--lease", "off")
+    wait_for("held", lambda: "under another one" in world.condition("Held")["message"])
+    world.mesh.set_secret("root-cert", world.both())  # it trusts theirs too, and still signs under A
+    world.namespace("late")
+    assert world.api.get("ConfigMap", "shop", CM)["data"]["root-cert.pem"] == root and world.part("root-cert.pem") == root
+    world.mesh.set_all(world.sets["B1"])
+    world.ready(1)
+    assert world.holds("B1") and world.secret()["metadata"]["annotations"]["meshroot.io/owner"] == f"{NS}/default"
+    world.mesh.set_all(world.sets["A1"])  # from here on by its gates
+    wait_for("by its gates", lambda: world.holds("A1") and world.status()["generation"] == 4)
