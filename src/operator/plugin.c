@@ -51,22 +51,35 @@ plugin_object(const struct plugin *p)
 /* -- rotation's ports ----------------------------------------------------------------------------
  */
 
-/* The trust set goes to the ConfigMaps as soon as it is the plan's: the Secret's way is longer. */
+/* The trust set goes to the ConfigMaps as soon as it is the plan's: the Secret's way is longer.
+ * Only the plan's: what lies in the Secret may be anybody's hand. */
 static void
-set_seen(struct plugin *p, const struct bundle *b, uint64_t generation)
+set_seen(struct plugin *p, const struct rotate_in_force *f)
 {
     struct err e;
 
-    if (generation < p->roots_generation)
+    if (f->generation < p->roots_generation)
         return;
-    p->roots_generation = generation;
-    roots_unref(p->roots);
-    p->roots = roots_ref(bundle_roots(b));
-    memcpy(p->signer_id, cert_id(bundle_signer(b)), DIGEST_BYTES);
-    memcpy(p->signer_root, cert_id(bundle_signer_root(b)), DIGEST_BYTES);
-    p->expires = bundle_not_after(b);
+    p->roots_generation = f->generation;
+    if (p->roots != f->roots) {
+        roots_unref(p->roots);
+        p->roots = roots_ref(f->roots);
+    }
+    memcpy(p->signer_id, f->signer_id, DIGEST_BYTES);
+    memcpy(p->signer_root, f->signer_root, DIGEST_BYTES);
     if (spread_set(p->spread, p->roots, &e) < 0)
         plugin_problem(p, "OutOfMemory", &e);
+}
+
+static void
+plan_look(struct plugin *p)
+{
+    struct rotate_in_force f;
+    struct err e;
+
+    if (p->rotate != NULL && sets_check(p->sets, &e) == 0 && rotate_in_force(p->rotate, &f) &&
+        (f.generation != p->roots_generation || f.roots != p->roots))
+        set_seen(p, &f);
 }
 
 static int
@@ -77,7 +90,7 @@ target_read(void *self, struct bundle **ret, struct set_manifest *ret_m, struct 
     int done = t.read(t.self, ret, ret_m, e);
 
     if (done == 0)
-        set_seen(p, *ret, ret_m->generation);
+        p->expires = bundle_not_after(*ret);
     return done;
 }
 
@@ -86,8 +99,13 @@ target_write(void *self, const struct bundle *b, const struct set_manifest *m, s
 {
     struct plugin *p = self;
     struct rotate_target t = sets_port(p->sets);
+    struct rotate_in_force f = { .generation = m->generation, .roots = bundle_roots(b) };
 
-    set_seen(p, b, m->generation);
+    TRY(sets_check(p->sets, e));
+    memcpy(f.signer_id, cert_id(bundle_signer(b)), DIGEST_BYTES);
+    memcpy(f.signer_root, cert_id(bundle_signer_root(b)), DIGEST_BYTES);
+    set_seen(p, &f);
+    p->expires = bundle_not_after(b);
     return t.write(t.self, b, m, e);
 }
 
@@ -519,6 +537,7 @@ on_tick(void *arg)
         else if (done == 0 && p->problem.reason != NULL)
             problem_over(p);
     }
+    plan_look(p);
     evidence_tick(p);
     if (p->spec.has_finalizer) /* else the one write is the other's conflict */
         status_tick(p);

@@ -8,6 +8,7 @@
 #include "base/str.h"
 #include "kube/write.h"
 #include "obs/log.h"
+#include "operator/versions.h"
 
 enum { MANIFEST_MAX_BYTES = 4096, PODS_MAX = 64, SET_KEYS = PART__N + 1 };
 
@@ -28,6 +29,8 @@ struct one {
     struct err why;
     struct kube_call *call;
     uint64_t writing; /* generation under way; 0: none */
+    uint64_t tried; /* generation and signer last written, or found well: what is another one is */
+    uint8_t tried_signer[DIGEST_BYTES]; /* somebody else's */
 };
 
 struct sets {
@@ -71,24 +74,6 @@ one_forget(struct one *o)
     roots_unref(STEAL(o->theirs));
     o->exists = o->is_ours = false;
     o->version[0] = o->uid[0] = '\0';
-}
-
-static int
-versions_read(const char *text, struct sync_versions *ret)
-{
-    json_t *j = text == NULL ? NULL : json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    int done = 0;
-
-    memset(ret, 0, sizeof(*ret));
-    for (size_t i = 0; i < PART__N && done == 0; i++) {
-        const char *v = json_string_value(json_object_get(j, bundle_secret_names[i]));
-        if (v == NULL || strlen(v) >= VERSION_TEXT_BYTES)
-            done = -1;
-        else
-            memcpy(ret->v[i], v, strlen(v) + 1);
-    }
-    json_decref(j);
-    return done;
 }
 
 /* Each of the four parts is, byte for byte, what we would write. */
@@ -283,18 +268,6 @@ on_written(const json_t *body, const struct err *why, void *arg)
 }
 
 static int
-versions_text(const struct sync_versions *v, char **ret, struct err *e)
-{
-    json_t *j = json_object();
-
-    for (size_t i = 0; i < PART__N; i++)
-        (void)json_object_set_new(j, bundle_secret_names[i], json_string(v->v[i]));
-    *ret = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
-    json_decref(j);
-    return *ret == NULL ? err_nomem(e) : 0;
-}
-
-static int
 data_set(const struct one *o, json_t *s, const struct bundle *b, const struct set_manifest *m,
          struct err *e)
 {
@@ -354,8 +327,10 @@ one_write(struct one *o, const struct bundle *b, const struct set_manifest *m, s
                          : kube_create(o->sets->conf.kube, &w, on_written, o, &o->call, e);
     data_wipe(s);
     json_decref(s);
-    if (done == 0)
-        o->writing = m->generation;
+    if (done == 0) {
+        o->writing = o->tried = m->generation;
+        memcpy(o->tried_signer, cert_id(bundle_signer(b)), DIGEST_BYTES);
+    }
     return done;
 }
 
@@ -389,8 +364,8 @@ port_read(void *self, struct bundle **ret, struct set_manifest *ret_m, struct er
     return 0;
 }
 
-static int
-owners_check(const struct sets *s, struct err *e)
+int
+sets_check(const struct sets *s, struct err *e)
 {
     for (size_t i = 0; i < s->n; i++) {
         const struct one *o = &s->one[i];
@@ -408,7 +383,7 @@ owners_check(const struct sets *s, struct err *e)
 int
 sets_first_check(const struct sets *s, const struct bundle *b, struct err *e)
 {
-    TRY(owners_check(s, e));
+    TRY(sets_check(s, e));
     for (size_t i = 0; i < s->n; i++) {
         const struct one *o = &s->one[i];
         if (o->theirs != NULL && (!roots_contain(bundle_roots(b), o->theirs) ||
@@ -437,7 +412,7 @@ port_write(void *self, const struct bundle *b, const struct set_manifest *m, str
 {
     struct sets *s = self;
 
-    TRY(owners_check(s, e));
+    TRY(sets_check(s, e));
     if (s->pending > 0)
         return err_set(e, E_BUSY, "%s: a write is under way", s->name);
     memset(&s->failed, 0, sizeof(s->failed));
@@ -470,6 +445,13 @@ sets_port(struct sets *s)
 /* -- watches -------------------------------------------------------------------------------------
  */
 
+static bool
+as_tried(const struct one *o)
+{
+    return o->manifest.generation == o->tried &&
+           memcmp(cert_id(bundle_signer(o->bundle)), o->tried_signer, DIGEST_BYTES) == 0;
+}
+
 static void
 one_moved(struct one *o)
 {
@@ -478,6 +460,12 @@ one_moved(struct one *o)
 
     if (o->was_good && !good)
         s->conf.on_restored(o->text, o->exists ? o->why.msg : "was deleted", s->conf.arg);
+    else if (o->was_good && o->writing == 0 && !as_tried(o))
+        s->conf.on_restored(o->text, "another whole set was put there", s->conf.arg);
+    else if (good && !o->was_good && o->tried == 0) { /* of a leader before us */
+        o->tried = o->manifest.generation;
+        memcpy(o->tried_signer, cert_id(bundle_signer(o->bundle)), DIGEST_BYTES);
+    }
     o->was_good = good;
     if (s->was_known && s->pending == 0)
         s->conf.on_moved(NULL, s->conf.arg);

@@ -46,6 +46,8 @@ bool sets_are_known(const struct sets *s);
 struct rotate_target sets_port(struct sets *s);
 /* The generation that all Secrets hold, whole; 0: they do not. */
 uint64_t sets_generation(const struct sets *s);
+/* Whether all Secrets may be written. Errors: BUSY (not known yet), DENIED (somebody else's). */
+MUST_USE int sets_check(const struct sets *s, struct err *e);
 /* Whether a mesh without a plan may be given this set. What lies there from somebody else is taken
  * over with `adopt` only, and only by a set that strands nobody who has a leaf of it: one that
  * trusts all its roots, and signs under one of them. Errors: DENIED (what to do). */

@@ -566,6 +566,17 @@ rotate_generation(const struct rotate *r)
     return r->has_plan ? r->plan.generation : r->floor;
 }
 
+bool
+rotate_in_force(const struct rotate *r, struct rotate_in_force *ret)
+{
+    if (!r->has_plan)
+        return false;
+    *ret = (struct rotate_in_force){ .generation = r->plan.generation, .roots = r->roots };
+    memcpy(ret->signer_id, r->plan.signer.id, DIGEST_BYTES);
+    memcpy(ret->signer_root, r->plan.signer.root_id, DIGEST_BYTES);
+    return true;
+}
+
 int
 rotate_reset(struct rotate *r, struct err *e)
 {

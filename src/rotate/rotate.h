@@ -78,6 +78,15 @@ MUST_USE int rotate_reset(struct rotate *r, struct err *e);
 /* Of the plan in force; without one, the last there was (0: never one). */
 uint64_t rotate_generation(const struct rotate *r);
 
+/* Who is trusted and who signs, as the plan has it, whatever lies in the target. `roots` is
+ * borrowed until the next turn. r: false, and *ret unset: there is no plan. */
+struct rotate_in_force {
+    uint64_t generation;
+    struct roots *roots;
+    uint8_t signer_id[DIGEST_BYTES], signer_root[DIGEST_BYTES];
+};
+bool rotate_in_force(const struct rotate *r, struct rotate_in_force *ret);
+
 /* {"generation","class","remaining","step","settled","held":null|{"reason","detail","gated",
  * "waits_for":[{"identity","instance","why","until"}],"waits_for_total","workloads_waiting"},
  * "roots":[{"subject","id","since","not_after"}],"signer":{"subject","id","root_id","versions"},

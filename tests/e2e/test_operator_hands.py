@@ -5,6 +5,8 @@ Source: issue 5 "Targets", "Bad input"; design.md "What must hold" 1, 2 and 9.
 import base64
 import json
 
+from cryptography.hazmat.primitives import serialization
+
 from conftest import wait_for
 from test_operator import CM, FOUR, NS, world  # noqa: F401
 
@@ -32,6 +34,13 @@ def test_many_pluginca_displace_nobody(world):  # noqa: F811
 
 def b64(path):
     return base64.b64encode(path.read_bytes()).decode()
+
+
+def as_written(world, name):  # noqa: F811
+    """Byte for byte what the operator would write."""
+    key = serialization.load_pem_private_key((world.sets[name] / "ca-key.pem").read_bytes(), None)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {k: b64(world.sets[name] / k) for k in FOUR} | {"ca-key.pem": base64.b64encode(pem).decode()}
 
 
 def theirs(world, name):  # noqa: F811
@@ -70,3 +79,27 @@ def test_adopting_cuts_nobody_off(world):  # noqa: F811
     assert world.holds("B1") and world.secret()["metadata"]["annotations"]["meshroot.io/owner"] == f"{NS}/default"
     world.mesh.set_all(world.sets["A1"])  # from here on by its gates
     wait_for("by its gates", lambda: world.holds("A1") and world.status()["generation"] == 4)
+
+
+def test_a_set_put_into_the_secret_by_hand_is_nobody_s_root(world):  # noqa: F811
+    """Whole, and with our annotations: who may write that one Secret does not say what other namespaces trust."""
+    world.plugin()
+    d = world.run("--lease", "off")
+    world.ready(1)
+    root, seen = (world.sets["B1"] / "root-cert.pem").read_text().strip(), []
+
+    def watch(kind, o):
+        if o["kind"] == "ConfigMap" and root in (o.get("data") or {}).get("root-cert.pem", ""):
+            seen.append(o["metadata"]["namespace"])
+    world.api.hooks.append(watch)
+    for generation in (1, 7):
+        world.api.edit("Secret", NS, "cacerts", {"data": as_written(world, "B1"), "metadata": {"annotations": {"meshroot.io/generation": str(generation)}}})
+        wait_for("put back", lambda: world.holds("A1"))
+    world.ready(8)
+    wait_for("told", lambda: any("another whole set" in e.get("note", e.get("message", "")) for e in world.events("Restored")))
+    d.stop()  # and while nobody looks
+    world.api.edit("Secret", NS, "cacerts", {"data": as_written(world, "B1")})
+    world.run("--lease", "off")
+    wait_for("put back", lambda: world.holds("A1"))
+    world.ready(8)
+    assert not seen
