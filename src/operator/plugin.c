@@ -175,6 +175,8 @@ rotate_open(struct plugin *p, struct err *e)
         .renew_window_ms = p->spec.renew_window_ms,
         .min_life_s = (int64_t)(p->spec.ttl_ms / 1000),
         .replicas_n = 1,
+        .floor = p->floor,
+        .recovers = true,
         .fetch = fetch_pinned,
         .self = p,
     };

@@ -62,6 +62,7 @@ struct plugin {
     struct roots *roots; /* of the set last written or read; owned */
     uint8_t signer_id[DIGEST_BYTES], signer_root[DIGEST_BYTES];
     uint64_t roots_generation;
+    uint64_t floor; /* the generation that the status told of: agents drop what is older */
     int64_t expires;
     struct distribution dist;
     struct evidence *evidence; /* of our CA's replicas; NULL: a stock istiod only */

@@ -9,6 +9,8 @@
 #include "obs/log.h"
 #include "operator/room.h"
 
+#define GENERATION_TOLD_MAX (INT64_C(1) << 53) /* no number that was handed out comes near it */
+
 enum { RESTORED_SHOWN_MS = 60 * 1000, STATUS_RETRY_MS = 5000 };
 
 /* -- Events --------------------------------------------------------------------------------------
@@ -344,11 +346,11 @@ status_of(struct plugin *p, const struct facts *f)
     loaded_add(p, f, conditions);
     distributed_add(p, f, conditions);
     held_add(p, f, conditions);
-    json_t *s = json_pack("{s:I, s:s, s:s, s:I, s:o, s:o, s:o}", "observedGeneration",
-                          (json_int_t)p->spec.revision, "mode",
-                          f->generation > 0 ? "plugged-in" : "starting", "phase", phase_of(p, f),
-                          "generation", (json_int_t)f->generation, "distribution",
-                          distribution_of(p, f), "waitsFor", waits_of(f), "conditions", conditions);
+    json_t *s = json_pack(
+        "{s:I, s:s, s:s, s:I, s:o, s:o, s:o}", "observedGeneration", (json_int_t)p->spec.revision,
+        "mode", f->generation > 0 ? "plugged-in" : "starting", "phase", phase_of(p, f),
+        "generation", (json_int_t)(f->generation > 0 ? f->generation : p->floor), "distribution",
+        distribution_of(p, f), "waitsFor", waits_of(f), "conditions", conditions);
     if (s != NULL && p->spec.to_meshroot)
         (void)json_object_set_new(s, "replicas", evidence_replicas(p));
     if (s != NULL && f->rotation != NULL)
@@ -464,8 +466,12 @@ status_read(struct plugin *p)
     struct err e;
     int64_t at;
 
+    json_int_t generation = json_integer_value(json_object_get(s, "generation"));
+
     p->status_is_read = true;
     p->status = json_deep_copy(s);
+    if (generation > 0 && generation <= GENERATION_TOLD_MAX)
+        p->floor = (uint64_t)generation;
     if (since == NULL || rfc3339_parse(span_str(since), &at, &e) < 0 || at > unix_s())
         return;
     p->dist = (struct distribution){

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/str.h"
+#include "rotate/driver.h"
 
 enum { PLAN_FORMAT = 1 };
 
@@ -210,7 +211,7 @@ plan_from_json(struct span text, struct plan *ret, struct roots **ret_roots, str
     if (format != PLAN_FORMAT)
         return err_set(e, E_PARSE, "plan: format %d is not %d: it was written by another version",
                        format, (int)PLAN_FORMAT);
-    TRY(read_generation("generation", generation, INT64_MAX, &p.generation, e));
+    TRY(read_generation("generation", generation, GENERATION_MAX, &p.generation, e));
     TRY(read_roots(list, &p, &roots, e));
     TRY(read_signer(signer, &p, e));
     *ret = p;

@@ -274,6 +274,17 @@ see_generation(const struct ledger_workload *w, void *arg)
         floor_raise(arg, w->leaf_root_generations[i]);
 }
 
+static void
+wanted_of(const struct bundle *b, const struct sync_versions *v, struct plan_wanted *ret)
+{
+    const struct roots *roots = bundle_roots(b);
+
+    *ret = (struct plan_wanted){ .roots_n = roots_count(roots) };
+    for (size_t i = 0; i < ret->roots_n; i++)
+        memcpy(ret->roots[i], cert_id(roots_at(roots, i)), DIGEST_BYTES);
+    signer_of(b, v, &ret->signer);
+}
+
 /* Rule 4 across a reset: what workloads hold from before must be older. */
 static uint64_t
 first_generation(struct rotate *r)
@@ -294,6 +305,30 @@ take_first(struct rotate *r)
 
     plan_first(&r->wanted, first_generation(r), &next);
     try_take(r, &next, &a);
+}
+
+/* The plan was lost, and what it was is seen in the target alone. As after a renumbering nothing
+ * that was acknowledged counts. r: false: there is no set. */
+static bool
+take_recover(struct rotate *r)
+{
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    struct set_manifest m = { .generation = 0 };
+    struct action a = { .step = "recover", .class = "none" };
+    struct plan_wanted found;
+    struct plan next;
+    struct err e;
+
+    if (r->conf.target.read(r->conf.target.self, &b, &m, &e) != 0 || m.self_signed)
+        return false;
+    wanted_of(b, &m.versions, &found);
+    plan_first(&found, first_generation(r), &next);
+    (void)snprintf(a.why, sizeof(a.why),
+                   "the plan was lost: the set of generation %" PRIu64 " that is there is in force",
+                   m.generation);
+    if (mono_ms() >= r->retry_at && plan_put(r, &next, bundle_roots(b), b, &a, &e) < 0)
+        rotate_trouble(r, TROUBLE_STORE, &e);
+    return true;
 }
 
 /* The folder is newer than the plan: the store was put back to an older state. What workloads have
@@ -349,6 +384,8 @@ rotate_look(void *arg)
         waits = true;
         if (r->ahead != 0)
             take_renumber(r);
+    } else if (!r->has_plan && r->conf.recovers && take_recover(r)) {
+        waits = true;
     } else if (r->want != NULL && !r->has_plan) {
         waits = true;
         take_first(r);
@@ -409,16 +446,11 @@ rotate_free(struct rotate *r)
 void
 rotate_want(struct rotate *r, struct bundle *b, const struct sync_versions *v)
 {
-    const struct roots *roots = bundle_roots(b);
     struct bundle *before = r->want;
 
     r->want = bundle_ref(b);
     bundle_unref(before);
-    memset(&r->wanted, 0, sizeof(r->wanted));
-    r->wanted.roots_n = roots_count(roots);
-    for (size_t i = 0; i < r->wanted.roots_n; i++)
-        memcpy(r->wanted.roots[i], cert_id(roots_at(roots, i)), DIGEST_BYTES);
-    signer_of(b, v, &r->wanted.signer);
+    wanted_of(b, v, &r->wanted);
     r->want_at = unix_s();
     r->want_class = r->has_plan ? plan_classify(&r->plan, &r->wanted) : CLASS_NONE;
     if (r->has_plan)

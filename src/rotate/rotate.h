@@ -32,6 +32,9 @@ struct rotate_conf {
                            with less than a leaf lifetime; 0: it must not have expired */
     uint64_t floor;    /* generations up to this one were used before; the first plan is above it */
     size_t replicas_n; /* how many CA replicas must report before a gate opens */
+    bool recovers;     /* without a plan, a set in the target is one whose plan was lost: it is in
+                          force,     and the vault's is gone to by the gates. False: it is written over
+                        */
     /* Fetches a pinned set (sync_fetch); NULL while no vault is configured. */
     int (*fetch)(void *self, const struct sync_versions *v, sync_fetched_fn *done, void *arg,
                  struct err *e);

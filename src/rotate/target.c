@@ -140,7 +140,8 @@ target_bring_up(struct rotate *r, bool may_fetch)
     int read = target_read(r, &there, &m, &e);
 
     r->target_look_at = mono_ms() + TARGET_LOOK_MS;
-    r->ahead = read == 0 && m.generation > r->plan.generation ? m.generation : 0;
+    bool is_ahead = m.generation > r->plan.generation && m.generation <= AHEAD_MAX;
+    r->ahead = read == 0 && is_ahead ? m.generation : 0;
     r->lagging = read != 0 || m.generation != r->plan.generation || !signs_as_planned(r, there) ||
                  !roots_equal(bundle_roots(there), r->roots);
     if (!r->lagging || r->ahead != 0)

@@ -103,3 +103,24 @@ def test_a_set_put_into_the_secret_by_hand_is_nobody_s_root(world):  # noqa: F81
     wait_for("put back", lambda: world.holds("A1"))
     world.ready(8)
     assert not seen
+
+
+def test_a_plan_taken_away_opens_no_gate(world):  # noqa: F811
+    """In the middle of a rotation, while nobody looks; and then the Secret with it."""
+    world.plugin(gates={"stockWait": "1h", "mountWait": "0s"})
+    d = world.run("--lease", "off")
+    world.ready(1)
+    world.mesh.set_all(world.sets["B1"])
+    wait_for("widened, and held", lambda: world.generation() == 2 and world.is_condition("Held", "True", "Trust"))
+    d.stop()
+    world.api.delete("ConfigMap", NS, "default-plan")
+    d = world.run("--lease", "off")
+    wait_for("held again", lambda: world.status()["generation"] == 3 and world.is_condition("Held", "True", "Trust"))
+    assert world.holds("A1") and world.generation() == 3 and world.part("root-cert.pem").count("BEGIN CERT") == 2
+    assert all(world.roots(ns) == 2 for ns in (NS, "shop"))
+    d.stop()
+    world.api.delete("ConfigMap", NS, "default-plan")
+    world.api.delete("Secret", NS, "cacerts")
+    world.run("--lease", "off")
+    wait_for("from the vault again", lambda: world.holds("B1"))
+    assert world.generation() == 4, "who holds generation 3 must not drop what comes"

@@ -263,6 +263,59 @@ a_store_put_back_to_an_older_state_goes_on_above(void **state)
 }
 
 static void
+store_lose(struct scene *s)
+{
+    struct err e;
+
+    char lost[160];
+
+    driver_crash(s);
+    (void)snprintf(lost, sizeof(lost), "%s.lost", s->state);
+    assert_int_equal(rename(s->state, lost), 0);
+    assert_ok(dir_make(s->state, 0700, &e));
+    driver_open(s);
+}
+
+/* Whoever takes the plan away, and no more, opens no gate. */
+static void
+a_lost_plan_is_what_the_target_holds(void **state)
+{
+    struct scene *s = *state;
+
+    settle(s, pki.a_a1, "a1");
+    s->loads[0] = (struct load){ "A", "A", 1 };
+    want(s, pki.b_b1, "b1");
+    run_until(s, is_held);
+    assert_folder(s, 2, "AB", &pki.a1, "a1");
+    s->conf.recovers = true;
+    store_lose(s);
+    run_until(s, is_caught_up);
+    assert_folder(s, 3, "AB", &pki.a1, "a1");
+    want(s, pki.b_b1, "b1");
+    run_until(s, is_held);
+    assert_held(s, "replicas", "move signer");
+    assert_int_equal(s->r->plan.roots[1].since, 3);
+    assert_folder(s, 3, "AB", &pki.a1, "a1");
+}
+
+static void
+a_target_lifts_no_plan_beyond_all_numbers(void **state)
+{
+    struct scene *s = *state;
+    struct err e;
+    struct set_manifest m = { .generation = INT64_MAX,
+                              .versions = versions("a1"),
+                              .renew_window_ms = 5000 };
+
+    settle(s, pki.a_a1, "a1");
+    assert_ok(set_write(s->folder, pki.a_a1, &m, &e));
+    s->r->target_look_at = 0;
+    rotate_look(s->r);
+    run_until(s, is_caught_up);
+    assert_folder(s, 1, "A", &pki.a1, "a1");
+}
+
+static void
 generations_grow_across_a_reset(void **state)
 {
     struct scene *s = *state;
@@ -464,6 +517,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        scene_test(a_lost_plan_is_what_the_target_holds),
+        scene_test(a_target_lifts_no_plan_beyond_all_numbers),
         scene_test(the_first_set_is_the_plan_at_once),
         scene_test(the_same_content_again_changes_nothing),
         scene_test(an_intermediate_under_the_same_root_signs_at_once),
