@@ -208,13 +208,31 @@ challenge_parse(const char *header, struct challenge *ret, struct err *e)
     return 0;
 }
 
+bool
+challenge_is_microsoft_s(const struct challenge *c)
+{
+    for (size_t i = 0; i < ARRAY_LEN(authorities); i++)
+        if (c->authority.is_https && c->authority.port == 443 &&
+            strcmp(c->authority.host, authorities[i]) == 0)
+            return true;
+    return false;
+}
+
+/* A vault at an address asks for tokens of its own; on this machine there are no strangers. */
+static bool
+resource_is_the_vault_s(const struct challenge *c, const struct origin *vault)
+{
+    if (origin_is_loopback(vault))
+        return true;
+    return vault->port == c->resource.port &&
+           (origin_is_bare(vault) ? strcmp(vault->host, c->resource.host) == 0
+                                  : host_is_under(vault->host, c->resource.host));
+}
+
 static bool
 authority_is_known(const struct challenge *c, const struct origin *vault)
 {
-    for (size_t i = 0; i < ARRAY_LEN(authorities); i++)
-        if (c->authority.is_https && strcmp(c->authority.host, authorities[i]) == 0)
-            return true;
-    return strcmp(c->authority.host, vault->host) == 0 ||
+    return challenge_is_microsoft_s(c) || strcmp(c->authority.host, vault->host) == 0 ||
            (!origin_is_bare(&c->resource) && host_is_under(c->authority.host, c->resource.host));
 }
 
@@ -223,8 +241,7 @@ challenge_check(const struct challenge *c, const struct origin *vault, struct er
 {
     bool is_local = !vault->is_https && origin_is_loopback(vault);
 
-    if (!origin_is_bare(vault) &&
-        (!host_is_under(vault->host, c->resource.host) || vault->port != c->resource.port))
+    if (!resource_is_the_vault_s(c, vault))
         return err_set(e, E_DENIED,
                        "the vault %s:%u asks for a token for %s:%u, which is another service's: "
                        "no token is sent",

@@ -246,6 +246,19 @@ answer_list(struct vault_call *q, const json_t *j)
 /* -- calls --------------------------------------------------------------------------------------
  */
 
+/* A service account's token is us to whoever has it: it goes where the platform says, or to
+ * Microsoft, never where a vault points. Source: specs/azure.md 2.5 (AZURE_AUTHORITY_HOST). */
+static int
+assertion_check(const struct vault_client *c, struct err *e)
+{
+    if (c->assertion_file == NULL || c->has_authority || challenge_is_microsoft_s(&c->challenge))
+        return 0;
+    return err_set(e, E_DENIED,
+                   "the vault sends us to the authority %s: a service account's token is sent to "
+                   "Microsoft's only, or to AZURE_AUTHORITY_HOST",
+                   c->challenge.authority.host);
+}
+
 /* 401: what it asks for, once; a second refusal with a fresh token is final. */
 static void
 on_challenge(struct vault_call *q, const struct http_answer *a)
@@ -260,7 +273,7 @@ on_challenge(struct vault_call *q, const struct http_answer *a)
     }
     q->had_retry = q->has_token;
     if (challenge_parse(a->www_authenticate, &c->challenge, &e) < 0 ||
-        challenge_check(&c->challenge, &c->origin, &e) < 0) {
+        challenge_check(&c->challenge, &c->origin, &e) < 0 || assertion_check(c, &e) < 0) {
         call_fail(q, &e);
         return;
     }
@@ -586,10 +599,13 @@ client_fill(struct vault_client *c, const struct vault_client_conf *conf, struct
         TRY(field_copy(c->tenant, conf->tenant, "tenant", e));
     if (conf->ca_file != NULL)
         TRY(str_dup(span_str(conf->ca_file), &c->ca_file, e));
-    if (conf->authority != NULL) {
-        TRY(origin_parse(span_str(conf->authority), &c->authority, NULL, e));
+    const char *authority = conf->authority;
+    if (authority == NULL && c->assertion_file != NULL)
+        authority = getenv("AZURE_AUTHORITY_HOST"); /* beside AZURE_FEDERATED_TOKEN_FILE */
+    if (authority != NULL) {
+        TRY(origin_parse(span_str(authority), &c->authority, NULL, e));
         if (!c->authority.is_https && !origin_is_loopback(&c->authority))
-            return err_set(e, E_INVAL, "the authority %s is not https", conf->authority);
+            return err_set(e, E_INVAL, "the authority %s is not https", authority);
         c->has_authority = true;
     }
     c->timeout_ms = conf->timeout_ms;

@@ -28,7 +28,8 @@ struct vault_client_conf {
     bool managed_identity;      /* ask the platform's endpoint (IMDS); client_id NULL or "": the
                                    identity of the machine */
     const char *authority;      /* NULL: from the challenge (which must be on the same site, or
-                                   Microsoft's: login.microsoftonline.com, ...) */
+                                   Microsoft's: login.microsoftonline.com, ...); with an
+                                   assertion_file AZURE_AUTHORITY_HOST, or Microsoft's */
     uint64_t timeout_ms;        /* of each request; 0: 10 s */
 };
 

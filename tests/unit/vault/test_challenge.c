@@ -146,6 +146,16 @@ tokens_and_secrets_go_only_where_they_belong(void **state)
         { "https://127.0.0.1:8443", "https://127.0.0.1:8443", "https://127.0.0.1:8443", true },
         { "https://v.localhost:8443", "https://v.localhost:8443", "https://localhost:8443", true },
         { "http://127.0.0.1:80", "http://127.0.0.1:80", "http://127.0.0.1:80", true },
+        { "https://203.0.113.5:8443", "https://203.0.113.5:8443", "https://203.0.113.5:8443",
+          true },
+        /* an address is under nothing: it may not ask for a token that is good elsewhere */
+        { "https://203.0.113.5", "https://login.microsoftonline.com", "https://vault.azure.net",
+          false },
+        { "https://[2001:db8::5]", "https://login.microsoftonline.com", "https://vault.azure.net",
+          false },
+        { "https://203.0.113.5:8443", "https://203.0.113.5:8443", "https://203.0.113.5", false },
+        { "https://v.vault.azure.net", "https://login.microsoftonline.com:8443",
+          "https://vault.azure.net", false },
         /* the resource is not above the vault, or has another port */
         { "https://v.evil.net", "https://login.microsoftonline.com", "https://vault.azure.net",
           false },

@@ -424,6 +424,34 @@ what_is_wrong_before_anything_is_sent(void **state)
     assert_int_equal(f.answers, 0);
 }
 
+/* Whoever may name a vault may not have our service account's token. */
+static void
+a_service_account_s_token_goes_where_the_platform_says(void **state)
+{
+    struct vault_client_conf conf = {
+        .url = f.base, .client_id = "id", .assertion_file = "/nonexistent/token", .timeout_ms = 5000
+    };
+    const struct step steps[] = { { GET, 401, CHALLENGE, false } };
+
+    (void)state;
+    vault_client_free(f.client);
+    assert_int_equal(unsetenv("AZURE_AUTHORITY_HOST"), 0);
+    assert_ok(vault_client_new(f.loop, &conf, &f.client, &e));
+    play(steps, 1);
+    get();
+    assert_int_equal(f.why.code, E_DENIED);
+    assert_non_null(strstr(f.why.msg, "AZURE_AUTHORITY_HOST"));
+
+    vault_client_free(f.client); /* there it is looked for, and is none */
+    assert_int_equal(setenv("AZURE_AUTHORITY_HOST", f.base, 1), 0);
+    assert_ok(vault_client_new(f.loop, &conf, &f.client, &e));
+    play(steps, 1);
+    get();
+    assert_int_not_equal(f.why.code, E_DENIED);
+    assert_non_null(strstr(f.why.msg, "no token for workload identity"));
+    assert_int_equal(unsetenv("AZURE_AUTHORITY_HOST"), 0);
+}
+
 int
 main(void)
 {
@@ -435,6 +463,7 @@ main(void)
         T(what_a_vault_may_answer),
         T(what_a_token_endpoint_may_answer),
         T(challenges_that_must_not_be_answered),
+        T(a_service_account_s_token_goes_where_the_platform_says),
         T(lists_follow_their_own_vault_only),
         T(what_is_wrong_before_anything_is_sent),
     };
