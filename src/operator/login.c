@@ -9,13 +9,14 @@
 #include "base/str.h"
 #include "operator/room.h"
 
+#define KEY_ROOTS "vault-ca.pem"
+
 enum { CREDENTIAL_MAX_BYTES = 4096 };
 
 /* The TLS library wants a file, and ours may be read-only. */
 static int
-ca_file_make(struct plugin *p, char ret[64], struct err *e)
+ca_file_make(struct plugin *p, const char *at, char ret[64], struct err *e)
 {
-    const char *at = p->spec.ca_bundle;
     size_t left = strlen(at);
 
     if (p->ca_fd < 0)
@@ -35,23 +36,40 @@ ca_file_make(struct plugin *p, char ret[64], struct err *e)
     return 0;
 }
 
+/* `roots` NULL: the spec's, or the system's. */
 static int
-client_open(struct plugin *p, const struct vault_client_conf *who, struct err *e)
+client_open(struct plugin *p, const struct vault_client_conf *who, const char *roots, struct err *e)
 {
     struct vault_client_conf c = *who;
     char ca_file[64];
 
     c.url = p->spec.vault_url;
-    if (p->spec.ca_bundle != NULL) {
-        TRY(ca_file_make(p, ca_file, e));
+    roots = roots == NULL ? p->spec.ca_bundle : roots;
+    if (roots != NULL) {
+        TRY(ca_file_make(p, roots, ca_file, e));
         c.ca_file = ca_file;
     }
     return vault_client_new(p->op->loop, &c, &p->vault, e);
 }
 
+/* Credentials go to whom the roots beside them vouch for (`meshroot vault credentials` puts them
+ * there): a spec that names another vault, and roots for that, may be of somebody who may not read
+ * the Secret. r: 0; KUBE_DATA_ABSENT. */
+static int
+roots_of_secret(struct plugin *p, const json_t *secret, struct buf *ret, struct err *e)
+{
+    CLEANUP(roots_unrefp) struct roots *roots = NULL;
+    int done = TRY(kube_secret_get(secret, KEY_ROOTS, ret, e));
+
+    if (done == 0 && roots_from_pem(buf_span(ret), &roots, e) < 0)
+        return err_wrap(e, "Secret %s/%s: " KEY_ROOTS, p->spec.ns, p->spec.secret);
+    return done;
+}
+
 static int
 from_secret(struct plugin *p, const json_t *secret, struct err *e)
 {
+    CLEANUP(buf_done) struct buf roots = BUF_INIT(PLUGIN_CA_BUNDLE_BYTES);
     static const char *const keys[] = { "tenant", "client_id", "client_secret" };
     struct buf v[ARRAY_LEN(keys)];
     int done = 0;
@@ -70,7 +88,9 @@ from_secret(struct plugin *p, const json_t *secret, struct err *e)
                                    .client_id = buf_text(&v[1]),
                                    .client_secret = buf_text(&v[2]) };
     if (done == 0)
-        done = client_open(p, &c, e);
+        done = roots_of_secret(p, secret, &roots, e);
+    if (done >= 0)
+        done = client_open(p, &c, done == 0 ? buf_text(&roots) : NULL, e);
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         buf_wipe(&v[i]);
     return done;
@@ -118,7 +138,7 @@ login_start(struct plugin *p)
             c.assertion_file = vault_assertion_file();
         else
             c.managed_identity = true;
-        done = client_open(p, &c, &e);
+        done = client_open(p, &c, NULL, &e);
         if (done == 0)
             plugin_look_soon(p, 0);
     }

@@ -8,6 +8,7 @@ import json
 from cryptography.hazmat.primitives import serialization
 
 from conftest import wait_for
+from https_peer import HttpsPeer
 from test_operator import CM, FOUR, NS, world  # noqa: F401
 
 
@@ -124,3 +125,23 @@ def test_a_plan_taken_away_opens_no_gate(world):  # noqa: F811
     world.run("--lease", "off")
     wait_for("from the vault again", lambda: world.holds("B1"))
     assert world.generation() == 4, "who holds generation 3 must not drop what comes"
+
+
+def test_credentials_go_only_to_the_vault_they_are_of(world, tmp_path):  # noqa: F811
+    """Who may write a PluginCA and not read the Secret that it names points it at a server of their own, with roots that vouch for it."""
+    got = []
+
+    def answer(method, path, headers, body):
+        got.append((method, path, body))
+        return 401, {"WWW-Authenticate": f'Bearer authorization="https://127.0.0.1:{peer.port}/t", resource="https://127.0.0.1:{peer.port}"'}, {}
+    peer = HttpsPeer(tmp_path / "peer", answer)
+    secret = world.api.get("Secret", NS, "vault-sync")
+    world.api.edit("Secret", NS, "vault-sync", {"data": {"vault-ca.pem": base64.b64encode(world.ca.encode()).decode()}})
+    theirs = {"url": f"https://127.0.0.1:{peer.port}", "caBundle": peer.root.read_text(), "auth": {"clientSecret": {"name": "vault-sync"}}}
+    world.plugin(vault=theirs)
+    world.run("--lease", "off")
+    wait_for("refused", lambda: world.is_condition("Synced", "False", "VaultRefused"))
+    assert not got and base64.b64decode(secret["data"]["client_secret"]).decode() not in json.dumps(world.status())
+    world.plugin()
+    world.ready(1)
+    peer.stop()
