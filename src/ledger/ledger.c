@@ -25,13 +25,13 @@
 #include "base/clock.h"
 #include "ledger/compact.h"
 #include "ledger/live.h"
+#include "ledger/queue.h"
 #include "ledger/record.h"
 #include "ledger/walk.h"
 
 enum {
     BATCH_ROWS = STORE_SOURCE_OPS - 2, /* and the head, twice */
     PRUNE_EVERY_S = 60,
-    ANSWER_RETRY_US = 10000,
 };
 
 static const struct metric_desc rows_total = { "meshroot_ledger_rows_total",
@@ -43,23 +43,6 @@ static const struct metric_desc rows_failed = {
 static const struct metric_desc live_leaves = {
     "meshroot_ledger_live_leaves", "Leaves issued, not expired, and not replaced as far as known.",
     METRIC_GAUGE
-};
-
-/* A row on its way. */
-struct pending {
-    struct pending *next;
-    struct loop *loop;
-    ledger_done_fn *done;
-    void *arg;
-    struct err err;
-    struct record rec;
-    char key[ROW_KEY_BYTES];
-    struct buf bytes; /* owned */
-};
-
-struct fifo {
-    struct pending *first, **last;
-    size_t n;
 };
 
 struct ledger {
@@ -79,94 +62,6 @@ struct ledger {
     int64_t pruned;
     struct compactor *compactor; /* NULL: every row is kept */
 };
-
-static void
-fifo_init(struct fifo *f)
-{
-    *f = (struct fifo){ .first = NULL };
-    f->last = &f->first;
-}
-
-static void
-fifo_add(struct fifo *f, struct pending *p)
-{
-    p->next = NULL;
-    *f->last = p;
-    f->last = &p->next;
-    f->n++;
-}
-
-static struct pending *
-fifo_take(struct fifo *f)
-{
-    struct pending *p = f->first;
-
-    if (p == NULL)
-        return NULL;
-    f->first = p->next;
-    if (f->first == NULL)
-        f->last = &f->first;
-    f->n--;
-    return p;
-}
-
-/* -- answers ------------------------------------------------------------------------------------
- */
-
-static void
-pending_free(struct pending *p)
-{
-    buf_done(&p->bytes);
-    free(p);
-}
-
-/* All of a chain, in its order. */
-static void
-chain_answer(void *arg)
-{
-    for (struct pending *p = arg, *next; p != NULL; p = next) {
-        next = p->next;
-        if (p->done != NULL)
-            p->done(&p->err, p->arg);
-        pending_free(p);
-    }
-}
-
-/* Takes those out that are answered on the loop of the first. */
-static struct pending *
-chain_take(struct fifo *f)
-{
-    struct fifo same, rest;
-    struct pending *p;
-    const struct loop *loop = f->first->loop;
-
-    fifo_init(&same);
-    fifo_init(&rest);
-    while ((p = fifo_take(f)) != NULL)
-        fifo_add(p->loop == loop ? &same : &rest, p);
-    fifo_init(f);
-    while ((p = fifo_take(&rest)) != NULL)
-        fifo_add(f, p);
-    return same.first;
-}
-
-/* Without the lock: answers may call back into the ledger. One call for each loop, so that a worker
- * wakes once for a batch. */
-static void
-answer_all(struct fifo *f)
-{
-    struct err e;
-
-    while (f->first != NULL) {
-        struct pending *p = chain_take(f);
-
-        if (p->loop == NULL)
-            chain_answer(p);
-        else
-            while (loop_post(p->loop, chain_answer, p, &e) < 0)
-                (void)usleep(ANSWER_RETRY_US);
-    }
-}
 
 /* -- start, and start again after a conflict -----------------------------------------------------
  */
@@ -391,7 +286,7 @@ batch_fill(struct store_op *ops, void *arg)
     if (batch_write(l, ops, &n, &e) < 0)
         rows_fail(l, &e, &answers);
     (void)pthread_mutex_unlock(&l->lock);
-    answer_all(&answers);
+    fifo_answer(&answers);
     return n;
 }
 
@@ -421,7 +316,7 @@ on_batch(const struct err *why, uint64_t revision, void *arg)
     (void)pthread_mutex_unlock(&l->lock);
     if (more)
         store_source_more(l->source); /* what came before the batch, and had no place in it */
-    answer_all(&answers);
+    fifo_answer(&answers);
     (void)pthread_mutex_lock(&l->lock);
     l->answering--;
     (void)pthread_cond_broadcast(&l->idle);
@@ -557,7 +452,7 @@ on_word(const struct err *why, uint64_t revision, void *arg)
         said_answer(s);
     else
         while (loop_post(s->loop, said_answer, s, &e) < 0)
-            (void)usleep(ANSWER_RETRY_US);
+            (void)usleep(LEDGER_ANSWER_RETRY_US);
     (void)pthread_mutex_lock(&l->lock);
     l->words_n--;
     (void)pthread_cond_broadcast(&l->idle);
