@@ -284,6 +284,9 @@ void ca_deny(struct ca_worker *w, const struct ca_call *c, const char *method, c
 int ca_sign_code(const struct err *why);
 void ca_trust_changed(struct ca_worker *w); /* the view has another trust set */
 bool ca_instance_is_sound(struct span s);   /* "" or 32 lower-case hex digits */
+/* A workload's Word as the caller said it. Errors: INVAL. Thread: any. */
+MUST_USE int ca_word_read(struct span msg, const struct ca_caller *caller, struct ledger_ack *ret,
+                          struct err *e);
 /* -- revocation: revoke.c, revoked.c, lists.c; the control loop's -- */
 
 struct revocations;

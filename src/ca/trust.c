@@ -178,8 +178,8 @@ ack_fill(const Meshroot__V1__Word *m, const struct ca_caller *caller, struct led
     return 0;
 }
 
-static int
-word_read(struct span msg, const struct ca_caller *caller, struct ledger_ack *a, struct err *e)
+int
+ca_word_read(struct span msg, const struct ca_caller *caller, struct ledger_ack *a, struct err *e)
 {
     Meshroot__V1__Word *m = meshroot__v1__word__unpack(NULL, msg.n, msg.p);
 
@@ -204,7 +204,7 @@ ca_trust_acknowledge(struct ca_worker *w, struct ca_call *c)
     }
     *q = (struct word){ w, c->grpc, c->start_us };
     turnstile_in(&w->queues[CA_QUEUE_WORDS], mono_ms());
-    if (word_read(c->msg, &c->caller, &a, &e) < 0) {
+    if (ca_word_read(c->msg, &c->caller, &a, &e) < 0) {
         word_end(q, GRPC_INVALID_ARGUMENT, e.msg);
         return;
     }
