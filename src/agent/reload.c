@@ -21,7 +21,7 @@ static const struct metric_desc m_runs = { "meshroot_agent_reload_total",
                                            "Runs of the reload command or signal by result.",
                                            METRIC_COUNTER };
 static const struct metric_desc m_took = { "meshroot_agent_reload_milliseconds",
-                                           "What the last run took.", METRIC_GAUGE };
+                                           "Milliseconds that the last run took.", METRIC_GAUGE };
 
 enum result { RESULT_NONE, RESULT_OK, RESULT_FAILED, RESULT_TIMEOUT, RESULT__N };
 static const char *const result_names[RESULT__N] = { "none", "ok", "failed", "timeout" };

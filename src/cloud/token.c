@@ -21,7 +21,8 @@ enum {
 };
 
 static const struct metric_desc metric_tokens = { "meshroot_cloud_token_requests_total",
-                                                  "Token requests by outcome.", METRIC_COUNTER };
+                                                  "Requests to the token endpoint, by outcome.",
+                                                  METRIC_COUNTER };
 
 /* One row for each way to fail. Source: specs/azure.md 2.4. */
 struct refusal {

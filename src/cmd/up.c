@@ -26,7 +26,7 @@ static const struct opt opts[] = {
     OPT_STATE_DIR(struct up_conf, state_dir),
     { "ca-listen", OPT_STRING, AT(ca_listen), "127.0.0.1:15012", NULL, NULL, 0, "ADDR", "where the CA answers agents" },
     { "vault-listen", OPT_STRING, AT(vault_listen), "127.0.0.1:8443", NULL, NULL, 0, "ADDR", "where the vault answers" },
-    { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15014", NULL, NULL, 0, "ADDR", "/metrics, /healthz, /readyz" },
+    { "monitoring", OPT_STRING, AT(monitoring), "127.0.0.1:15014", NULL, NULL, 0, "ADDR", "/metrics, /healthz, /readyz; \"off\" for none" },
     { "vault-name", OPT_STRING, AT(vault_name), "meshroot", NULL, NULL, 0, "NAME", "name of our own vault" },
     { "trust-domain", OPT_STRING, AT(trust_domain), "cluster.local", NULL, NULL, 0, "NAME", "of the identities that are issued" },
     OPT_CALLERS(struct up_conf, callers),
@@ -133,6 +133,8 @@ const struct command cmd_up = {
     "one folder, which one process at a time may use; a kill at any moment loses nothing.\n"
     "The mesh starts disabled; \"meshroot mesh enable\" switches it on, and a restart goes on from "
     "there.\n"
+    "A vault other than its own is asked with AZURE_TENANT_ID, AZURE_CLIENT_ID and "
+    "AZURE_CLIENT_SECRET of the environment; MESHROOT_VAULT_CA_FILE has roots that vouch for it.\n"
     "\n"
     "Examples:\n"
     "  meshroot up\n"

@@ -17,7 +17,7 @@ static const struct metric_desc objects_gauge = {
 };
 static const struct metric_desc bytes_gauge = {
     "meshroot_kube_cache_bytes",
-    "Memory for them, by resource.",
+    "Bytes of memory that these objects take, by resource.",
     METRIC_GAUGE,
 };
 

@@ -5,15 +5,18 @@
 #include "rotate/driver.h"
 
 static const struct metric_desc generation = { "meshroot_rotate_generation",
-                                               "Generation of the plan in force.", METRIC_GAUGE };
+                                               "Generation of the rotation plan in force.",
+                                               METRIC_GAUGE };
 static const struct metric_desc held = { "meshroot_rotate_held",
-                                         "1 for what holds the next step back.", METRIC_GAUGE };
+                                         "1 for what holds the next rotation step, by reason.",
+                                         METRIC_GAUGE };
 static const struct metric_desc waiting = { "meshroot_rotate_waiting_workloads",
-                                            "Workloads that the held step waits for.",
+                                            "Workloads that the held rotation step waits for.",
                                             METRIC_GAUGE };
-static const struct metric_desc taken = { "meshroot_rotate_steps_total",
-                                          "Steps taken, by kind; forced ones by themselves.",
-                                          METRIC_COUNTER };
+static const struct metric_desc taken = {
+    "meshroot_rotate_steps_total", "Rotation steps taken, by kind; forced ones by themselves.",
+    METRIC_COUNTER
+};
 
 static void
 held_set(const struct rotate *r, const char *reason)

@@ -18,12 +18,14 @@ enum { VAULT_CREATES_PER_10S = 300, VAULT_READS_PER_10S = 4000, REPLY_BYTES = 25
 
 #define SCOPE "vault"
 
-static const struct metric_desc requests_total = { "meshroot_vault_requests_total",
-                                                   "Requests answered, by operation and status.",
-                                                   METRIC_COUNTER };
-static const struct metric_desc request_seconds = { "meshroot_vault_request_duration_seconds",
-                                                    "From a request to its answer.",
-                                                    METRIC_HISTOGRAM };
+static const struct metric_desc requests_total = {
+    "meshroot_vault_requests_total", "Requests to the vault, by operation and status.",
+    METRIC_COUNTER
+};
+static const struct metric_desc request_seconds = {
+    "meshroot_vault_request_duration_seconds", "Seconds from a request to the vault to its answer.",
+    METRIC_HISTOGRAM
+};
 
 /* The first row that fits wins: literal segments stand before "*". */
 static const struct vault_op ops[] = {

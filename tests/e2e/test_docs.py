@@ -1,0 +1,124 @@
+"""The documentation holds: what it names is there. Commands and flags are in --help, metrics, constants and words of the API in the
+source, files and sections where links lead."""
+import functools
+import re
+
+import docs
+import pytest
+from conftest import meshroot
+
+PAGES = docs.pages()
+OF_OTHERS = {  # what pages name that is not ours: whose it is
+    "--service-node": "Envoy", "--previous": "kubectl", "--set": "helm",
+    "SECRET_TTL": "Istio's agent", "tools/certs": "Istio",
+}
+
+
+def ids(page):
+    return page.relative_to(docs.HERE).as_posix()
+
+
+@functools.cache
+def flags_of_commands():
+    """command -> its flags, as the binary tells them."""
+    page = meshroot("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
+    names = [line[2:31].strip() for line in page.splitlines() if line[2] != " "]
+    return {n: set(re.findall(r"^  (--[a-z0-9-]+)", meshroot(*n.split(), "--help").stdout, re.M)) for n in names}
+
+
+@functools.cache
+def source():
+    files = [f for top in ("src", "deploy", "proto", "tests", "bench", "tools") for f in docs.HERE.glob(f"{top}/**/*")]
+    return "\n".join(f.read_text(errors="replace") for f in files if f.is_file() and "__pycache__" not in f.parts)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_commands_and_their_flags_exist(page):
+    have, wrong = flags_of_commands(), []
+    for words in docs.commands(page.read_text()):
+        name = next((" ".join(words[:n]) for n in (3, 2, 1) if " ".join(words[:n]) in have), None)
+        plain = [w for w in words if re.fullmatch("[a-z-]+", w) and not w.startswith("-")]
+        if name is None:
+            if not any(h.startswith(" ".join(plain) + " ") for h in have) and words[0] != "--help":
+                wrong.append(f"no command: meshroot {' '.join(words)}")
+            continue
+        for flag in re.findall(r"(?:^|[\s|])(--[a-z][a-z0-9-]*)", " ".join(words)):
+            if re.sub("^--no-", "--", flag) not in have[name] and flag not in have[name]:
+                wrong.append(f"meshroot {name} has no {flag}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_flags_in_the_text_exist(page):
+    have = set().union(*flags_of_commands().values()) | set(OF_OTHERS) | {"--version"}
+    script = (docs.HERE / "tools/dev.sh").read_text()
+    wrong = {f for f in docs.flags(page.read_text()) if f not in have and re.sub("^--no-", "--", f) not in have and f not in script}
+    assert not wrong
+
+
+def test_every_metric_is_in_its_table_with_its_help():
+    rows = re.findall(r"^\| `([a-z0-9_]+)` \| [^|]*\| (.*) \|$", (docs.HERE / "docs/metrics.md").read_text(), re.M)
+    assert len(rows) == len(dict(rows)), "a row twice"
+    assert dict(rows) == docs.metrics(), "python3 tests/e2e/docs.py prints the rows"
+
+
+def test_help_of_metrics_is_a_sentence():
+    for name, text in docs.metrics().items():
+        assert re.fullmatch(r"[A-Z0-9].{8,}\.", text), f"{name}: {text}"
+        assert "_total" in name or not name.startswith("meshroot_") or "Requests" not in text, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_metrics_exist(page):
+    have = docs.metrics()
+    named = set(re.findall(r"\b((?:citadel_server|istio_agent|grpc_server|meshroot)_[a-z_]+[a-z])(?=[`{\"])", page.read_text()))
+    assert {n for n in named if n not in have and n not in ("grpc_server_conf",)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_names_in_the_source_exist(page):
+    """Constants (`GRPC_MAX_STREAMS`) and words of conditions, Events and kinds (`NotOwned`)."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    quoted = re.findall(r"`([^`\n]+)`", text)
+    words = {w for q in quoted for w in re.findall(r"^[A-Z][A-Z0-9]+(?:_[A-Z0-9]+)+$|^[A-Z][a-z]+(?:[A-Z][a-z]+)*$", q)}
+    known = source()
+    words -= set(OF_OTHERS)
+    # reasons of a held step are conditions too: "roots_max" is RootsMax
+    snake = {w: re.sub("(?<=[a-z])(?=[A-Z])", "_", w).lower() for w in words}
+    assert {w for w in words if not re.search(rf"\b{w}\b", known) and f'"{snake[w]}"' not in known} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_files_and_links_lead_somewhere(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match("https?:", target):
+            continue
+        file, _, section = target.partition("#")
+        at = (page.parent / file).resolve() if file else page
+        assert at.exists(), target
+        if section:
+            heads = [re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", at.read_text(), re.M)]
+            assert section in heads, target
+    for path in set(re.findall(r"`((?:src|tests|deploy|tools|bench|docs|proto)/[A-Za-z0-9_./-]+)`", text)) - set(OF_OTHERS):
+        path = re.split("/(?:ROOM/|X/|fuzz_X|test_X)", path)[0]  # HACKING.md's words for any
+        assert (docs.HERE / path).exists() or (docs.HERE / "src" / path).exists(), path
+    for path in re.findall(r"(?<![/a-z])docs/[a-z-]+\.md", text):
+        assert (docs.HERE / path).exists(), path
+
+
+def test_every_page_is_listed_in_the_readme():
+    readme = (docs.HERE / "README.md").read_text()
+    assert {p.name for p in docs.HERE.glob("docs/*.md") if f"](docs/{p.name})" not in readme} == set()
+
+
+def test_the_changelog_has_each_change_once():
+    lines = re.findall(r"^- (.*)$", (docs.HERE / "CHANGELOG.md").read_text(), re.M)
+    assert len(lines) == len(set(lines)) > 40
+
+
+def test_the_reader_of_pages_sees_what_is_wrong():
+    page = "```\nmeshroot mesh enable --nope \\\n    --more # --comment\n```\nIn text `meshroot pki rot`, `--flag x`.\n"
+    assert list(docs.commands(page)) == [["mesh", "enable", "--nope", "--more"], ["pki", "rot"]]
+    assert list(docs.flags(page)) == ["--flag"]
+    assert "meshroot_ca_generation" in docs.metrics() and len(docs.metrics()) > 70
