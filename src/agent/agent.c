@@ -62,9 +62,12 @@ log_applied(const struct agent *a, const struct creds *before)
     if (!creds_leaf_is_trusted(c))
         log_warn("cache", "the trust set of generation %s has no root for our own leaf %s",
                  generation, serial);
-    if (crls_revoke(c->crls, c->leaf))
-        log_warn("cache", "our own leaf %s is revoked: peers refuse it; a new one is asked for",
-                 serial);
+    if (creds_is_revoked(c))
+        log_warn(
+            "cache",
+            "our own leaf %s is revoked, itself or by its intermediate: peers refuse it; a new "
+            "one is asked for",
+            serial);
 }
 
 static void

@@ -14,8 +14,8 @@ check_peer(const struct tls_peer *peer, void *self, struct err *e)
 
     if (spiffe_uri_check(peer->uri, &td, e) < 0)
         return err_set(e, E_DENIED, "the peer's certificate has no SPIFFE id");
-    if (crls_revoke(p->agent->now->crls, peer->leaf))
-        return err_set(e, E_DENIED, "the certificate of peer %.*s is revoked",
+    if (tls_peer_is_revoked(peer, p->agent->now->crls))
+        return err_set(e, E_DENIED, "the certificate of peer %.*s, or its intermediate, is revoked",
                        peer->uri.n > 256 ? 256 : (int)peer->uri.n, (const char *)peer->uri.p);
     if (!p->is_inbound && allow_rule_matches(p->rule, peer->uri))
         return 0;

@@ -26,7 +26,7 @@ leaf_json(const struct creds *c)
                      json_id(c->signer_id), "root_id", json_id(c->leaf_root_id), "not_before",
                      time_json(cert_not_before(c->leaf)), "not_after",
                      time_json(cert_not_after(c->leaf)), "trusted", creds_leaf_is_trusted(c),
-                     "revoked", crls_revoke(c->crls, c->leaf));
+                     "revoked", creds_is_revoked(c));
 }
 
 static json_t *

@@ -172,8 +172,34 @@ creds_leaf_is_trusted(const struct creds *c)
     return roots_has(c->roots, c->leaf_root_id);
 }
 
+bool
+creds_is_revoked(const struct creds *c)
+{
+    for (size_t i = 0; i < c->chain_n; i++)
+        if (crls_revoke(c->crls, c->chain[i]))
+            return true;
+    return crls_revoke(c->crls, c->leaf);
+}
+
+/* Roots that were renewed with their key are two of one name: one of them is enough. */
+static int
+signed_by_its_root(const struct crl *x, const struct roots *roots, struct err *e)
+{
+    bool is_known = false;
+
+    for (size_t i = 0; i < roots_count(roots); i++) {
+        if (!crl_is_of(x, roots_at(roots, i)))
+            continue;
+        if (crl_verify(x, roots_at(roots, i), e) == 0)
+            return 0;
+        is_known = true;
+    }
+    return is_known ? err_result(e) : 0;
+}
+
 int
-creds_lists_check(const struct creds *c, const struct crls *lists, struct err *e)
+creds_lists_check(const struct creds *c, const struct roots *roots, const struct crls *lists,
+                  struct err *e)
 {
     for (size_t i = 0; i < crls_count(lists); i++) {
         const struct crl *x = crls_at(lists, i);
@@ -184,8 +210,10 @@ creds_lists_check(const struct creds *c, const struct crls *lists, struct err *e
         rfc3339_s(crl_next_update(x), end);
         if (crl_next_update(x) <= unix_s())
             return err_set(e, E_DENIED, "a revocation list has expired at %s", end);
-        if (c->chain_n > 0 && crl_is_of(x, c->chain[0]))
-            TRY(crl_verify(x, c->chain[0], e));
+        for (size_t k = 0; k < c->chain_n; k++)
+            if (crl_is_of(x, c->chain[k]))
+                TRY(crl_verify(x, c->chain[k], e));
+        TRY(signed_by_its_root(x, roots, e));
     }
     return 0;
 }
@@ -199,9 +227,18 @@ creds_trust_equal(const struct creds *a, const struct creds *b)
 int
 creds_crls_pem(const struct creds *c, struct buf *b, struct err *e)
 {
-    if (!crls_are_for_all(c->crls))
+    if (!crls_are_for_all(c->crls, c->roots))
         return 0;
     return crls_to_pem(c->crls, b, e) < 0 ? err_result(e) : 1;
+}
+
+bool
+creds_lists_reach_roots(const struct creds *c)
+{
+    for (size_t i = 0; i < c->chain_n; i++)
+        if (crls_of(c->crls, c->chain[i]) == NULL)
+            return false;
+    return crls_reach_roots(c->crls, c->roots);
 }
 
 /* -- files --------------------------------------------------------------------------------------
@@ -278,7 +315,7 @@ lists_parse(struct span pem, struct creds *c)
         return;
     int r = crls_from_pem(pem, &c->crls, &e);
     if (r == 0)
-        r = creds_lists_check(c, c->crls, &e);
+        r = creds_lists_check(c, c->roots, c->crls, &e);
     if (r == 0)
         return;
     log_warn("agent", "%s is not used: %s", set_names[SET_CRL], e.msg);

@@ -39,15 +39,23 @@ MUST_USE int creds_with_roots(const struct creds *c, struct roots *roots, struct
                               uint64_t generation, struct creds **ret, struct err *e);
 /* The trust set accepts the leaf. */
 bool creds_leaf_is_trusted(const struct creds *c);
-/* Lists that somebody said are fit to be used with this leaf: none has expired, and what claims to
- * be of our own signer is signed by it; Envoy, given another, would refuse every peer of ours. The
- * certificates of other signers are not known here. Errors: DENIED (which rule). */
-MUST_USE int creds_lists_check(const struct creds *c, const struct crls *lists, struct err *e);
+/* Lists that somebody said are fit to be used with this leaf and these roots (of the same message):
+ * none has expired, and what claims to be of one of our own intermediates, or of a root, is signed
+ * by it; Envoy, given another, would refuse every peer of ours. The certificates of other signers
+ * are not known here. Errors: DENIED (which rule). */
+MUST_USE int creds_lists_check(const struct creds *c, const struct roots *roots,
+                               const struct crls *lists, struct err *e);
+/* Its leaf, or an intermediate above it, is in its lists: peers refuse it. */
+bool creds_is_revoked(const struct creds *c);
 /* Trust set and lists are the same in both. */
 bool creds_trust_equal(const struct creds *a, const struct creds *b);
 /* The lists as PEM, appended, when others may have them: those who want one for each issuer would
  * refuse every peer of one that has none (specs/istio-ca.md 7.8). r: whether there is any. */
 MUST_USE int creds_crls_pem(const struct creds *c, struct buf *b, struct err *e);
+
+/* Those lists reach up to the roots: each root of the trust set, and each intermediate of our own
+ * chain, has a signed one, so that a verifier may look above the leaf. */
+bool creds_lists_reach_roots(const struct creds *c);
 
 /* The file set key.pem (0600), cert-chain.pem, root-cert.pem, meshroot.json, and ca-crl.pem while
  * there are lists for others; one atomic swap. */

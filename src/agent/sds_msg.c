@@ -60,7 +60,8 @@ sds_content_use(struct sds_content *c, const struct creds *creds)
     c->creds = creds;
     for (size_t i = 0; i < n; i++)
         memcpy(all + i * DIGEST_BYTES, cert_id(roots_at(creds->roots, i)), DIGEST_BYTES);
-    for (size_t i = 0; crls_are_for_all(creds->crls) && i < crls_count(creds->crls); i++)
+    for (size_t i = 0; crls_are_for_all(creds->crls, creds->roots) && i < crls_count(creds->crls);
+         i++)
         digest(crl_der(crls_at(creds->crls, i)), all + n++ * DIGEST_BYTES);
     digest(span_of(all, n * DIGEST_BYTES), id);
     set_version(c->version[0], cert_id(creds->leaf));
@@ -266,9 +267,10 @@ fill_trust(struct answer *a, const struct creds *c, struct err *e)
         (Envoy__Sds__CertificateValidationContext)ENVOY__SDS__CERTIFICATE_VALIDATION_CONTEXT__INIT;
     a->trust.trusted_ca = source_of(&a->source[2], &a->roots);
     if (TRY(creds_crls_pem(c, &a->lists, e)) > 0) {
-        /* there is a list for each signer of leaves, none for those above them */
+        /* there is a list for each signer of leaves; without one for each root, too, Envoy would
+         * refuse every chain if it looked above the leaf */
         a->trust.crl = source_of(&a->source[3], &a->lists);
-        a->trust.only_verify_leaf_cert_crl = true;
+        a->trust.only_verify_leaf_cert_crl = !creds_lists_reach_roots(c);
     }
     return 0;
 }

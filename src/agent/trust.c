@@ -94,7 +94,7 @@ take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
     TRY(roots_of(m, &roots, e));
     int r = lists_of(m, &crls, &why);
     if (r == 0)
-        r = creds_lists_check(held, crls, &why);
+        r = creds_lists_check(held, roots, crls, &why);
     if (r < 0) { /* a bad list blocks no root: those of before stay */
         agent_note_error(a, "the revocation lists are not used", &why);
         crls_unref(crls);
@@ -103,7 +103,7 @@ take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
     if (m->generation != held->generation || !roots_equal(roots, held->roots) ||
         !crls_equal(crls, held->crls)) {
         TRY(creds_with_roots(held, roots, crls, m->generation, &next, e));
-        bool is_good = creds_leaf_is_trusted(next) && !crls_revoke(crls, next->leaf);
+        bool is_good = creds_leaf_is_trusted(next) && !creds_is_revoked(next);
         agent_apply(a, next);
         if (!is_good)
             renew_within(a, RENEW_LATE_MS);

@@ -51,7 +51,7 @@ lists_of(const struct creds *c, ProtobufCBinaryData ret[CRLS_MAX])
 {
     size_t n = 0;
 
-    for (size_t i = 0; crls_are_for_all(c->crls) && i < crls_count(c->crls); i++) {
+    for (size_t i = 0; crls_are_for_all(c->crls, c->roots) && i < crls_count(c->crls); i++) {
         const struct crl *x = crls_at(c->crls, i);
 
         if (crl_is_signed(x))

@@ -300,7 +300,7 @@ sources_open(struct ca *c, struct err *e)
 {
     struct filewatch_conf files = { .dir = c->conf.dir,
                                     .names = set_file_names,
-                                    .n = PART__N + 1,
+                                    .n = SET_FILES,
                                     .sealed = set_file_names[PART_CA_KEY],
                                     .max_file_bytes = FILESET_MAX_FILE_BYTES,
                                     .interval_ms = c->conf.reread_ms,
@@ -427,6 +427,7 @@ ca_free(struct ca *c)
     ca_server_cert_done(&c->server);
     ca_jwt_done(&c->jwt);
     revocations_free(c->revocations);
+    crls_unref(c->above);
     bundle_unref(c->loaded.bundle);
     signer_unref(c->loaded.signer);
     signer_process_free(c->signer);

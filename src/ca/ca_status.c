@@ -49,7 +49,7 @@ versions_json(const struct sync_versions *v)
 {
     json_t *o = json_object();
 
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         if (v->v[i][0] != '\0')
             (void)json_object_set_new(o, bundle_secret_names[i], json_string(v->v[i]));
     return o;
@@ -141,6 +141,7 @@ ca_status(const struct ca *c)
     (void)json_object_set_new(o, "callers", callers_json(c));
     (void)json_object_set_new(o, "jwt", jwt_json(c));
     (void)json_object_set_new(o, "revocation", revocations_status(c->revocations));
+    (void)json_object_set_new(o, "ca_lists", ca_above_status(c));
     (void)json_object_set_new(o, "present", json_id(filewatch_present_id(c->watch)));
     (void)json_object_set_new(o, "loaded", json_id(c->loaded_id));
     if (l->bundle == NULL)

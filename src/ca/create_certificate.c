@@ -149,7 +149,7 @@ caller_is_revoked(const struct issue *q)
     const struct tls_peer *peer = q->call == NULL ? NULL : grpc_peer(q->call);
 
     return peer != NULL && peer->leaf != NULL && strstr(q->caller.auth, "cert:") != NULL &&
-           crls_revoke(q->worker->view->crls, peer->leaf);
+           tls_peer_is_revoked(peer, q->worker->view->crls);
 }
 
 static void

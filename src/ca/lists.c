@@ -1,4 +1,6 @@
-/* lists.c - one revocation list for each signer whose leaves may be alive. */
+/* lists.c - one revocation list for each signer whose leaves may be alive, and those of the CAs
+ * above.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -66,8 +68,8 @@ lists_done(struct crl_lists *l)
 {
     for (size_t i = 0; i < l->n; i++)
         list_free(&l->all[i]);
-    crls_unref(l->handed_out);
-    l->handed_out = NULL;
+    crls_unref(STEAL(l->handed_out));
+    crls_unref(STEAL(l->above));
     l->n = 0;
 }
 
@@ -137,6 +139,39 @@ lists_signer(struct crl_lists *l, struct cert *cert, struct signer *s)
 }
 
 void
+lists_above(struct crl_lists *l, struct crls *above)
+{
+    if (crls_equal(l->above, above))
+        return;
+    crls_unref(l->above);
+    l->above = above == NULL ? NULL : crls_ref(above);
+    lists_dirty(l);
+}
+
+/* What came with the set about leaves of this signer; NULL: nothing. */
+static struct crl *
+above_of(const struct crl_lists *l, const struct crl_list *x)
+{
+    return x->cert == NULL ? NULL : crls_of(l->above, x->cert);
+}
+
+size_t
+lists_above_alone(const struct crl_lists *l, struct crl **ret)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < crls_count(l->above) && n < BUNDLE_LISTS_MAX; i++) {
+        bool is_ours = false;
+
+        for (size_t k = 0; k < l->n; k++)
+            is_ours = is_ours || above_of(l, &l->all[k]) == crls_at(l->above, i);
+        if (!is_ours)
+            ret[n++] = crls_at(l->above, i);
+    }
+    return n;
+}
+
+void
 lists_dirty(struct crl_lists *l)
 {
     for (size_t i = 0; i < l->n; i++)
@@ -178,15 +213,36 @@ has_entries(const struct crl_lists *l, const struct crl_list *x)
     return false;
 }
 
-static size_t
-entries_of(const struct crl_lists *l, const struct crl_list *x, struct crl_entry *ret)
-{
-    size_t n = 0;
+struct entries {
+    const struct crl_lists *l;
+    const struct crl_list *x;
+    struct crl_entry *all;
+    size_t n;
+};
 
-    for (size_t i = 0; i < l->table->n; i++)
-        if (memcmp(l->table->all[i].signer_id, x->signer_id, DIGEST_BYTES) == 0)
-            ret[n++] = l->table->all[i].entry;
-    return n;
+static int
+entry_add(const struct crl_entry *v, void *arg, struct err *e)
+{
+    struct entries *a = arg;
+
+    (void)e;
+    if (crl_reason_name(v->reason) != NULL && a->n < CRL_ENTRIES_MAX && v->serial[0] != 0 &&
+        revoked_find(a->l->table, a->x->signer_id, span_of(v->serial, v->serial_n)) == NULL)
+        a->all[a->n++] = *v;
+    return 0;
+}
+
+/* Ours, and those that came with the set: as many as one list takes, ours first. */
+static int
+entries_of(struct entries *a, struct err *e)
+{
+    const struct revoked_table *t = a->l->table;
+    const struct crl *above = above_of(a->l, a->x);
+
+    for (size_t i = 0; i < t->n; i++)
+        if (memcmp(t->all[i].signer_id, a->x->signer_id, DIGEST_BYTES) == 0)
+            a->all[a->n++] = t->all[i].entry;
+    return above == NULL ? 0 : crl_each(above, entry_add, a, e);
 }
 
 /* RFC 5280 5.2.3: it grows, even when the store was lost: it never falls behind the clock. */
@@ -203,16 +259,21 @@ tbs_make(struct crl_lists *l, const struct crl_list *x, struct buf *tbs, struct 
 {
     CLEANUP(leaf_template_freep) struct leaf_template *own = NULL;
     const struct leaf_template *t = x->signer == NULL ? NULL : signer_template(x->signer);
-    struct crl_entry *entries = calloc(l->table->n + 1, sizeof(*entries));
+    const struct crl *above = above_of(l, x);
+    size_t max = l->table->n + 1 + (above == NULL ? 0 : crl_count(above));
+    struct crl_entry *entries = calloc(max, sizeof(*entries));
     int64_t now = unix_s(), end = last_leaf_end(l, x) + CA_CRL_SPARE_S;
     struct crl_request q = { .number = next_number(x, now), .this_update = now };
 
     if (entries == NULL)
         return err_nomem(e);
     q.next_update = end > now + CA_CRL_LIFE_S ? end : now + CA_CRL_LIFE_S;
+    struct entries a = { l, x, entries, 0 };
+    int r = entries_of(&a, e);
     q.entries = entries;
-    q.n = entries_of(l, x, entries);
-    int r = t == NULL ? leaf_template_new(x->cert, NULL, &own, e) : 0;
+    q.n = a.n;
+    if (r == 0 && t == NULL)
+        r = leaf_template_new(x->cert, NULL, &own, e);
     if (r == 0)
         r = crl_tbs(t == NULL ? own : t, &q, tbs, e);
     free(entries);
@@ -260,7 +321,7 @@ list_covers(const struct crl_lists *l, const struct crl_list *x)
             (x->list == NULL || !crl_has(x->list, span_of(v->entry.serial, v->entry.serial_n))))
             return false;
     }
-    return x->list != NULL;
+    return x->list != NULL && above_of(l, x) == NULL;
 }
 
 static int
@@ -342,14 +403,30 @@ list_is_due(const struct crl_list *x, int64_t now)
     return x->signer != NULL && (made + CA_CRL_EVERY_S <= now || made > now + SIGNER_BACKDATE_S);
 }
 
+/* The others', references in `made`. One that has expired goes on without its signature: our own
+ * agents refuse what it names, others would refuse everybody. */
+static int
+above_make(const struct crl_lists *l, struct crl **made, size_t *ret_n, struct err *e)
+{
+    struct crl *alone[BUNDLE_LISTS_MAX];
+    size_t n = lists_above_alone(l, alone);
+
+    for (*ret_n = 0; *ret_n < n; ++*ret_n)
+        if (crl_next_update(alone[*ret_n]) <= unix_s())
+            TRY(crl_to_bare(alone[*ret_n], &made[*ret_n], e));
+        else
+            made[*ret_n] = crl_ref(alone[*ret_n]);
+    return 0;
+}
+
 static int
 handed_out_make(const struct crl_lists *l, struct crls **ret, struct err *e)
 {
-    struct crl *all[2 * CA_LISTS_MAX];
-    size_t n = 0;
+    struct crl *all[2 * CA_LISTS_MAX + BUNDLE_LISTS_MAX], *made[BUNDLE_LISTS_MAX];
+    size_t n = 0, made_n = 0;
 
     *ret = NULL;
-    if (l->table->n == 0)
+    if (l->table->n == 0 && crls_entries(l->above) == 0)
         return 0;
     for (size_t i = 0; i < l->n; i++) {
         if (l->all[i].list != NULL)
@@ -357,7 +434,14 @@ handed_out_make(const struct crl_lists *l, struct crls **ret, struct err *e)
         if (l->all[i].bare != NULL)
             all[n++] = l->all[i].bare;
     }
-    return crls_new(all, n, ret, e);
+    int r = above_make(l, made, &made_n, e);
+    for (size_t i = 0; i < made_n; i++)
+        all[n++] = made[i];
+    if (r == 0)
+        r = crls_new(all, n, ret, e);
+    while (made_n > 0)
+        crl_unref(made[--made_n]);
+    return r;
 }
 
 static void

@@ -49,12 +49,13 @@ refuse(struct ca *c, const char *reason, const struct err *why)
 static int
 content_id(const struct bundle *b, uint8_t ret[DIGEST_BYTES], struct err *e)
 {
-    CLEANUP(buf_done) struct buf all = BUF_INIT(4 * PEM_MAX_BYTES);
+    CLEANUP(buf_done) struct buf all = BUF_INIT(PART__ALL * PEM_MAX_BYTES);
 
     /* the key is not needed: it is the certificate's */
     TRY(bundle_part_pem(b, PART_ROOT_CERT, &all, e));
     TRY(bundle_part_pem(b, PART_CA_CERT, &all, e));
     TRY(bundle_part_pem(b, PART_CERT_CHAIN, &all, e));
+    TRY(bundle_part_pem(b, PART_CA_CRL, &all, e));
     digest(buf_span(&all), ret);
     return 0;
 }
@@ -88,6 +89,7 @@ trust_dir_write(const struct ca *c)
 {
     CLEANUP(buf_done) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
     CLEANUP(buf_done) struct buf jwt = BUF_INIT(JWT_FILE_BYTES);
+    CLEANUP(buf_done) struct buf lists = BUF_INIT(PEM_MAX_BYTES);
     char line[GENERATION_FILE_BYTES], id[DIGEST_TEXT_BYTES];
     struct err e;
 
@@ -96,12 +98,14 @@ trust_dir_write(const struct ca *c)
     hex_text(span_of(c->loaded.content_id, DIGEST_BYTES), id);
     (void)snprintf(line, sizeof(line), "%" PRIu64 " %s\n", c->loaded.generation, id);
     if (roots_to_pem(bundle_roots(c->loaded.bundle), &pem, &e) == 0 &&
-        ca_jwt_write(&c->jwt, mono_ms(), &jwt, &e) == 0) {
+        ca_jwt_write(&c->jwt, mono_ms(), &jwt, &e) == 0 && crls_to_pem(c->above, &lists, &e) == 0) {
         const struct fileset_file files[] = { { "root-cert.pem", 0644, buf_span(&pem) },
                                               { "generation", 0644, span_str(line) },
-                                              { ca_jwt_file, 0600, buf_span(&jwt) } };
+                                              { ca_jwt_file, 0600, buf_span(&jwt) },
+                                              { ca_above_file, 0644, buf_span(&lists) } };
+        size_t n = ARRAY_LEN(files) - (lists.n == 0 ? 1 : 0);
 
-        if (fileset_write(c->conf.trust_dir, files, ARRAY_LEN(files), &e) == 0)
+        if (fileset_write(c->conf.trust_dir, files, n, &e) == 0)
             return;
     }
     log_error("", "the trust set is in force but not written to %s: %s", c->conf.trust_dir, e.msg);
@@ -222,6 +226,7 @@ ca_load_recall(struct ca *c)
     bool present = false;
     struct err e = { 0 };
 
+    ca_above_recall(c);
     if (c->conf.trust_dir == NULL ||
         fileset_read(c->conf.trust_dir, names, 1, &text, &present, &e) != 0 || !present)
         return;
@@ -310,8 +315,9 @@ signer_is_held(struct ca *c)
     metric_set(c->conf.metrics, &ca_m_signer_up, "", 1);
 }
 
+/* `take_lists` go with the set; owned also on failure. */
 static int
-load(struct ca *c, const struct ca_loaded *next, struct err *e)
+load(struct ca *c, const struct ca_loaded *next, struct crls *take_lists, struct err *e)
 {
     struct ca_server_cert server = { .key = NULL };
     CLEANUP(ca_jwt_done) struct ca_jwt jwt = { .n = 0 };
@@ -322,6 +328,7 @@ load(struct ca *c, const struct ca_loaded *next, struct err *e)
     bool is_reload = c->loaded.bundle != NULL;
     if (is_reload && !roots_equal(bundle_roots(c->loaded.bundle), bundle_roots(next->bundle)))
         log_info("", "Updating new ROOT-CA");
+    ca_above_put(c, take_lists);
     revocations_signer(c->revocations, bundle_signer(next->bundle), next->signer);
     if (view_make(c, next, &jwt, &server, &v, &tls, e) < 0) {
         ca_server_cert_done(&server);
@@ -431,6 +438,7 @@ consider(struct ca *c, const struct set *s)
                               .bundle = s->bundle,
                               .signer = s->signer,
                               .manifest = *m };
+    struct crls *lists = NULL;
     const char *reason = "internal";
     struct err e;
 
@@ -448,9 +456,13 @@ consider(struct ca *c, const struct set *s)
         return;
     }
     if (r == 0) {
+        reason = "revoked";
+        r = ca_above_choose(c, s->bundle, m, &lists, &e);
+    }
+    if (r == 0) {
         next.generation = m->generation > 0 ? m->generation : generation_recall(c, next.content_id);
         reason = "internal";
-        r = load(c, &next, &e);
+        r = load(c, &next, lists, &e);
     }
     if (r < 0) {
         refuse(c, reason, &e);
@@ -482,19 +494,19 @@ set_take(struct ca *c, const struct buf *bufs, const bool *present, int key_fd, 
 static int
 set_read(struct ca *c, const char *dir, struct set *ret, struct err *e)
 {
-    struct buf bufs[PART__N + 1];
-    bool present[PART__N + 1];
+    struct buf bufs[SET_FILES];
+    bool present[SET_FILES];
     int key_fd = -1;
 
-    for (size_t i = 0; i < PART__N + 1; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         bufs[i] = BUF_INIT(FILESET_MAX_FILE_BYTES);
-    int r = fileset_read_sealed(dir, set_file_names, PART__N + 1, PART_CA_KEY, bufs, present,
-                                &key_fd, e);
+    int r =
+        fileset_read_sealed(dir, set_file_names, SET_FILES, PART_CA_KEY, bufs, present, &key_fd, e);
     if (r == 0)
         r = set_take(c, bufs, present, key_fd, ret, e);
     else if (r == FILE_ABSENT)
         r = SET_ABSENT;
-    for (size_t i = 0; i < PART__N + 1; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         buf_done(&bufs[i]);
     if (key_fd >= 0)
         (void)close(key_fd);

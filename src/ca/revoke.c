@@ -209,6 +209,12 @@ revocations_signer(struct revocations *r, struct cert *cert, struct signer *s)
     numbers_show(r);
 }
 
+void
+revocations_above(struct revocations *r, struct crls *above)
+{
+    lists_above(&r->lists, above);
+}
+
 struct crls *
 revocations_handed_out(const struct revocations *r)
 {
@@ -504,13 +510,14 @@ page_pem(const struct crl_lists *l, struct http_exchange *x)
 {
     CLEANUP(buf_done) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
     CLEANUP(crls_unrefp) struct crls *all = NULL;
-    struct crl *v[CA_LISTS_MAX];
+    struct crl *v[CA_LISTS_MAX + BUNDLE_LISTS_MAX];
     size_t n = 0;
     struct err e;
 
     for (size_t i = 0; i < l->n; i++)
         if (l->all[i].list != NULL)
             v[n++] = l->all[i].list;
+    n += lists_above_alone(l, v + n);
     if (n == 0)
         page_none(x);
     else if (crls_new(v, n, &all, &e) < 0 || crls_to_pem(all, &pem, &e) < 0)

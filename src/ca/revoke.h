@@ -67,6 +67,7 @@ struct crl_lists {
     struct revoked_table *table;
     struct crl_list all[CA_LISTS_MAX]; /* the first n; the one in force is the first */
     size_t n;
+    struct crls *above;      /* those of the CAs above, which came with the set; NULL: none */
     struct crls *handed_out; /* what views carry; NULL: nothing is revoked */
     char trouble[ERR_MSG_BYTES];
 };
@@ -75,6 +76,11 @@ void lists_done(struct crl_lists *l);
 /* This signer is about to sign: it comes first, with a list from before its first leaf on. Its
  * predecessor's key stays loaded until the last of its leaves is over. */
 void lists_signer(struct crl_lists *l, struct cert *cert, struct signer *s);
+/* The lists that came with the set (NULL: none): they go along with ours. What one says of leaves
+ * of a signer of ours goes into our list of that signer: verifiers look at one. */
+void lists_above(struct crl_lists *l, struct crls *above);
+/* The signed ones of `above` that are no signer's of ours. ret has room for BUNDLE_LISTS_MAX. */
+size_t lists_above_alone(const struct crl_lists *l, struct crl **ret);
 /* The table has changed for all signers. */
 void lists_dirty(struct crl_lists *l);
 /* Makes what is due; what cannot be signed now is said unsigned and tried again. r: whether

@@ -292,6 +292,9 @@ MUST_USE int ca_word_read(struct span msg, const struct ca_caller *caller, struc
 struct revocations;
 MUST_USE int revocations_new(struct ca *c, struct revocations **ret, struct err *e);
 void revocations_free(struct revocations *r); /* NULL is fine */
+/* The lists that come with the set which is about to be in force; NULL: none. Before
+ * revocations_signer. */
+void revocations_above(struct revocations *r, struct crls *above);
 /* This signer is about to sign: its list is made, its predecessor's is made to last. */
 void revocations_signer(struct revocations *r, struct cert *cert, struct signer *s);
 /* What views carry; borrowed; NULL: nothing is revoked. */
@@ -343,6 +346,8 @@ struct ca {
     struct ca_jwt jwt;
     struct timer *jwt_timer;
     struct revocations *revocations;
+    struct crls *above; /* the lists of the CAs in the set that are in force; NULL: none */
+    char above_why[ERR_MSG_BYTES];   /* why those beside the set are not; "": they are */
     uint8_t loaded_id[DIGEST_BYTES]; /* filewatch_present_id when it was loaded */
     char refused[ERR_MSG_BYTES];     /* "" when what is present is loaded */
     char why_not_ready[ERR_MSG_BYTES + 1];
@@ -381,6 +386,15 @@ loop_fn ca_load_say; /* on_loaded and evidence, once no call holds an older view
 /* Something beside the set has changed (issuers' keys, revocation): a view of the same set. */
 void ca_load_view(struct ca *c, const char *why);
 void ca_load_server_cert(struct ca *c); /* at half-life */
+/* above.c: the lists of the CAs in the set (ca-crl.pem), on their own merits. Which go with `b`:
+ * those beside it, or, when they are not to be used, the ones in force as far as they fit. *ret
+ * NULL: none; owner: caller. Errors: DENIED (they revoke what would sign), NOMEM. */
+MUST_USE int ca_above_choose(struct ca *c, const struct bundle *b, const struct set_manifest *m,
+                             struct crls **ret, struct err *e);
+void ca_above_put(struct ca *c, struct crls *take);
+void ca_above_recall(struct ca *c); /* at the start: those of the last run */
+extern const char ca_above_file[];  /* in TRUST_DIR */
+json_t *ca_above_status(const struct ca *c);
 /* The rules for one new set against what is loaded; r: 0 load it; CA_LOAD_SAME nothing new.
  * *ret_reason is the metric's word. Errors: DENIED, STATE. */
 enum { CA_LOAD_SAME = 1 };

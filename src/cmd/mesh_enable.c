@@ -9,7 +9,7 @@
 #include "mesh/settings.h"
 
 struct enable_conf {
-    const char *state_dir, *vault_id, *names[PART__N];
+    const char *state_dir, *vault_id, *names[PART__ALL];
     uint64_t poll_ms;
     bool hold;
     struct mesh_kube kube;
@@ -26,6 +26,7 @@ static const struct opt opts[] = {
     { "ca-cert-object-name", OPT_STRING, AT(names[PART_CA_CERT]), NULL, NULL, NULL, 0, "NAME", "secret with the intermediate [ca-cert]" },
     { "ca-key-object-name", OPT_STRING, AT(names[PART_CA_KEY]), NULL, NULL, NULL, 0, "NAME", "secret with its key [ca-key]" },
     { "cert-chain-object-name", OPT_STRING, AT(names[PART_CERT_CHAIN]), NULL, NULL, NULL, 0, "NAME", "secret with the chain [cert-chain]" },
+    { "ca-crl-object-name", OPT_STRING, AT(names[PART_CA_CRL]), NULL, NULL, NULL, 0, "NAME", "secret with the revocation lists of root and intermediates [none]" },
     { "rotation-poll-interval", OPT_DURATION, AT(poll_ms), "2m", "1s", "24h", 0, "DURATION", "how often the vault is asked for new versions" },
     { "hold-root-replacement", OPT_FLAG, AT(hold), NULL, NULL, NULL, 0, NULL, "hold a root replaced straight by another, instead of staging it" },
     OPT_MESH_KUBE(struct enable_conf, kube),
@@ -40,9 +41,10 @@ static const struct opt opts[] = {
     OPT_MESH_CHANGE(struct enable_conf, change),
     { .name = NULL },
 };
-static const char *const members[PART__N] = {
+static const char *const members[PART__ALL] = {
     [PART_ROOT_CERT] = "root_cert_object_name", [PART_CA_CERT] = "ca_cert_object_name",
     [PART_CA_KEY] = "ca_key_object_name", [PART_CERT_CHAIN] = "cert_chain_object_name",
+    [PART_CA_CRL] = "ca_crl_object_name",
 };
 /* clang-format on */
 
@@ -55,7 +57,7 @@ settings_make(const struct enable_conf *c)
 
     if (c->vault_id != NULL)
         (void)json_object_set_new(j, "key_vault_id", json_string(c->vault_id));
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         if (c->names[i] != NULL)
             (void)json_object_set_new(j, members[i], json_string(c->names[i]));
     return j;
@@ -79,7 +81,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
         return mesh_kube_enable(&c->kube, &s, &c->change, e);
     }
     TRY(mesh_kube_flags_refuse(&c->kube, &c->on_kube, &c->change, e));
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         if (c->names[i] != NULL && c->vault_id == NULL)
             return err_set(
                 e, E_INVAL,
@@ -107,6 +109,10 @@ const struct command cmd_mesh_enable = {
     "the CA makes a\n"
     "self-signed root of its own. A mesh that runs self-signed must be disabled before it can be "
     "plugged in.\n"
+    "With --ca-crl-object-name a fifth secret has the revocation lists of the CAs, the root's over "
+    "its intermediates:\n"
+    "what they revoke is refused everywhere. A bad list blocks no key; one that revokes the "
+    "intermediate stops the set.\n"
     "With --namespace or --kubeconfig the mesh is on Kubernetes: the command writes the PluginCA "
     "that "
     "meshroot operator\n"

@@ -197,17 +197,15 @@ vault_put(json_t *spec, const struct mesh_kube_enable *s, struct err *e)
 static int
 names_put(json_t *spec, const struct mesh_kube_enable *s, struct err *e)
 {
-    static const char *const members[PART__N] = {
-        [PART_ROOT_CERT] = "rootCert",
-        [PART_CA_CERT] = "caCert",
-        [PART_CA_KEY] = "caKey",
-        [PART_CERT_CHAIN] = "certChain",
+    static const char *const members[PART__ALL] = {
+        [PART_ROOT_CERT] = "rootCert",   [PART_CA_CERT] = "caCert", [PART_CA_KEY] = "caKey",
+        [PART_CERT_CHAIN] = "certChain", [PART_CA_CRL] = "caCrl",
     };
     json_t *names = json_object();
 
     if (names == NULL || json_object_set_new(spec, "objectNames", names) < 0)
         return err_nomem(e);
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         TRY(put(names, members[i], s->names[i], e));
     return 0;
 }

@@ -36,7 +36,7 @@ struct mesh_kube_change {
 };
 
 struct mesh_kube_enable {
-    const char *vault_id, *names[PART__N];
+    const char *vault_id, *names[PART__ALL];
     uint64_t poll_ms;
     bool hold, adopt;
     const char *ca_file, *secret, *workload, *managed, *target, *trust_domain, *stock_wait;

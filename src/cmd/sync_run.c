@@ -17,7 +17,7 @@
 
 struct run_conf {
     struct vault_target target;
-    const char *dir, *names[PART__N], *monitoring, *log_format;
+    const char *dir, *names[PART__ALL], *monitoring, *log_format;
     uint64_t poll_ms;
     bool once, allow_removal;
 };
@@ -25,12 +25,13 @@ struct run_conf {
 #define AT(member) offsetof(struct run_conf, member)
 /* clang-format off */
 static const struct opt opts[] = {
-    { "target-dir", OPT_STRING, AT(dir), NULL, NULL, NULL, OPT_REQUIRED, "DIR", "the folder that gets the four files" },
+    { "target-dir", OPT_STRING, AT(dir), NULL, NULL, NULL, OPT_REQUIRED, "DIR", "the folder that gets the files" },
     OPT_VAULT_TARGET(struct run_conf, target),
     { "root-cert-object-name", OPT_STRING, AT(names[PART_ROOT_CERT]), "root-cert", NULL, NULL, 0, "NAME", "secret with the roots" },
     { "ca-cert-object-name", OPT_STRING, AT(names[PART_CA_CERT]), "ca-cert", NULL, NULL, 0, "NAME", "secret with the intermediate" },
     { "ca-key-object-name", OPT_STRING, AT(names[PART_CA_KEY]), "ca-key", NULL, NULL, 0, "NAME", "secret with its key" },
     { "cert-chain-object-name", OPT_STRING, AT(names[PART_CERT_CHAIN]), "cert-chain", NULL, NULL, 0, "NAME", "secret with the chain" },
+    { "ca-crl-object-name", OPT_STRING, AT(names[PART_CA_CRL]), NULL, NULL, NULL, 0, "NAME", "secret with the revocation lists of root and intermediates, written as ca-crl.pem [none]" },
     { "rotation-poll-interval", OPT_DURATION, AT(poll_ms), "2m", "1s", "24h", 0, "DURATION", "how often the vault is asked for new versions" },
     { "once", OPT_FLAG, AT(once), NULL, NULL, NULL, 0, NULL, "write the bundle once and exit; refused: exit with the reason" },
     { "allow-root-removal", OPT_FLAG, AT(allow_removal), NULL, NULL, NULL, 0, NULL, "write a set that drops a root which the folder's set trusts" },
@@ -75,18 +76,18 @@ running_done(struct running *r)
 static void
 folder_read(struct running *r)
 {
-    struct buf bufs[PART__N + 1];
-    bool present[PART__N + 1] = { false };
+    struct buf bufs[SET_FILES];
+    bool present[SET_FILES] = { false };
     struct err e = { 0 };
 
-    for (size_t i = 0; i <= PART__N; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         bufs[i] = BUF_INIT(PEM_MAX_BYTES);
-    int got = fileset_read(r->o->dir, set_file_names, PART__N + 1, bufs, present, &e);
+    int got = fileset_read(r->o->dir, set_file_names, SET_FILES, bufs, present, &e);
     if (got == 0)
         got = set_parse(bufs, present, &r->present, &r->manifest, &e);
     if (got < 0)
         log_warn("sync", "%s: %s; it will be replaced", r->o->dir, e.msg);
-    for (size_t i = 0; i <= PART__N; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         buf_wipe(&bufs[i]);
 }
 
@@ -94,14 +95,40 @@ static bool
 is_same(const struct running *r, const struct bundle *b)
 {
     return r->present != NULL && roots_equal(bundle_roots(r->present), bundle_roots(b)) &&
-           memcmp(cert_id(bundle_signer(r->present)), cert_id(bundle_signer(b)), DIGEST_BYTES) == 0;
+           memcmp(cert_id(bundle_signer(r->present)), cert_id(bundle_signer(b)), DIGEST_BYTES) ==
+               0 &&
+           crls_equal(bundle_lists(r->present), bundle_lists(b));
+}
+
+/* The set with the lists that may go with it: the vault's, or those of the folder. */
+static int
+lists_join(const struct running *r, struct bundle *b, struct sync_versions *v, struct bundle **ret,
+           struct err *e)
+{
+    CLEANUP(crls_unrefp) struct crls *kept = NULL;
+    const struct crls *now = r->present == NULL ? NULL : bundle_lists(r->present);
+    bool is_refused = bundle_lists(b) == NULL && v->v[PART_CA_CRL][0] != '\0';
+    struct err why;
+
+    if (!is_refused && bundle_lists_follow(now, bundle_lists(b), &why) == 0) {
+        *ret = bundle_ref(b);
+        return 0;
+    }
+    if (!is_refused)
+        log_warn("sync", "the revocation lists of the folder stay: %s", why.msg);
+    TRY(bundle_lists_fitting(b, now, &kept, e));
+    TRY(bundle_lists_spare(b, kept, e));
+    memcpy(v->v[PART_CA_CRL], r->manifest.versions.v[PART_CA_CRL], VERSION_TEXT_BYTES);
+    return bundle_with_lists(b, kept, ret, e);
 }
 
 static int
-folder_write(struct running *r, struct bundle *b, const struct sync_versions *v, struct err *e)
+folder_write(struct running *r, struct bundle *vaults, const struct sync_versions *v, struct err *e)
 {
     struct set_manifest m = { .generation = r->manifest.generation + 1, .versions = *v };
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
 
+    TRY(lists_join(r, vaults, &m.versions, &b, e));
     if (is_same(r, b))
         return 0;
     if (r->present != NULL && !r->o->allow_removal &&

@@ -118,7 +118,7 @@ plugged_open(struct mesh *m, const struct mesh_settings *s, struct err *e)
         .on_refused = mesh_on_refused,
         .arg = m,
     };
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         conf.object_names[i] = s->object_names[i];
     if (sync_new(m->loop, &conf, &m->plugged.sync, e) < 0) {
         plugged_close(m);

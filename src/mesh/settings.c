@@ -79,11 +79,10 @@ vault_id_url(const char *vault_id, char ret[VAULT_URL_BYTES], struct err *e)
 /* -- JSON ----------------------------------------------------------------------------------------
  */
 
-static const char *const object_members[PART__N] = {
-    [PART_ROOT_CERT] = "root_cert_object_name",
-    [PART_CA_CERT] = "ca_cert_object_name",
-    [PART_CA_KEY] = "ca_key_object_name",
-    [PART_CERT_CHAIN] = "cert_chain_object_name",
+static const char *const object_members[PART__ALL] = {
+    [PART_ROOT_CERT] = "root_cert_object_name", [PART_CA_CERT] = "ca_cert_object_name",
+    [PART_CA_KEY] = "ca_key_object_name",       [PART_CERT_CHAIN] = "cert_chain_object_name",
+    [PART_CA_CRL] = "ca_crl_object_name",
 };
 
 static bool
@@ -138,7 +137,8 @@ members_check(const json_t *j, struct err *e)
                                          "root_cert_object_name",
                                          "ca_cert_object_name",
                                          "ca_key_object_name",
-                                         "cert_chain_object_name" };
+                                         "cert_chain_object_name",
+                                         "ca_crl_object_name" };
     const char *key;
     json_t *value;
 
@@ -163,7 +163,9 @@ plugged_in_get(const json_t *j, struct mesh_settings *s, struct err *e)
 
     TRY(text_get(j, "key_vault_id", NULL, s->vault_id, sizeof(s->vault_id), e));
     TRY(vault_id_name(s->vault_id, name, e));
-    for (size_t i = 0; i < PART__N; i++) {
+    for (size_t i = 0; i < PART__ALL; i++) {
+        if (i == PART_CA_CRL && json_object_get(j, object_members[i]) == NULL)
+            continue; /* the fifth is only there for those who name it */
         TRY(text_get(j, object_members[i], bundle_secret_names[i], s->object_names[i],
                      sizeof(s->object_names[i]), e));
         if (!object_name_is_good(s->object_names[i]))
@@ -205,8 +207,9 @@ settings_to_json(const struct mesh_settings *s)
     if (j == NULL || s->mode != MESH_PLUGGED_IN)
         return j;
     int r = json_object_set_new(j, "key_vault_id", json_string(s->vault_id));
-    for (size_t i = 0; i < PART__N && r == 0; i++)
-        r = json_object_set_new(j, object_members[i], json_string(s->object_names[i]));
+    for (size_t i = 0; i < PART__ALL && r == 0; i++)
+        if (s->object_names[i][0] != '\0')
+            r = json_object_set_new(j, object_members[i], json_string(s->object_names[i]));
     if (r < 0) {
         json_decref(j);
         return NULL;

@@ -16,8 +16,8 @@ enum { SECRET_NAME_BYTES = 128, VAULT_URL_BYTES = 512, VAULT_ID_BYTES = 512 };
 struct mesh_settings {
     enum mesh_mode mode;
     char vault_id[VAULT_ID_BYTES]; /* as given: an ARM resource id or an https URL */
-    char object_names[PART__N][SECRET_NAME_BYTES];
-    uint64_t poll_ms;      /* 1 s .. 24 h */
+    char object_names[PART__ALL][SECRET_NAME_BYTES]; /* no lists: that of ca-crl is "" */
+    uint64_t poll_ms;                                /* 1 s .. 24 h */
     bool hold_replacement; /* root replaced straight: hold instead of staging it */
 };
 

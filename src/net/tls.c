@@ -295,7 +295,17 @@ void
 tls_peer_done(struct tls_peer *p)
 {
     cert_unref(p->leaf);
+    free(p->above);
     *p = (struct tls_peer){ .leaf = NULL };
+}
+
+bool
+tls_peer_is_revoked(const struct tls_peer *p, const struct crls *lists)
+{
+    for (size_t i = 0; i < p->above_n; i++)
+        if (crls_revoke_mark(lists, &p->above[i]))
+            return true;
+    return p->leaf != NULL && crls_revoke(lists, p->leaf);
 }
 
 /* A name is verified against SAN only, whole labels only; an IP address against iPAddress. */
@@ -369,9 +379,25 @@ stack_empty(STACK_OF(X509) * s)
         X509_free(sk_X509_pop(s));
 }
 
-/* A server's connection keeps of a verified peer no more than its leaf: intermediates and verified
- * chain are 10 KiB, its session is never resumed, and OpenSSL looks at neither again. Roots that go
- * and leaves that are revoked are found by leaf and root id. */
+/* What revocation needs of the intermediates, some hundred bytes. */
+static int
+marks_take(const STACK_OF(X509) * chain, struct tls_peer *p, struct err *e)
+{
+    int n = sk_X509_num(chain) - 2; /* without leaf and root */
+
+    if (n <= 0)
+        return 0;
+    p->above = calloc((size_t)n, sizeof(p->above[0]));
+    if (p->above == NULL)
+        return err_nomem(e);
+    for (int i = 0; i < n; i++)
+        x509_mark(sk_X509_value(chain, i + 1), &p->above[p->above_n++]);
+    return 0;
+}
+
+/* A server's connection keeps of a verified peer no more than its leaf and those marks:
+ * intermediates and verified chain are 10 KiB, its session is never resumed, and OpenSSL looks at
+ * neither again. Roots that go and what is revoked are found by leaf, marks and root id. */
 static void
 forget_chain(const struct tls_conf *c, SSL *ssl)
 {
@@ -414,11 +440,12 @@ tls_peer_of(const struct tls_conf *c, SSL *ssl, struct tls_peer *ret, struct err
     if (X509_digest(sk_X509_value(chain, sk_X509_num(chain) - 1), EVP_sha256(), p.root_id, &n) != 1)
         return fail(e, E_CRYPTO, "digest");
     TRY(cert_of(leaf, &p.leaf, e));
-    forget_chain(c, ssl);
-    if (c->rule != TLS_PEER_NAME && cert_spiffe_uri(p.leaf, &p.uri, e) < 0) {
+    if (marks_take(chain, &p, e) < 0 ||
+        (c->rule != TLS_PEER_NAME && cert_spiffe_uri(p.leaf, &p.uri, e) < 0)) {
         tls_peer_done(&p);
         return err_wrap(e, "tls: peer");
     }
+    forget_chain(c, ssl);
     *ret = p;
     return 0;
 }

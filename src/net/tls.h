@@ -11,7 +11,7 @@
 #define NET_TLS_H
 
 #include "base/span.h"
-#include "pki/pki.h"
+#include "pki/crl.h"
 
 struct tls_conf;
 
@@ -50,7 +50,11 @@ struct tls_peer {
     struct cert *leaf;             /* a reference: tls_peer_done */
     struct span uri;               /* its one URI SAN, borrowed from leaf; empty when none */
     uint8_t root_id[DIGEST_BYTES]; /* the root its chain ended in */
+    struct cert_mark *above;       /* of the intermediates between the two; owned */
+    size_t above_n;
 };
 void tls_peer_done(struct tls_peer *p);
+/* The leaf, or an intermediate of its chain, is revoked. */
+bool tls_peer_is_revoked(const struct tls_peer *p, const struct crls *lists);
 
 #endif

@@ -174,6 +174,7 @@ rotate_open(struct plugin *p, struct err *e)
         .hold_replacement = p->spec.hold_replacement,
         .renew_window_ms = p->spec.renew_window_ms,
         .min_life_s = (int64_t)(p->spec.ttl_ms / 1000),
+        .lists_whole = p->spec.to_istiod,
         .replicas_n = 1,
         .floor = p->floor,
         .recovers = true,
@@ -242,7 +243,7 @@ sync_open(struct plugin *p, struct err *e)
                               .on_refused = on_refused,
                               .arg = p };
 
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         conf.object_names[i] = p->spec.object_names[i];
     return sync_new(p->op->loop, &conf, &p->sync, e);
 }

@@ -55,6 +55,7 @@ static const struct field fields[] = {
     { "objectNames.caCert", FIELD_SECRET, AT(object_names[PART_CA_CERT]), SECRET_NAME_BYTES, "ca-cert", 0, 0 },
     { "objectNames.caKey", FIELD_SECRET, AT(object_names[PART_CA_KEY]), SECRET_NAME_BYTES, "ca-key", 0, 0 },
     { "objectNames.certChain", FIELD_SECRET, AT(object_names[PART_CERT_CHAIN]), SECRET_NAME_BYTES, "cert-chain", 0, 0 },
+    { "objectNames.caCrl", FIELD_SECRET, AT(object_names[PART_CA_CRL]), SECRET_NAME_BYTES, NULL, 0, 0 },
     { "pollInterval", FIELD_DURATION, AT(poll_ms), 0, "2m", SECOND, 24 * HOUR },
     { "target", FIELD_TARGET, 0, 0, "istiod", 0, 0 },
     { "trustDomain", FIELD_TEXT, AT(trust_domain), SIZE(trust_domain), "cluster.local", 0, 0 },
@@ -280,12 +281,12 @@ vault_check(const json_t *spec, struct plugin_ca *p, struct err *e)
 static int
 names_check(const struct plugin_ca *p, struct err *e)
 {
-    for (size_t i = 0; i < PART__N; i++)
-        for (size_t k = i + 1; k < PART__N; k++)
+    for (size_t i = 0; i < PART__ALL; i++)
+        for (size_t k = i + 1; k < PART__ALL; k++)
             if (strcmp(p->object_names[i], p->object_names[k]) == 0)
                 return err_set(e, E_INVAL,
-                               "spec.objectNames: \"%s\" is named twice; the four secrets have "
-                               "four names",
+                               "spec.objectNames: \"%s\" is named twice; each secret has a name of "
+                               "its own",
                                p->object_names[i]);
     return 0;
 }
@@ -360,7 +361,7 @@ texts_eq(const char *a, const char *b)
 bool
 plugin_ca_same(const struct plugin_ca *a, const struct plugin_ca *b)
 {
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         if (strcmp(a->object_names[i], b->object_names[i]) != 0)
             return false;
     return strcmp(a->vault_url, b->vault_url) == 0 && texts_eq(a->ca_bundle, b->ca_bundle) &&

@@ -38,7 +38,7 @@ struct plugin_ca {
     enum vault_login login;
     char tenant[PLUGIN_ID_BYTES], client_id[PLUGIN_ID_BYTES]; /* "" where the login has none */
     char secret[PLUGIN_NAME_BYTES];                           /* LOGIN_SECRET */
-    char object_names[PART__N][SECRET_NAME_BYTES];
+    char object_names[PART__ALL][SECRET_NAME_BYTES];          /* no lists: that of ca-crl is "" */
     uint64_t poll_ms;
     bool to_istiod, to_meshroot; /* one of them at least */
     char trust_domain[PLUGIN_DOMAIN_BYTES];

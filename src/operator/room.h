@@ -78,7 +78,7 @@ struct plugin {
     json_t *status; /* owned: as last written */
     bool status_is_read;
     uint64_t told_generation;
-    char told_held[PROBLEM_BYTES], told_sync[PROBLEM_BYTES];
+    char told_held[PROBLEM_BYTES], told_sync[PROBLEM_BYTES], told_lists[PROBLEM_BYTES];
     uint64_t status_retry_at;
     char restored[PROBLEM_BYTES];
     uint64_t restored_at;

@@ -10,7 +10,7 @@
 #include "obs/log.h"
 #include "operator/versions.h"
 
-enum { MANIFEST_MAX_BYTES = 4096, PODS_MAX = 64, SET_KEYS = PART__N + 1 };
+enum { MANIFEST_MAX_BYTES = 4096, PODS_MAX = 64, SET_KEYS = SET_FILES };
 
 struct one {
     struct sets *sets;
@@ -76,13 +76,13 @@ one_forget(struct one *o)
     o->version[0] = o->uid[0] = '\0';
 }
 
-/* Each of the four parts is, byte for byte, what we would write. */
+/* Each of the parts is, byte for byte, what we would write. */
 static int
 parts_check(const struct bundle *b, const struct buf *bufs, struct err *e)
 {
     int done = 0;
 
-    for (size_t i = 0; i < PART__N && done == 0; i++) {
+    for (size_t i = 0; i < PART__ALL && done == 0; i++) {
         struct buf pem = BUF_INIT(PEM_MAX_BYTES);
         done = bundle_part_pem(b, (enum bundle_part)i, &pem, e);
         if (done == 0 && !span_eq(buf_span(&pem), buf_span(&bufs[i])))
@@ -97,14 +97,17 @@ content_read(struct one *o, const json_t *s, struct buf bufs[SET_KEYS], struct b
              struct set_manifest *ret_m, struct err *e)
 {
     bool present[SET_KEYS] = { false };
-    size_t n = 0, want = o->has_manifest ? SET_KEYS : PART__N;
+    size_t n = 0, want = o->has_manifest ? PART__N + 1 : PART__N;
     uint64_t generation;
 
-    for (size_t i = 0; i < want; i++) {
+    for (size_t i = 0; i < SET_KEYS; i++) {
+        if (i == SET_MANIFEST && !o->has_manifest)
+            continue;
         int done = TRY(kube_secret_get(s, set_file_names[i], &bufs[i], e));
         present[i] = done == 0;
         n += present[i];
     }
+    want += present[PART_CA_CRL];
     if (n != want || json_object_size(json_object_get(s, "data")) != want)
         return err_set(e, E_CONFLICT, "has not exactly its %zu keys", want);
     TRY(u64_parse(span_str(kube_object_get_annotation(s, SETS_GENERATION)), 1, INT64_MAX,
@@ -273,8 +276,11 @@ data_set(const struct one *o, json_t *s, const struct bundle *b, const struct se
 {
     int done = 0;
 
-    for (size_t i = 0; i < PART__N && done == 0; i++) {
+    for (size_t i = 0; i < PART__ALL && done == 0; i++) {
         struct buf pem = BUF_INIT(PEM_MAX_BYTES);
+
+        if (i == PART_CA_CRL && bundle_lists(b) == NULL)
+            continue;
         done = bundle_part_pem(b, (enum bundle_part)i, &pem, e);
         if (done == 0)
             done = kube_secret_set(s, set_file_names[i], buf_span(&pem), e);
@@ -285,7 +291,7 @@ data_set(const struct one *o, json_t *s, const struct bundle *b, const struct se
     struct buf text = BUF_INIT(MANIFEST_MAX_BYTES);
     done = set_manifest_text(b, m, &text, e);
     if (done == 0)
-        done = kube_secret_set(s, set_file_names[PART__N], buf_span(&text), e);
+        done = kube_secret_set(s, set_file_names[SET_MANIFEST], buf_span(&text), e);
     buf_done(&text);
     return done;
 }
@@ -404,7 +410,8 @@ holds(const struct one *o, const struct bundle *b, const struct set_manifest *m)
            o->manifest.generation == m->generation &&
            memcmp(cert_id(bundle_signer(o->bundle)), cert_id(bundle_signer(b)), DIGEST_BYTES) ==
                0 &&
-           roots_equal(bundle_roots(o->bundle), bundle_roots(b));
+           roots_equal(bundle_roots(o->bundle), bundle_roots(b)) &&
+           crls_equal(bundle_lists(o->bundle), bundle_lists(b));
 }
 
 static int

@@ -337,6 +337,27 @@ distribution_of(const struct plugin *p, const struct facts *f)
                      (json_int_t)f->spread.namespaces, "done", (json_int_t)f->spread.done);
 }
 
+/* Why the vault's revocation lists are not in force; NULL: they are, or there are none. */
+static const char *
+lists_error(const struct facts *f)
+{
+    const char *said = text(json_object_get(f->sync, "lists"), "error");
+
+    return said != NULL ? said : text(json_object_get(f->rotation, "lists"), "held");
+}
+
+static json_t *
+lists_of(const struct facts *f)
+{
+    const json_t *l = json_object_get(f->rotation, "lists");
+    const char *why = lists_error(f), *end = text(l, "next_update");
+
+    return json_pack("{s:I, s:I, s:s?, s:s?}", "lists",
+                     json_integer_value(json_object_get(l, "lists")), "entries",
+                     json_integer_value(json_object_get(l, "entries")), "nextUpdate", end,
+                     "refused", why);
+}
+
 static json_t *
 status_of(struct plugin *p, const struct facts *f)
 {
@@ -355,6 +376,8 @@ status_of(struct plugin *p, const struct facts *f)
         (void)json_object_set_new(s, "replicas", evidence_replicas(p));
     if (s != NULL && f->rotation != NULL)
         certificates_add(p, f, s);
+    if (s != NULL && p->spec.object_names[PART_CA_CRL][0] != '\0')
+        (void)json_object_set_new(s, "revocation", lists_of(f));
     return s;
 }
 
@@ -423,6 +446,7 @@ events_tick(struct plugin *p, const struct facts *f)
             plugin_event(p, true, "Held", f->held_detail);
     }
     told(p, p->told_sync, f->sync_error, true, "VaultRefused");
+    told(p, p->told_lists, lists_error(f), true, "ListsRefused");
 }
 
 static void

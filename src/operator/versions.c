@@ -10,8 +10,10 @@ versions_read(const char *text, struct sync_versions *ret)
     int done = 0;
 
     memset(ret, 0, sizeof(*ret));
-    for (size_t i = 0; i < PART__N && done == 0; i++) {
+    for (size_t i = 0; i < PART__ALL && done == 0; i++) {
         const char *v = json_string_value(json_object_get(j, bundle_secret_names[i]));
+        if (v == NULL && i == PART_CA_CRL)
+            v = "";
         if (v == NULL || strlen(v) >= VERSION_TEXT_BYTES)
             done = -1;
         else
@@ -26,8 +28,9 @@ versions_text(const struct sync_versions *v, char **ret, struct err *e)
 {
     json_t *j = json_object();
 
-    for (size_t i = 0; i < PART__N; i++)
-        (void)json_object_set_new(j, bundle_secret_names[i], json_string(v->v[i]));
+    for (size_t i = 0; i < PART__ALL; i++)
+        if (v->v[i][0] != '\0' || i != PART_CA_CRL)
+            (void)json_object_set_new(j, bundle_secret_names[i], json_string(v->v[i]));
     *ret = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
     json_decref(j);
     return *ret == NULL ? err_nomem(e) : 0;

@@ -14,23 +14,21 @@ struct bundle {
     struct roots *roots;
     struct key *key;
     struct cert *signer_root;
+    struct crls *lists; /* NULL: none */
     size_t path_n;
     struct cert *path[CHAIN_MAX]; /* from ca-cert up, a root at the end left out; a self-signed
                                          ca-cert is there with path_n 1 and signer_root the same */
 };
 
-const char *const bundle_file_names[PART__N] = {
-    [PART_ROOT_CERT] = "root-cert.pem",
-    [PART_CA_CERT] = "ca-cert.pem",
-    [PART_CA_KEY] = "ca-key.pem",
-    [PART_CERT_CHAIN] = "cert-chain.pem",
+const char *const bundle_file_names[PART__ALL] = {
+    [PART_ROOT_CERT] = "root-cert.pem", [PART_CA_CERT] = "ca-cert.pem",
+    [PART_CA_KEY] = "ca-key.pem",       [PART_CERT_CHAIN] = "cert-chain.pem",
+    [PART_CA_CRL] = "ca-crl.pem",
 };
 
-const char *const bundle_secret_names[PART__N] = {
-    [PART_ROOT_CERT] = "root-cert",
-    [PART_CA_CERT] = "ca-cert",
-    [PART_CA_KEY] = "ca-key",
-    [PART_CERT_CHAIN] = "cert-chain",
+const char *const bundle_secret_names[PART__ALL] = {
+    [PART_ROOT_CERT] = "root-cert",   [PART_CA_CERT] = "ca-cert", [PART_CA_KEY] = "ca-key",
+    [PART_CERT_CHAIN] = "cert-chain", [PART_CA_CRL] = "ca-crl",
 };
 
 /* What is being read: the certificates as they stand in the files. */
@@ -330,24 +328,40 @@ bundle_new_public(const struct span parts[PART__N], struct bundle **ret, struct 
     return bundle_read(parts, false, ret, e);
 }
 
-int
-bundle_with_roots(const struct bundle *b, struct roots *roots, struct bundle **ret, struct err *e)
+/* References to all of `b`, with other roots and lists. */
+static int
+bundle_copy(const struct bundle *b, struct roots *roots, struct crls *lists, struct bundle **ret,
+            struct err *e)
 {
-    char name[NAME_TEXT_BYTES];
     struct bundle *copy;
 
-    if (!roots_has(roots, cert_id(b->signer_root))) {
-        cert_subject_text(b->signer_root, name);
-        return err_set(e, E_DENIED, "the set of roots lacks the signer's root \"%s\"", name);
-    }
     TRY(bundle_alloc(&copy, e));
     copy->roots = roots_ref(roots);
+    copy->lists = lists == NULL ? NULL : crls_ref(lists);
     copy->key = b->key == NULL ? NULL : key_ref(b->key);
     copy->signer_root = cert_ref(b->signer_root);
     for (; copy->path_n < b->path_n; copy->path_n++)
         copy->path[copy->path_n] = cert_ref(b->path[copy->path_n]);
     *ret = copy;
     return 0;
+}
+
+int
+bundle_with_lists(const struct bundle *b, struct crls *lists, struct bundle **ret, struct err *e)
+{
+    return bundle_copy(b, b->roots, lists, ret, e);
+}
+
+int
+bundle_with_roots(const struct bundle *b, struct roots *roots, struct bundle **ret, struct err *e)
+{
+    char name[NAME_TEXT_BYTES];
+
+    if (!roots_has(roots, cert_id(b->signer_root))) {
+        cert_subject_text(b->signer_root, name);
+        return err_set(e, E_DENIED, "the set of roots lacks the signer's root \"%s\"", name);
+    }
+    return bundle_copy(b, roots, b->lists, ret, e);
 }
 
 struct bundle *
@@ -367,6 +381,7 @@ bundle_unref(struct bundle *b)
     cert_unref(b->signer_root);
     key_unref(b->key);
     roots_unref(b->roots);
+    crls_unref(b->lists);
     free(b);
 }
 
@@ -374,6 +389,12 @@ struct roots *
 bundle_roots(const struct bundle *b)
 {
     return b->roots;
+}
+
+struct crls *
+bundle_lists(const struct bundle *b)
+{
+    return b->lists;
 }
 
 struct cert *
@@ -446,14 +467,18 @@ ca_key_pem(const struct bundle *b, struct buf *out, struct err *e)
     return key_to_pem(b->key, out, e);
 }
 
+static int
+lists_pem(const struct bundle *b, struct buf *out, struct err *e)
+{
+    return crls_to_pem(b->lists, out, e);
+}
+
 int
 bundle_part_pem(const struct bundle *b, enum bundle_part part, struct buf *out, struct err *e)
 {
-    static int (*const writers[PART__N])(const struct bundle *, struct buf *, struct err *) = {
-        [PART_ROOT_CERT] = root_pem,
-        [PART_CA_CERT] = signer_pem,
-        [PART_CA_KEY] = ca_key_pem,
-        [PART_CERT_CHAIN] = chain_pem,
+    static int (*const writers[PART__ALL])(const struct bundle *, struct buf *, struct err *) = {
+        [PART_ROOT_CERT] = root_pem,   [PART_CA_CERT] = signer_pem, [PART_CA_KEY] = ca_key_pem,
+        [PART_CERT_CHAIN] = chain_pem, [PART_CA_CRL] = lists_pem,
     };
 
     if ((size_t)part >= ARRAY_LEN(writers))

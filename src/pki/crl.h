@@ -12,7 +12,7 @@
 enum {
     CRL_ENTRIES_MAX = 2048,
     CRL_MAX_BYTES = 120 * 1024,  /* room for so many entries of the longest form */
-    CRLS_MAX = 32,               /* of one set: signed and bare, of each signer, and of roots */
+    CRLS_MAX = 40,               /* of one set: signed and bare, of each signer, and of roots */
     CRLS_MAX_BYTES = 176 * 1024, /* of them together: as PEM they fit PEM_MAX_BYTES */
 };
 
@@ -77,6 +77,9 @@ MUST_USE int crl_from_der(struct span der, struct crl **ret, struct err *e);
  * is gone, or its certificate may not sign lists). For those who have it from the CA itself. */
 MUST_USE int crl_from_tbs(struct span tbs, struct crl **ret, struct err *e);
 bool crl_is_signed(const struct crl *c); /* of crl_from_der */
+/* What a signed list says, without its signature: for those who have it from the CA itself when no
+ * verifier would take the list any more (it has expired). Errors: NOMEM. */
+MUST_USE int crl_to_bare(const struct crl *c, struct crl **ret, struct err *e);
 struct crl *crl_ref(struct crl *c);
 void crl_unref(struct crl *c); /* NULL is fine */
 DEFINE_CLEANUP(struct crl, crl_unref)
@@ -85,11 +88,19 @@ uint64_t crl_number(const struct crl *c); /* 0: it has none */
 int64_t crl_this_update(const struct crl *c);
 int64_t crl_next_update(const struct crl *c); /* INT64_MAX: it has none */
 size_t crl_count(const struct crl *c);
+void crl_issuer_text(const struct crl *c, char ret[NAME_TEXT_BYTES]); /* as cert_subject_text */
+bool crl_same_issuer(const struct crl *a, const struct crl *b);       /* name and key */
+/* Why it is not to be used at wall time `now`. Errors: DENIED (expired; of a time to come). */
+MUST_USE int crl_check_time(const struct crl *c, int64_t now, struct err *e);
 /* Its issuer is this certificate's subject and, where both say, key. */
 bool crl_is_of(const struct crl *c, const struct cert *issuer);
 /* Signed by this certificate, whose key usage allows it. Errors: DENIED (what does not fit). */
 MUST_USE int crl_verify(const struct crl *c, const struct cert *issuer, struct err *e);
 bool crl_has(const struct crl *c, struct span serial); /* of its issuer */
+/* That entry, with its time and reason. r: 0 done; CRL_HAS_NOT. */
+enum { CRL_HAS_NOT = 1 };
+MUST_USE int crl_entry_of(const struct crl *c, struct span serial, struct crl_entry *ret,
+                          struct err *e);
 /* Calls fn for each entry, in order; a negative result stops and is returned. */
 typedef int crl_entry_fn(const struct crl_entry *x, void *arg, struct err *e);
 MUST_USE int crl_each(const struct crl *c, crl_entry_fn *fn, void *arg, struct err *e);
@@ -97,6 +108,16 @@ MUST_USE int crl_each(const struct crl *c, crl_entry_fn *fn, void *arg, struct e
 bool crl_revokes(const struct crl *c, const struct cert *cert);
 /* Key usage is absent, or has cRLSign (RFC 5280 4.2.1.3): others believe lists that it signs. */
 bool cert_may_sign_crls(const struct cert *c);
+
+/* What a list says of a certificate hangs on these: kept where the certificate is too big. A key
+ * identifier of more than CERT_MARK_AKI_BYTES counts as none. */
+enum { CERT_MARK_AKI_BYTES = 32 };
+struct cert_mark {
+    uint8_t issuer_id[DIGEST_BYTES]; /* SHA-256 of its issuer's Name */
+    uint8_t aki_n, aki[CERT_MARK_AKI_BYTES];
+    uint8_t serial_n, serial[SERIAL_MAX_BYTES];
+};
+void cert_mark_of(const struct cert *c, struct cert_mark *ret);
 
 /* -- a set of lists ------------------------------------------------------------------------------
  */
@@ -118,8 +139,15 @@ size_t crls_count(const struct crls *s);
 struct crl *crls_at(const struct crls *s, size_t i); /* borrowed */
 bool crls_equal(const struct crls *a, const struct crls *b);
 bool crls_revoke(const struct crls *s, const struct cert *cert);
-/* Every issuer has a signed list, so that those who want one for each (Envoy, OpenSSL) may be given
- * them; false for the empty set. Source: specs/istio-ca.md 7.8. */
-bool crls_are_for_all(const struct crls *s);
+bool crls_revoke_mark(const struct crls *s, const struct cert_mark *m);
+/* A list of this certificate's; NULL: there is none. Borrowed. */
+struct crl *crls_of(const struct crls *s, const struct cert *issuer);
+size_t crls_entries(const struct crls *s); /* of all of them */
+/* Every issuer of leaves has a signed list, so that those who want one for each (Envoy, OpenSSL)
+ * may be given them; false for the empty set. What is of a root is of no leaf's issuer. Source:
+ * specs/istio-ca.md 7.8. */
+bool crls_are_for_all(const struct crls *s, const struct roots *roots);
+/* Each of these roots has a signed list. */
+bool crls_reach_roots(const struct crls *s, const struct roots *roots);
 
 #endif

@@ -3,14 +3,16 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/str.h"
 #include "pki/crl_room.h"
+#include "pki/internal.h"
 #include "pki/leaf_template.h"
 #include "pki/openssl.h"
-#include "pki/pem.h"
 
 /* -- TBSCertList -- */
 
@@ -195,8 +197,9 @@ struct serial {
 
 struct crl {
     atomic_uint refs;
-    struct buf der;       /* owned */
-    struct crl_head head; /* spans inside der */
+    struct buf der;                  /* owned */
+    struct crl_head head;            /* spans inside der */
+    uint8_t issuer_id[DIGEST_BYTES]; /* SHA-256 of the Name */
     bool is_signed;
     struct serial *serials; /* owned; in order */
     size_t n, cap;
@@ -250,6 +253,7 @@ static int
 tbs_take(struct crl *c, struct span tbs, struct err *e)
 {
     TRY(crl_tbs_read(tbs, &c->head, serial_collect, c, e));
+    digest(c->head.issuer, c->issuer_id);
     if (c->n > 0)
         qsort(c->serials, c->n, sizeof(c->serials[0]), serial_compare);
     return 0;
@@ -283,6 +287,20 @@ crl_from_der(struct span der, struct crl **ret, struct err *e)
         return malformed(e, "its signature algorithm, twice the same (RFC 5280 5.1.1.2)");
     *ret = STEAL(c);
     return 0;
+}
+
+static struct span
+tbs_of(const struct crl *c)
+{
+    struct der all = der_of(buf_span(&c->der)), x = der_enter(&all, DER_SEQUENCE);
+
+    return c->is_signed ? der_take_whole(&x, DER_SEQUENCE) : buf_span(&c->der);
+}
+
+int
+crl_to_bare(const struct crl *c, struct crl **ret, struct err *e)
+{
+    return crl_from_tbs(tbs_of(c), ret, e);
 }
 
 struct crl *
@@ -400,15 +418,37 @@ crl_has(const struct crl *c, struct span serial)
 int
 crl_each(const struct crl *c, crl_entry_fn *fn, void *arg, struct err *e)
 {
-    struct span tbs = buf_span(&c->der);
     struct crl_head ignored;
 
-    if (c->is_signed) {
-        struct der all = der_of(tbs), x = der_enter(&all, DER_SEQUENCE);
+    return crl_tbs_read(tbs_of(c), &ignored, fn, arg, e);
+}
 
-        tbs = der_take_whole(&x, DER_SEQUENCE);
+struct seek {
+    struct span serial;
+    struct crl_entry *ret;
+    bool found;
+};
+
+static int
+on_entry(const struct crl_entry *x, void *arg, struct err *e)
+{
+    struct seek *s = arg;
+
+    (void)e;
+    if (span_eq(span_of(x->serial, x->serial_n), s->serial)) {
+        *s->ret = *x;
+        s->found = true;
     }
-    return crl_tbs_read(tbs, &ignored, fn, arg, e);
+    return 0;
+}
+
+int
+crl_entry_of(const struct crl *c, struct span serial, struct crl_entry *ret, struct err *e)
+{
+    struct seek s = { serial, ret, false };
+
+    TRY(crl_each(c, on_entry, &s, e));
+    return s.found ? 0 : CRL_HAS_NOT;
 }
 
 bool
@@ -417,153 +457,47 @@ crl_revokes(const struct crl *c, const struct cert *cert)
     return c->n > 0 && issuer_is(c, cert) && crl_has(c, cert_serial(cert));
 }
 
-/* -- a set -- */
-
-struct crls {
-    atomic_uint refs;
-    size_t n, bytes_n;
-    struct crl *all[CRLS_MAX]; /* references */
-};
-
-static int
-crls_add(struct crls *s, struct crl *c, struct err *e)
-{
-    if (s->n == CRLS_MAX || s->bytes_n + c->der.n > CRLS_MAX_BYTES)
-        return err_set(e, E_LIMIT, "more than %d revocation lists, or %d bytes of them", CRLS_MAX,
-                       CRLS_MAX_BYTES);
-    s->all[s->n++] = crl_ref(c);
-    s->bytes_n += c->der.n;
-    return 0;
-}
-
-static int
-crls_make(struct crls **ret, struct err *e)
-{
-    struct crls *s = calloc(1, sizeof(*s));
-
-    if (s == NULL)
-        return err_nomem(e);
-    atomic_init(&s->refs, 1);
-    *ret = s;
-    return 0;
-}
-
-int
-crls_new(struct crl *const *all, size_t n, struct crls **ret, struct err *e)
-{
-    CLEANUP(crls_unrefp) struct crls *s = NULL;
-
-    TRY(crls_make(&s, e));
-    for (size_t i = 0; i < n; i++)
-        TRY(crls_add(s, all[i], e));
-    *ret = STEAL(s);
-    return 0;
-}
-
-static int
-block_add(struct crls *s, const struct pem_block *b, struct err *e)
-{
-    CLEANUP(buf_done) struct buf der = BUF_INIT(CRL_MAX_BYTES);
-    CLEANUP(crl_unrefp) struct crl *c = NULL;
-
-    if (!span_eq_str(b->label, "X509 CRL"))
-        return err_set(e, E_PARSE, "a block \"%.*s\", want X509 CRL", SPAN_ARG(b->label));
-    TRY(pem_decode(b, &der, e));
-    TRY(crl_from_der(buf_span(&der), &c, e));
-    return crls_add(s, c, e);
-}
-
-int
-crls_from_pem(struct span pem, struct crls **ret, struct err *e)
-{
-    CLEANUP(crls_unrefp) struct crls *s = NULL;
-    struct pem_block b;
-    struct pem p;
-
-    TRY(crls_make(&s, e));
-    TRY(pem_open(pem, &p, e));
-    while (TRY(pem_next(&p, &b, e)) != PEM_END)
-        if (block_add(s, &b, e) < 0)
-            return err_wrap(e, "block %zu", p.block_n);
-    if (s->n == 0 && span_trim(pem).n > 0)
-        return err_set(e, E_PARSE, "no revocation list: %s", pem_why_none(pem));
-    *ret = STEAL(s);
-    return 0;
-}
-
-int
-crls_to_pem(const struct crls *s, struct buf *b, struct err *e)
-{
-    for (size_t i = 0; i < crls_count(s); i++)
-        if (s->all[i]->is_signed)
-            TRY(pem_add(b, "X509 CRL", crl_der(s->all[i]), e));
-    return 0;
-}
-
-struct crls *
-crls_ref(struct crls *s)
-{
-    (void)atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
-    return s;
-}
+/* -- who and when -- */
 
 void
-crls_unref(struct crls *s)
+crl_issuer_text(const struct crl *c, char ret[NAME_TEXT_BYTES])
 {
-    if (s == NULL || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
-        return;
-    for (size_t i = 0; i < s->n; i++)
-        crl_unref(s->all[i]);
-    free(s);
-}
+    const unsigned char *p = c->head.issuer.p;
+    X509_NAME *name = d2i_X509_NAME(NULL, &p, (long)c->head.issuer.n);
 
-size_t
-crls_count(const struct crls *s)
-{
-    return s == NULL ? 0 : s->n;
-}
-
-struct crl *
-crls_at(const struct crls *s, size_t i)
-{
-    return s->all[i];
+    if (name != NULL)
+        name_text(name, ret);
+    else
+        (void)snprintf(ret, NAME_TEXT_BYTES, "(a name that does not parse)");
+    X509_NAME_free(name);
+    ERR_clear_error();
 }
 
 bool
-crls_equal(const struct crls *a, const struct crls *b)
+crl_same_issuer(const struct crl *a, const struct crl *b)
 {
-    if (crls_count(a) != crls_count(b))
-        return false;
-    for (size_t i = 0; i < crls_count(a); i++)
-        if (!span_eq(crl_der(a->all[i]), crl_der(b->all[i])))
-            return false;
-    return true;
+    return span_eq(a->head.issuer, b->head.issuer) && span_eq(a->head.aki, b->head.aki);
+}
+
+int
+crl_check_time(const struct crl *c, int64_t now, struct err *e)
+{
+    bool late = c->head.next_update <= now;
+    char name[NAME_TEXT_BYTES], at[RFC3339_BYTES];
+
+    if (!late && c->head.this_update <= now)
+        return 0;
+    crl_issuer_text(c, name);
+    rfc3339_s(late ? c->head.next_update : c->head.this_update, at);
+    return err_set(e, E_DENIED, "the revocation list of \"%s\" %s %s", name,
+                   late ? "expired at" : "is of a time to come,", at);
 }
 
 bool
-crls_revoke(const struct crls *s, const struct cert *cert)
+crl_revokes_mark(const struct crl *c, const struct cert_mark *m)
 {
-    for (size_t i = 0; i < crls_count(s); i++)
-        if (crl_revokes(s->all[i], cert))
-            return true;
-    return false;
-}
-
-static bool
-has_signed(const struct crls *s, const struct crl *c)
-{
-    for (size_t i = 0; i < s->n; i++)
-        if (s->all[i]->is_signed && span_eq(s->all[i]->head.issuer, c->head.issuer) &&
-            span_eq(s->all[i]->head.aki, c->head.aki))
-            return true;
-    return false;
-}
-
-bool
-crls_are_for_all(const struct crls *s)
-{
-    for (size_t i = 0; i < crls_count(s); i++)
-        if (!has_signed(s, s->all[i]))
-            return false;
-    return crls_count(s) > 0;
+    return c->n > 0 && memcmp(c->issuer_id, m->issuer_id, DIGEST_BYTES) == 0 &&
+           (c->head.aki.n == 0 || m->aki_n == 0 || c->head.aki.n > CERT_MARK_AKI_BYTES ||
+            span_eq(c->head.aki, span_of(m->aki, m->aki_n))) &&
+           crl_has(c, span_of(m->serial, m->serial_n));
 }

@@ -18,5 +18,6 @@ struct crl_head {
  * first. Errors: PARSE, DENIED (an extension that changes what entries mean), LIMIT. */
 MUST_USE int crl_tbs_read(struct span tbs, struct crl_head *ret, crl_entry_fn *fn, void *arg,
                           struct err *e);
+bool crl_revokes_mark(const struct crl *c, const struct cert_mark *m);
 
 #endif

@@ -16,6 +16,9 @@ X509_STORE *roots_store(const struct roots *r);
  * call on, also on failure. Errors: PARSE (a kind that is not supported: which), NOMEM. */
 MUST_USE int key_from_evp(EVP_PKEY *take_pkey, struct key **ret, struct err *e);
 MUST_USE int cert_from_x509(X509 *take_x509, struct cert **ret, struct err *e);
+/* cert_mark_of, of an X509 whose extensions OpenSSL has looked at. */
+struct cert_mark;
+void x509_mark(X509 *x, struct cert_mark *ret);
 /* What kind of key that is; KEY_NONE for one that is not supported (weak, another curve). */
 enum key_kind evp_kind(const EVP_PKEY *pkey);
 /* The digest to sign with under a key of that kind; NULL for Ed25519. */

@@ -29,9 +29,12 @@ enum trouble {
     TROUBLE_TARGET,
     TROUBLE_SIGNER,
     TROUBLE_SHORT_LIFE,
+    TROUBLE_REVOKED,
     TROUBLE__N
 };
 extern const char *const trouble_names[TROUBLE__N]; /* also reasons of status and metric */
+
+enum lists_why { LISTS_WHY_TAKE, LISTS_WHY_WHOLE, LISTS_WHY__N };
 
 struct replica {
     char name[REPLICA_NAME_BYTES];
@@ -59,6 +62,9 @@ struct commit {
     struct roots *roots;   /* owned */
     struct bundle *signer; /* owned; NULL: the signer stays */
     struct action action;
+    bool moves_lists; /* to ... */
+    struct crls *lists;
+    char lists_version[VERSION_TEXT_BYTES];
 };
 
 /* A pinned signer on its way from the vault. */
@@ -84,6 +90,13 @@ struct rotate {
     struct bundle *signer; /* owned; of a step that is not in the folder yet; else NULL */
     uint64_t target_look_at;
     char signer_subject[NAME_TEXT_BYTES]; /* of the plan's, once it was seen */
+
+    /* The revocation lists beside the signer; lists.c. They lie in the target, not in the plan: no
+     * workload is stranded by their absence, and the vault's next answer brings them. */
+    struct crls *lists; /* owned; NULL: none are in force */
+    char lists_version[VERSION_TEXT_BYTES];
+    char lists_why[LISTS_WHY__N]
+                  [ERR_MSG_BYTES]; /* why the vault's are not in force; "": they are */
 
     struct bundle *want; /* owned; NULL: not known yet */
     struct plan_wanted wanted;
@@ -124,6 +137,24 @@ void rotate_look(void *rotate);
 void rotate_look_soon(struct rotate *r, uint64_t ms);
 /* Logs a new reason once, remembers it for status, and sets the time of the next try. */
 void rotate_trouble(struct rotate *r, enum trouble what, const struct err *why);
+
+/* lists.c. Those of the target, at the start. */
+void rotate_lists_recall(struct rotate *r);
+void rotate_lists_forget(struct rotate *r);
+/* The vault's are other ones than those in force, and may be taken: with `signer`, which the plan
+ * will have then. Notes why not. */
+bool rotate_lists_are_due(struct rotate *r, const struct bundle *signer);
+/* The same, for the signer that the target has now. */
+bool rotate_lists_are_due_now(struct rotate *r);
+bool rotate_lists_are_pending(const struct rotate *r); /* for the status: not settled yet */
+void rotate_lists_go_along(const struct rotate *r,
+                           struct commit *c); /* the vault's become those in force */
+void rotate_lists_committed(struct rotate *r, struct commit *c);
+void rotate_lists_action(const struct rotate *r, struct action *a);
+/* What goes with `b` into the target; *ret NULL: none. Owner: caller. Errors: NOMEM. */
+MUST_USE int rotate_lists_for(struct rotate *r, const struct bundle *b, struct crls **ret,
+                              struct err *e);
+json_t *rotate_lists_json(const struct rotate *r); /* for the status */
 
 /* metrics.c */
 void rotate_metrics(const struct rotate *r);

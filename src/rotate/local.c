@@ -11,8 +11,6 @@ static const char KEY_PLAN[] = "rotate/plan";
 /* The last generation of a plan that was forgotten: workloads may hold it still. */
 static const char KEY_FLOOR[] = "rotate/generation";
 
-enum { SET_FILES = PART__N + 1 };
-
 /* -- the plan ------------------------------------------------------------------------------------
  */
 

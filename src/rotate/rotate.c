@@ -11,7 +11,7 @@
 
 const char *const trouble_names[TROUBLE__N] = {
     [TROUBLE_NONE] = "none",     [TROUBLE_STORE] = "store",           [TROUBLE_TARGET] = "target",
-    [TROUBLE_SIGNER] = "signer", [TROUBLE_SHORT_LIFE] = "short_life",
+    [TROUBLE_SIGNER] = "signer", [TROUBLE_SHORT_LIFE] = "short_life", [TROUBLE_REVOKED] = "revoked",
 };
 
 void
@@ -85,6 +85,7 @@ commit_free(struct commit *c)
 {
     roots_unref(c->roots);
     bundle_unref(c->signer);
+    crls_unref(c->lists);
     free(c);
 }
 
@@ -136,6 +137,7 @@ committed(const struct err *e, uint64_t revision, void *arg)
         plan_adopt(r, &c->next, STEAL(c->roots), revision);
         bundle_unref(r->signer);
         r->signer = STEAL(c->signer);
+        rotate_lists_committed(r, c);
         trouble_over(r);
         remember(r, &c->action);
         target_bring_up(r, true);
@@ -230,7 +232,18 @@ roots_of(const struct rotate *r, const struct plan *next, struct roots **ret, st
     return 0;
 }
 
-/* Errors: STATE (the wanted signer has too little life left), SYS, LIMIT, NOMEM. */
+/* The lists that will be in force with the wanted signer do not revoke it. */
+static int
+signer_is_spared(const struct rotate *r, bool with_lists, struct err *e)
+{
+    if (bundle_lists_spare(r->want, with_lists ? bundle_lists(r->want) : r->lists, e) == 0)
+        return 0;
+    e->code = E_DENIED;
+    return err_wrap(e, "the wanted signer");
+}
+
+/* Errors: STATE (the wanted signer has too little life left), DENIED (it is revoked), SYS, LIMIT,
+ * NOMEM. */
 static int
 take(struct rotate *r, const struct plan *next, const struct action *a, struct err *e)
 {
@@ -243,8 +256,14 @@ take(struct rotate *r, const struct plan *next, const struct action *a, struct e
                        "the chain of the wanted signer ends in %" PRId64 " s; it must have %" PRId64
                        " s left: set a new intermediate",
                        left, r->conf.min_life_s);
+    bool with_lists = moves && rotate_lists_are_due(r, r->want);
+    if (moves)
+        TRY(signer_is_spared(r, with_lists, e));
     TRY(roots_of(r, next, &roots, e));
-    return plan_put(r, next, roots, moves ? r->want : NULL, a, e);
+    TRY(plan_put(r, next, roots, moves ? r->want : NULL, a, e));
+    if (with_lists)
+        rotate_lists_go_along(r, r->commit);
+    return 0;
 }
 
 static void
@@ -255,7 +274,34 @@ try_take(struct rotate *r, const struct plan *next, const struct action *a)
     if (mono_ms() < r->retry_at)
         return;
     if (take(r, next, a, &e) < 0)
-        rotate_trouble(r, e.code == E_STATE ? TROUBLE_SHORT_LIFE : TROUBLE_STORE, &e);
+        rotate_trouble(r,
+                       e.code == E_STATE    ? TROUBLE_SHORT_LIFE
+                       : e.code == E_DENIED ? TROUBLE_REVOKED
+                                            : TROUBLE_STORE,
+                       &e);
+}
+
+/* Lists alone: the same roots and signer in a new generation, so that everyone who holds an older
+ * set is seen to. r: whether the step is under way, or waits for its next try. */
+static bool
+take_lists(struct rotate *r)
+{
+    struct action a = { .class = plan_class_name(CLASS_NONE) };
+    struct plan next = r->plan;
+    struct err e;
+
+    if (!rotate_lists_are_due_now(r))
+        return false;
+    if (mono_ms() < r->retry_at)
+        return true;
+    rotate_lists_action(r, &a);
+    next.generation++;
+    if (plan_put(r, &next, r->roots, NULL, &a, &e) < 0) {
+        rotate_trouble(r, TROUBLE_STORE, &e);
+        return true;
+    }
+    rotate_lists_go_along(r, r->commit);
+    return true;
 }
 
 static void
@@ -394,10 +440,10 @@ rotate_look(void *arg)
         waits = r->step.kind != STEP_NONE;
         if (r->step.kind == STEP_HELD)
             rotate_log_held(r);
-        if (r->step.kind == STEP_HELD || r->step.kind == STEP_NONE)
-            trouble_over(r); /* nothing is to be stored now */
-        else
+        if (r->step.kind != STEP_HELD && r->step.kind != STEP_NONE)
             take_step(r);
+        else if (!take_lists(r))
+            trouble_over(r); /* nothing is to be stored now */
     }
     rotate_metrics(r);
     if (r->commit == NULL)
@@ -419,6 +465,7 @@ rotate_new(struct loop *l, const struct rotate_conf *conf, struct rotate **ret, 
     TRY(timer_new(l, rotate_look, r, &r->timer, e));
     TRY(r->conf.plans.floor(r->conf.plans.self, &r->floor, e));
     TRY(plan_load(r, e));
+    rotate_lists_recall(r);
     if (r->has_plan)
         target_bring_up(r, false);
     rotate_metrics(r);
@@ -438,6 +485,7 @@ rotate_free(struct rotate *r)
         r->fetch->r = NULL;
     timer_free(r->timer);
     roots_unref(r->roots);
+    crls_unref(r->lists);
     bundle_unref(r->signer);
     bundle_unref(r->want);
     free(r);
@@ -630,6 +678,7 @@ rotate_reset(struct rotate *r, struct err *e)
     bundle_unref(STEAL(r->want));
     bundle_unref(STEAL(r->signer));
     roots_unref(STEAL(r->roots));
+    rotate_lists_forget(r);
     r->replicas_n = 0;
     r->step.kind = STEP_NONE;
     trouble_over(r);

@@ -28,6 +28,8 @@ struct rotate_conf {
     struct metrics *metrics;  /* may be NULL */
     bool hold_replacement;    /* root replaced straight: hold it instead of staging it */
     uint64_t renew_window_ms; /* leaves of the old signer are asked to renew within this */
+    bool lists_whole; /* the target wants a revocation list for each certificate, once there is one
+                         (a stock istiod) */
     int64_t min_life_s; /* a signer whose chain ends sooner is not moved to: the CA refuses one
                            with less than a leaf lifetime; 0: it must not have expired */
     uint64_t floor;    /* generations up to this one were used before; the first plan is above it */
@@ -94,9 +96,9 @@ bool rotate_in_force(const struct rotate *r, struct rotate_in_force *ret);
  * "waits_for":[{"identity","instance","why","until"}],"waits_for_total","workloads_waiting"},
  * "roots":[{"subject","id","since","not_after"}],"signer":{"subject","id","root_id","versions"},
  * "wanted":null|{"roots","signer","since"},"replicas":[{"name","generation","signer_id"}],
- * "last_steps":[{"time","generation","step","class","reason","forced"}]}; times are RFC 3339 or
- * null. "class" is of the change as it came, "remaining" of what is left of it. Without a plan
- * "roots" is empty and "signer" null. Owner: caller; NULL: out of memory. */
+ * "lists":null|{"version","lists","entries","next_update","held"},"last_steps":[{"time","generation","step","class","reason","forced"}]};
+ * times are RFC 3339 or null. "class" is of the change as it came, "remaining" of what is left of
+ * it. Without a plan "roots" is empty and "signer" null. Owner: caller; NULL: out of memory. */
 json_t *rotate_status(const struct rotate *r);
 
 #endif

@@ -159,7 +159,8 @@ past_json(const struct rotate *r)
 static bool
 is_settled(const struct rotate *r)
 {
-    return r->has_plan && !r->lagging && r->commit == NULL && r->trouble == TROUBLE_NONE &&
+    return r->has_plan && !r->lagging && !rotate_lists_are_pending(r) && r->commit == NULL &&
+           r->trouble == TROUBLE_NONE &&
            (r->want == NULL || plan_classify(&r->plan, &r->wanted) == CLASS_NONE);
 }
 
@@ -170,7 +171,7 @@ rotate_status(const struct rotate *r)
         r->has_plan && r->want != NULL ? plan_classify(&r->plan, &r->wanted) : CLASS_NONE;
     const char *subject = r->has_plan && r->signer_subject[0] != '\0' ? r->signer_subject : NULL;
 
-    return json_pack("{s:I, s:s, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "generation",
+    return json_pack("{s:I, s:s, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "generation",
                      (json_int_t)rotate_generation(r), "class",
                      plan_class_name(remaining == CLASS_NONE ? CLASS_NONE : r->want_class),
                      "remaining", plan_class_name(remaining), "step",
@@ -178,5 +179,6 @@ rotate_status(const struct rotate *r)
                      "settled", (int)is_settled(r), "held", held_json(r), "roots",
                      r->has_plan ? roots_json(&r->plan, r->roots) : json_array(), "signer",
                      r->has_plan ? signer_json(&r->plan.signer, subject) : json_null(), "wanted",
-                     wanted_json(r), "replicas", replicas_json(r), "last_steps", past_json(r));
+                     wanted_json(r), "replicas", replicas_json(r), "lists", rotate_lists_json(r),
+                     "last_steps", past_json(r));
 }

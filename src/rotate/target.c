@@ -56,6 +56,27 @@ target_generation(const struct rotate *r)
     return target_read(r, &b, &m, &e) == 0 ? m.generation : 0;
 }
 
+/* With the roots of the plan, and the lists in force. */
+static int
+bundle_as_planned(struct rotate *r, const struct bundle *signer, struct bundle **ret, struct err *e)
+{
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
+    CLEANUP(crls_unrefp) struct crls *lists = NULL;
+
+    TRY(bundle_with_roots(signer, r->roots, &b, e));
+    TRY(rotate_lists_for(r, b, &lists, e));
+    return bundle_with_lists(b, lists, ret, e);
+}
+
+static bool
+lists_as_planned(struct rotate *r, const struct bundle *b)
+{
+    CLEANUP(crls_unrefp) struct crls *lists = NULL;
+    struct err e;
+
+    return rotate_lists_for(r, b, &lists, &e) == 0 && crls_equal(bundle_lists(b), lists);
+}
+
 /* r: as the port's. */
 static int
 target_write(struct rotate *r, const struct bundle *signer, struct err *e)
@@ -65,7 +86,8 @@ target_write(struct rotate *r, const struct bundle *signer, struct err *e)
                               .versions = r->plan.signer.versions,
                               .renew_window_ms = r->conf.renew_window_ms };
 
-    TRY(bundle_with_roots(signer, r->roots, &b, e));
+    TRY(bundle_as_planned(r, signer, &b, e));
+    memcpy(m.versions.v[PART_CA_CRL], r->lists_version, VERSION_TEXT_BYTES);
     return r->conf.target.write(r->conf.target.self, b, &m, e);
 }
 
@@ -143,7 +165,7 @@ target_bring_up(struct rotate *r, bool may_fetch)
     bool is_ahead = m.generation > r->plan.generation && m.generation <= AHEAD_MAX;
     r->ahead = read == 0 && is_ahead ? m.generation : 0;
     r->lagging = read != 0 || m.generation != r->plan.generation || !signs_as_planned(r, there) ||
-                 !roots_equal(bundle_roots(there), r->roots);
+                 !roots_equal(bundle_roots(there), r->roots) || !lists_as_planned(r, there);
     if (!r->lagging || r->ahead != 0)
         return;
     if (read < 0 && !was_lagging)

@@ -1,4 +1,4 @@
-/* set_file.c - the set on disk: four files and a manifest that change as one. */
+/* set_file.c - the set on disk: four files, lists, and a manifest that change as one. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +12,8 @@
 
 enum { MANIFEST_MAX_BYTES = 4096 };
 
-const char *const set_file_names[PART__N + 1] = {
-    "root-cert.pem", "ca-cert.pem", "ca-key.pem", "cert-chain.pem", "manifest.json",
+const char *const set_file_names[SET_FILES] = {
+    "root-cert.pem", "ca-cert.pem", "ca-key.pem", "cert-chain.pem", "ca-crl.pem", "manifest.json",
 };
 
 /* -- the manifest --------------------------------------------------------------------------------
@@ -27,8 +27,10 @@ set_manifest_text(const struct bundle *b, const struct set_manifest *m, struct b
 
     hex_text(span_of(cert_id(bundle_signer(b)), DIGEST_BYTES), signer);
     json_t *versions = json_object();
-    for (size_t i = 0; i < PART__N && versions != NULL; i++)
-        (void)json_object_set_new(versions, bundle_secret_names[i], json_string(m->versions.v[i]));
+    for (size_t i = 0; i < PART__ALL && versions != NULL; i++)
+        if (i != PART_CA_CRL || bundle_lists(b) != NULL)
+            (void)json_object_set_new(versions, bundle_secret_names[i],
+                                      json_string(m->versions.v[i]));
     json_t *j = json_pack("{s:I, s:s, s:o, s:b, s:I}", "generation", (json_int_t)m->generation,
                           "signer", signer, "versions", versions, "self_signed",
                           (int)m->self_signed, "renew_window_ms", (json_int_t)m->renew_window_ms);
@@ -55,9 +57,11 @@ versions_get(const json_t *j, struct sync_versions *ret, struct err *e)
 {
     const json_t *versions = json_object_get(j, "versions");
 
-    for (size_t i = 0; i < PART__N; i++) {
+    for (size_t i = 0; i < PART__ALL; i++) {
         const char *v = json_string_value(json_object_get(versions, bundle_secret_names[i]));
 
+        if (v == NULL && i == PART_CA_CRL)
+            v = "";
         if (v == NULL || strlen(v) >= VERSION_TEXT_BYTES)
             return err_set(e, E_PARSE,
                            "manifest.json: versions: %s: want a text of less than %d bytes",
@@ -110,24 +114,25 @@ static int
 set_write_with(const char *dir, const struct bundle *b, const struct set_manifest *m,
                const char *key_path, struct err *e)
 {
-    struct fileset_file files[PART__N + 1];
-    struct buf text[PART__N + 1];
+    struct fileset_file files[SET_FILES];
+    struct buf text[SET_FILES];
+    size_t n = 0;
     int r = 0;
 
     for (size_t i = 0; i < ARRAY_LEN(text); i++)
-        text[i] = BUF_INIT(i < PART__N ? PEM_MAX_BYTES : MANIFEST_MAX_BYTES);
-    for (size_t i = 0; i < PART__N && r == 0; i++)
+        text[i] = BUF_INIT(i < PART__ALL ? PEM_MAX_BYTES : MANIFEST_MAX_BYTES);
+    for (size_t i = 0; i < PART__ALL && r == 0; i++)
         if (i != PART_CA_KEY || key_path == NULL)
             r = bundle_part_pem(b, (enum bundle_part)i, &text[i], e);
     if (r == 0)
-        r = set_manifest_text(b, m, &text[PART__N], e);
-    for (size_t i = 0; i < ARRAY_LEN(files); i++)
-        files[i] = (struct fileset_file){ set_file_names[i], i == PART_CA_KEY ? 0600 : 0644,
-                                          buf_span(&text[i]) };
+        r = set_manifest_text(b, m, &text[SET_MANIFEST], e);
+    for (size_t i = 0; i < ARRAY_LEN(text); i++)
+        if (i != PART_CA_CRL || bundle_lists(b) != NULL)
+            files[n++] = (struct fileset_file){ set_file_names[i], i == PART_CA_KEY ? 0600 : 0644,
+                                                buf_span(&text[i]) };
     if (r == 0)
-        r = key_path == NULL
-                ? fileset_write(dir, files, ARRAY_LEN(files), e)
-                : fileset_write_moved(dir, files, ARRAY_LEN(files), PART_CA_KEY, key_path, e);
+        r = key_path == NULL ? fileset_write(dir, files, n, e)
+                             : fileset_write_moved(dir, files, n, PART_CA_KEY, key_path, e);
     for (size_t i = 0; i < ARRAY_LEN(text); i++)
         buf_wipe(&text[i]);
     return r;
@@ -164,6 +169,25 @@ missing(const bool *present, bool is_key_in_token, struct err *e)
                    names, is_key_in_token ? "" : "ca-key.pem, ");
 }
 
+/* The fifth part, on its own merits: what it is not good for does not touch the four. */
+static int
+lists_take(struct bundle **b, struct span pem, struct err *ret_why, struct err *e)
+{
+    CLEANUP(crls_unrefp) struct crls *lists = NULL;
+    struct bundle *with;
+
+    if (bundle_lists_read(*b, pem, &lists, ret_why) < 0) {
+        (void)err_wrap(ret_why, "%s", bundle_file_names[PART_CA_CRL]);
+        return ret_why->code == E_NOMEM ? err_nomem(e) : 0;
+    }
+    if (bundle_lists_spare(*b, lists, e) < 0)
+        return err_wrap(e, "%s", bundle_file_names[PART_CA_CRL]);
+    TRY(bundle_with_lists(*b, lists, &with, e));
+    bundle_unref(*b);
+    *b = with;
+    return 0;
+}
+
 typedef int bundle_make_fn(const struct span parts[PART__N], struct bundle **ret, struct err *e);
 
 static int
@@ -187,8 +211,10 @@ parse_with(bundle_make_fn *make, const struct buf *bufs, const bool *present, bo
     if (n < want)
         return missing(present, is_key_in_token, e);
     TRY(make(parts, &b, e));
-    if (present[PART__N])
-        TRY(manifest_parse(buf_span(&bufs[PART__N]), b, &m, e));
+    if (present[SET_MANIFEST])
+        TRY(manifest_parse(buf_span(&bufs[SET_MANIFEST]), b, &m, e));
+    if (present[PART_CA_CRL])
+        TRY(lists_take(&b, buf_span(&bufs[PART_CA_CRL]), &m.lists_why, e));
     *ret = STEAL(b);
     *ret_m = m;
     return 0;

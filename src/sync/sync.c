@@ -5,6 +5,9 @@
  * nothing was being written between the two. What is judged is the values of one look, by
  * bundle_new; a new key and certificate beside the old chain fail there, because the chain must
  * start with the certificate. Source: specs/peers.md finding 3.
+ *
+ * The lists (ca-crl) are read beside the four and judged on their own merits: a bad list blocks no
+ * key. Only a list that revokes the intermediate stops the set.
  */
 #include "sync/sync.h"
 
@@ -28,7 +31,10 @@ enum {
     NAME_BYTES = 128,
 };
 
-/* What one of the four reads brought. */
+/* The version of lists that could not be read, or not be used yet: no vault gives out this one. */
+static const char UNREAD[] = "?";
+
+/* What one of the reads brought. */
 struct read {
     struct look *look;
     enum bundle_part part;
@@ -38,10 +44,10 @@ struct read {
     struct err why; /* code E_NONE: it went well */
 };
 
-/* Four reads that belong together: a poll, or the fetch of a pinned set. */
+/* Reads that belong together: a poll, or the fetch of a pinned set. */
 struct look {
     struct sync *sync;
-    struct read read[PART__N];
+    struct read read[PART__ALL];
     size_t left;              /* reads under way */
     bool is_used, is_waiting; /* fetches: taken; not started yet */
     void (*on_done)(struct look *k);
@@ -51,14 +57,16 @@ struct look {
 
 struct sync {
     struct sync_conf conf; /* texts point into the copies below */
-    char url[URL_BYTES], names[PART__N][NAME_BYTES];
+    char url[URL_BYTES], names[PART__ALL][NAME_BYTES];
     struct timer *timer, *fetch_timer;
     struct look poll, fetch[FETCHES_MAX];
-    struct sync_versions seen;    /* by the last look that went well */
-    struct sync_versions decided; /* judged last: given, or refused */
-    struct sync_versions given;   /* given last */
-    bool poke_again;              /* a poke came while a poll was under way */
-    unsigned errors_n;            /* in a row */
+    struct sync_versions seen;       /* by the last look that went well */
+    struct sync_versions decided;    /* judged last: given, or refused */
+    struct sync_versions given;      /* given last, with ... */
+    bool lists_used;                 /* ... the lists of the vault */
+    char lists_error[ERR_MSG_BYTES]; /* "" while the vault has none, or they are used */
+    bool poke_again;                 /* a poke came while a poll was under way */
+    unsigned errors_n;               /* in a row */
     uint64_t requests;
     int64_t last_success;
     char last_error[ERR_MSG_BYTES]; /* "" while all is well */
@@ -78,13 +86,22 @@ static const struct metric_desc metric_refused = {
     "meshroot_sync_refused", "1 while what the vault holds is not taken, by reason.", METRIC_GAUGE
 };
 
-/* -- four reads ----------------------------------------------------------------------------------
+static const struct metric_desc metric_lists = {
+    "meshroot_sync_lists_refused", "1 while the vault's revocation lists (ca-crl) are not taken.",
+    METRIC_GAUGE
+};
+static const struct metric_desc metric_lists_end = {
+    "meshroot_sync_lists_next_update_timestamp_seconds",
+    "When the first of the vault's revocation lists expires; 0: there are none.", METRIC_GAUGE
+};
+
+/* -- the reads -----------------------------------------------------------------------------------
  */
 
 static void
 look_clear(struct look *k)
 {
-    for (size_t i = 0; i < PART__N; i++) {
+    for (size_t i = 0; i < PART__ALL; i++) {
         secret_free(k->read[i].value);
         k->read[i] = (struct read){ .look = k, .part = (enum bundle_part)i };
     }
@@ -121,8 +138,16 @@ on_read(const struct vault_secret *s, const struct err *why, void *arg)
         k->on_done(k);
 }
 
-/* Starts the four; `v` NULL: the latest. Errors end the look with fewer reads under way, and are
- * its result. */
+/* Whether this part is read: the lists only where they have a name and, pinned, a version. */
+static bool
+is_asked(const struct sync *s, size_t part, const struct sync_versions *v)
+{
+    return part != PART_CA_CRL ||
+           (s->names[part][0] != '\0' && (v == NULL || v->v[part][0] != '\0'));
+}
+
+/* Starts them; `v` NULL: the latest. Errors end the look with fewer reads under way, and are its
+ * result. */
 static void
 look_start(struct look *k, const struct sync_versions *v)
 {
@@ -130,11 +155,11 @@ look_start(struct look *k, const struct sync_versions *v)
 
     look_clear(k);
     k->left = 1; /* held until all are started */
-    for (size_t i = 0; i < PART__N; i++) {
+    for (size_t i = 0; i < PART__ALL; i++) {
         struct read *r = &k->read[i];
 
-        if (s->conf.get(s->conf.self, s->names[i], v == NULL ? NULL : v->v[i], on_read, r,
-                        &r->why) == 0) {
+        if (is_asked(s, i, v) && s->conf.get(s->conf.self, s->names[i], v == NULL ? NULL : v->v[i],
+                                             on_read, r, &r->why) == 0) {
             r->under_way = true;
             k->left++;
             s->requests++;
@@ -145,6 +170,7 @@ look_start(struct look *k, const struct sync_versions *v)
         k->on_done(k);
 }
 
+/* Of the four. */
 static const struct err *
 look_error(const struct look *k)
 {
@@ -168,6 +194,28 @@ look_bundle(const struct look *k, struct bundle **ret, struct err *e)
         if (strncmp(e->msg, bundle_file_names[i], strlen(bundle_file_names[i])) == 0)
             return err_wrap(e, "secret %s version %.8s", k->sync->names[i], k->read[i].version);
     return err_wrap(e, "the four secrets");
+}
+
+/* The lists of this look. r: 0; *ret NULL: there are none. */
+static int
+look_lists(const struct look *k, const struct bundle *b, struct crls **ret, struct err *e)
+{
+    CLEANUP(crls_unrefp) struct crls *lists = NULL;
+    const struct read *r = &k->read[PART_CA_CRL];
+
+    if (r->value == NULL && r->why.code != E_NONE && r->why.code != E_NOTFOUND) {
+        *e = r->why;
+        return err_result(e);
+    }
+    if (r->value != NULL) {
+        int done = bundle_lists_read(b, secret_span(r->value), &lists, e);
+        if (done == 0)
+            done = bundle_lists_check_time(lists, unix_s(), e);
+        if (done < 0)
+            return err_wrap(e, "secret %s version %.8s", k->sync->names[PART_CA_CRL], r->version);
+    }
+    *ret = STEAL(lists);
+    return 0;
 }
 
 /* -- the verdict ---------------------------------------------------------------------------------
@@ -201,13 +249,77 @@ all_well(struct sync *s)
     metric_clear(s->conf.metrics, &metric_refused);
 }
 
+static void
+lists_refuse(struct sync *s, const struct err *why)
+{
+    const char *trace = strstr(why->msg, " Trace ID: "); /* another one at each poll */
+    int n = trace == NULL ? (int)strlen(why->msg) : (int)(trace - why->msg);
+
+    metric_set(s->conf.metrics, &metric_lists, "", 1);
+    if (strncmp(s->lists_error, why->msg, (size_t)n) == 0 && s->lists_error[n] == '\0')
+        return;
+    (void)snprintf(s->lists_error, sizeof(s->lists_error), "%.*s", n, why->msg);
+    log_with(LOG_WARN, "sync", LABELS({ "vault", s->url }),
+             "%s; the revocation lists in force stay, the four secrets go on", s->lists_error);
+}
+
+static void
+lists_again(struct sync *s)
+{
+    metric_set(s->conf.metrics, &metric_lists, "", 0);
+    s->lists_error[0] = '\0';
+    log_with(LOG_INFO, "sync", LABELS({ "vault", s->url }),
+             "the vault's revocation lists are taken again");
+}
+
+static void
+lists_fine(struct sync *s, const struct crls *lists)
+{
+    bool is_gone = lists == NULL && s->lists_used;
+    int64_t end = lists == NULL ? 0 : bundle_lists_end(lists);
+
+    metric_set(s->conf.metrics, &metric_lists_end, "", end == INT64_MAX ? 0 : (double)end);
+    if (is_gone)
+        log_with(LOG_WARN, "sync", LABELS({ "vault", s->url }),
+                 "the revocation lists (secret %s) are gone from the vault: what they revoked is "
+                 "accepted again",
+                 s->names[PART_CA_CRL]);
+    if (s->lists_error[0] != '\0')
+        lists_again(s);
+}
+
 static bool
 versions_equal(const struct sync_versions *a, const struct sync_versions *b)
 {
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         if (strcmp(a->v[i], b->v[i]) != 0)
             return false;
     return true;
+}
+
+/* The four with the lists beside them, in *b; r < 0: the lists revoke what would sign. */
+static int
+lists_join(struct sync *s, struct bundle **b, bool *ret_used, struct err *e)
+{
+    CLEANUP(crls_unrefp) struct crls *lists = NULL;
+    struct bundle *with;
+    struct err why = { 0 };
+
+    *ret_used = false;
+    if (look_lists(&s->poll, *b, &lists, &why) < 0) {
+        lists_refuse(s, &why);
+        (void)snprintf(s->decided.v[PART_CA_CRL], VERSION_TEXT_BYTES, UNREAD); /* judge it again */
+        return 0;
+    }
+    if (bundle_lists_spare(*b, lists, e) < 0)
+        return err_wrap(e, "secret %s version %.8s", s->names[PART_CA_CRL],
+                        s->poll.read[PART_CA_CRL].version);
+    TRY(bundle_with_lists(*b, lists, &with, e));
+    bundle_unref(*b);
+    *b = with;
+    lists_fine(s, lists);
+    *ret_used = lists != NULL;
+    return 0;
 }
 
 /* Two looks agree on versions that are not judged yet. */
@@ -216,19 +328,24 @@ judge(struct sync *s, const struct sync_versions *v)
 {
     CLEANUP(bundle_unrefp) struct bundle *b = NULL;
     struct err why = { 0 };
+    bool lists_used = false;
 
     s->decided = *v;
-    if (look_bundle(&s->poll, &b, &why) < 0) {
+    if (look_bundle(&s->poll, &b, &why) < 0 || lists_join(s, &b, &lists_used, &why) < 0) {
         metric_add(s->conf.metrics, &metric_polls, "result=\"refused\"", 1);
         refuse(s, &why);
         return;
     }
     metric_add(s->conf.metrics, &metric_polls, "result=\"bundle\"", 1);
     all_well(s);
-    if (versions_equal(v, &s->given))
+    if (versions_equal(v, &s->given) && lists_used == s->lists_used)
         return; /* back to what is given already */
     s->given = *v;
-    s->conf.on_bundle(b, v, s->conf.arg);
+    s->lists_used = lists_used;
+    struct sync_versions told = *v;
+    if (!lists_used && s->lists_error[0] == '\0')
+        told.v[PART_CA_CRL][0] = '\0'; /* an empty text is no list */
+    s->conf.on_bundle(b, &told, s->conf.arg);
 }
 
 /* -- the poll ------------------------------------------------------------------------------------
@@ -265,6 +382,29 @@ poll_failed(struct sync *s, const struct err *why)
     timer_set(s->timer, error_pause(s, &e));
 }
 
+static bool
+lists_were_read(const struct look *k)
+{
+    const struct err *why = &k->read[PART_CA_CRL].why;
+
+    return why->code == E_NONE || why->code == E_NOTFOUND;
+}
+
+/* Lists that could not be read are as they were, as far as we know; that none are there is known
+ * by the vault's word alone. */
+static void
+lists_version(const struct look *k, char version[VERSION_TEXT_BYTES])
+{
+    const struct err *why = &k->read[PART_CA_CRL].why;
+    struct sync *s = k->sync;
+
+    if (lists_were_read(k))
+        return;
+    lists_refuse(s, why);
+    (void)snprintf(version, VERSION_TEXT_BYTES, "%s",
+                   s->seen.v[PART_CA_CRL][0] == '\0' ? UNREAD : s->seen.v[PART_CA_CRL]);
+}
+
 static void
 on_polled(struct look *k)
 {
@@ -277,8 +417,9 @@ on_polled(struct look *k)
         look_clear(k);
         return;
     }
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         memcpy(now.v[i], k->read[i].version, sizeof(now.v[i]));
+    lists_version(k, now.v[PART_CA_CRL]);
     s->errors_n = 0;
     s->last_success = unix_s();
     metric_set(s->conf.metrics, &metric_success, "", (double)s->last_success);
@@ -292,9 +433,11 @@ on_polled(struct look *k)
     else
         metric_add(s->conf.metrics, &metric_polls,
                    is_new ? "result=\"changed\"" : "result=\"unchanged\"", 1);
-    /* a vault that failed and now answers for the set that was judged good */
+    /* a vault that failed and now answers for what was judged good */
     if (!is_new && versions_equal(&now, &s->given))
         all_well(s);
+    if (!is_new && lists_were_read(k) && s->lists_error[0] != '\0')
+        lists_again(s);
     look_clear(k);
 }
 
@@ -350,8 +493,9 @@ on_fetch_timer(void *arg)
         if (!k->is_waiting)
             continue;
         k->is_waiting = false;
-        for (size_t p = 0; p < PART__N; p++)
+        for (size_t p = 0; p < PART__ALL; p++)
             memcpy(v.v[p], k->read[p].version, sizeof(v.v[p]));
+        v.v[PART_CA_CRL][0] = '\0'; /* lists are not pinned */
         look_start(k, &v);
     }
 }
@@ -387,8 +531,9 @@ texts_copy(struct sync *s, const struct sync_conf *conf, struct err *e)
 {
     if (snprintf(s->url, sizeof(s->url), "%s", conf->vault_url) >= URL_BYTES)
         return err_set(e, E_INVAL, "a vault URL of more than %d bytes", URL_BYTES - 1);
-    for (size_t i = 0; i < PART__N; i++)
-        if (snprintf(s->names[i], NAME_BYTES, "%s", conf->object_names[i]) >= NAME_BYTES)
+    for (size_t i = 0; i < PART__ALL; i++)
+        if (snprintf(s->names[i], NAME_BYTES, "%s",
+                     conf->object_names[i] == NULL ? "" : conf->object_names[i]) >= NAME_BYTES)
             return err_set(e, E_INVAL, "a secret name of more than %d bytes", NAME_BYTES - 1);
     return 0;
 }
@@ -432,9 +577,23 @@ versions_json(const struct sync *s)
 {
     json_t *j = json_object();
 
-    for (size_t i = 0; i < PART__N && j != NULL; i++)
-        (void)json_object_set_new(j, s->names[i], json_string(s->seen.v[i]));
+    for (size_t i = 0; i < PART__ALL && j != NULL; i++)
+        if (s->seen.v[i][0] != '\0' || i != PART_CA_CRL)
+            (void)json_object_set_new(j, s->names[i], json_string(s->seen.v[i]));
     return j;
+}
+
+static json_t *
+lists_json(const struct sync *s)
+{
+    bool is_off = s->names[PART_CA_CRL][0] == '\0', is_bad = s->lists_error[0] != '\0';
+
+    return json_pack("{s:s, s:s?}", "state",
+                     is_off          ? "off"
+                     : is_bad        ? "refused"
+                     : s->lists_used ? "used"
+                                     : "none",
+                     "error", is_bad ? s->lists_error : NULL);
 }
 
 json_t *
@@ -446,10 +605,11 @@ sync_status(const struct sync *s)
 
     duration_ms_text(s->conf.poll_ms, interval);
     rfc3339_s(s->last_success, success);
-    return json_pack("{s:s, s:s, s:s?, s:s?, s:I, s:o, s:s}", "vault", s->url, "poll_interval",
+    return json_pack("{s:s, s:s, s:s?, s:s?, s:I, s:o, s:o, s:s}", "vault", s->url, "poll_interval",
                      interval, "last_success", s->last_success > 0 ? success : NULL, "last_error",
                      s->last_error[0] != '\0' ? s->last_error : NULL, "requests",
-                     (json_int_t)s->requests, "versions", versions_json(s), "pairing",
+                     (json_int_t)s->requests, "versions", versions_json(s), "lists", lists_json(s),
+                     "pairing",
                      s->last_success == 0 ? "not read yet"
                      : is_given           ? "whole"
                      : is_judged          ? "refused"

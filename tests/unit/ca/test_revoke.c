@@ -186,7 +186,7 @@ istio_61073_a_list_can_be_cleared(void **state)
     lists_dirty(&s->lists);
     assert_true(lists_update(&s->lists));
     assert_true(handed_out_has(s, 0) && handed_out_has(s, 1) && !handed_out_has(s, 2));
-    assert_true(crls_are_for_all(s->lists.handed_out));
+    assert_true(crls_are_for_all(s->lists.handed_out, NULL));
     assert_true(crl_number(s->lists.all[0].list) > number);
     assert_false(lists_update(&s->lists)); /* nothing has changed */
     assert_false(revoked_prune(&s->table, now + 86400, 1));
@@ -213,7 +213,7 @@ revoked_means_listed_whatever_happens_to_the_signers(void **state)
     assert_true(lists_update(&s->lists));
     assert_true(handed_out_has(s, 0));
     assert_int_equal(crls_count(s->lists.handed_out), 2); /* b's, empty, for those who want each */
-    assert_true(crls_are_for_all(s->lists.handed_out));
+    assert_true(crls_are_for_all(s->lists.handed_out, NULL));
 
     signer_process_free(STEAL(s->a.process)); /* no signer: said unsigned, and tried again */
     assert_int_equal(add(s, &s->a, 1, 1, end), E_NONE);
@@ -221,7 +221,7 @@ revoked_means_listed_whatever_happens_to_the_signers(void **state)
     assert_true(lists_update(&s->lists));
     assert_true(handed_out_has(s, 0) && handed_out_has(s, 1));
     assert_non_null(s->lists.all[1].bare);
-    assert_true(crls_are_for_all(s->lists.handed_out)); /* the former one is signed */
+    assert_true(crls_are_for_all(s->lists.handed_out, NULL)); /* the former one is signed */
     assert_string_not_equal(s->lists.trouble, "");
 
     scene_close(s);

@@ -232,15 +232,15 @@ struct bundle *
 folder_read(struct scene *s, struct set_manifest *ret_m)
 {
     struct err e;
-    struct buf bufs[PART__N + 1];
-    bool present[PART__N + 1];
+    struct buf bufs[SET_FILES];
+    bool present[SET_FILES];
     struct bundle *b = NULL;
 
-    for (size_t i = 0; i <= PART__N; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         bufs[i] = BUF_INIT(PEM_MAX_BYTES);
-    assert_ok(fileset_read(s->folder, set_file_names, PART__N + 1, bufs, present, &e));
+    assert_ok(fileset_read(s->folder, set_file_names, SET_FILES, bufs, present, &e));
     assert_ok(set_parse(bufs, present, &b, ret_m, &e));
-    for (size_t i = 0; i <= PART__N; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         buf_wipe(&bufs[i]);
     return b;
 }

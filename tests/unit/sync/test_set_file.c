@@ -3,9 +3,11 @@
 #include "unit.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "mint.h"
+#include "mint_list.h"
 #include "pki/bundle.h"
 #include "sync/sync.h"
 #include "tmpdir.h"
@@ -75,12 +77,12 @@ read_back(const struct kit *k, int drop, int swap, const char *text, struct bund
           struct set_manifest *m, struct err *ret_e)
 {
     struct err e = { 0 };
-    struct buf bufs[PART__N + 1];
-    bool present[PART__N + 1] = { false };
+    struct buf bufs[SET_FILES];
+    bool present[SET_FILES] = { false };
 
-    for (size_t i = 0; i <= PART__N; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         bufs[i] = BUF_INIT(PEM_MAX_BYTES);
-    assert_ok(fileset_read(k->dir, set_file_names, PART__N + 1, bufs, present, &e));
+    assert_ok(fileset_read(k->dir, set_file_names, SET_FILES, bufs, present, &e));
     if (drop >= 0) {
         present[drop] = false;
         bufs[drop].n = 0;
@@ -90,7 +92,7 @@ read_back(const struct kit *k, int drop, int swap, const char *text, struct bund
         assert_ok(buf_add_str(&bufs[swap], text, &e));
     }
     int r = set_parse(bufs, present, ret, m, ret_e);
-    for (size_t i = 0; i <= PART__N; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         buf_wipe(&bufs[i]);
     return r;
 }
@@ -120,17 +122,17 @@ static void
 test_public(void **state)
 {
     const struct kit *k = *state;
-    struct buf bufs[PART__N + 1], key = BUF_INIT(PEM_MAX_BYTES);
-    bool present[PART__N + 1] = { false };
+    struct buf bufs[SET_FILES], key = BUF_INIT(PEM_MAX_BYTES);
+    bool present[SET_FILES] = { false };
     struct bundle *b = NULL;
     struct set_manifest m = { 0 };
     int fd = -1;
     struct err e = { 0 };
 
-    for (size_t i = 0; i <= PART__N; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         bufs[i] = BUF_INIT(PEM_MAX_BYTES);
     assert_ok(set_write(k->dir, k->b1, &manifest, &e));
-    assert_ok(fileset_read_sealed(k->dir, set_file_names, PART__N + 1, PART_CA_KEY, bufs, present,
+    assert_ok(fileset_read_sealed(k->dir, set_file_names, SET_FILES, PART_CA_KEY, bufs, present,
                                   &fd, &e));
     (void)close(fd);
     assert_int_equal(set_parse_public(bufs, present, false, &b, &m, &e), 0);
@@ -149,10 +151,10 @@ test_public(void **state)
     present[PART_CERT_CHAIN] = false;
     assert_err(set_parse_public(bufs, present, true, &b, &m, &e), E_DENIED,
                "cert-chain.pem missing; a bundle is all of root-cert.pem, ca-cert.pem, cert-chain");
-    for (size_t i = 0; i <= PART__N; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         present[i] = i == PART_CA_KEY;
     assert_int_equal(set_parse_public(bufs, present, true, &b, &m, &e), SET_ABSENT);
-    for (size_t i = 0; i <= PART__N; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         buf_wipe(&bufs[i]);
 }
 
@@ -165,7 +167,7 @@ test_without_manifest(void **state)
     struct err e = { 0 };
 
     assert_ok(set_write(k->dir, k->b1, &manifest, &e));
-    assert_int_equal(read_back(k, PART__N, -1, NULL, &b, &m, &e), 0);
+    assert_int_equal(read_back(k, SET_MANIFEST, -1, NULL, &b, &m, &e), 0);
     assert_int_equal(m.generation, 0);
     bundle_unref(b);
 }
@@ -181,11 +183,12 @@ test_refusals(void **state)
     } rows[] = {
         { PART_CA_KEY, -1, NULL, "ca-key.pem missing", E_DENIED },
         { PART_CERT_CHAIN, -1, NULL, "cert-chain.pem missing", E_DENIED },
-        { -1, PART__N, "[]", "want a JSON object", E_PARSE },
-        { -1, PART__N, "{", "manifest.json: line 1", E_PARSE },
-        { -1, PART__N, "{\"generation\":-1}", "generation: want a whole number", E_PARSE },
-        { -1, PART__N, "{\"generation\":1,\"generation\":2}", "manifest.json: line", E_PARSE },
-        { -1, PART__N, "{\"generation\":1,\"renew_window_ms\":0}", "versions: root-cert", E_PARSE },
+        { -1, SET_MANIFEST, "[]", "want a JSON object", E_PARSE },
+        { -1, SET_MANIFEST, "{", "manifest.json: line 1", E_PARSE },
+        { -1, SET_MANIFEST, "{\"generation\":-1}", "generation: want a whole number", E_PARSE },
+        { -1, SET_MANIFEST, "{\"generation\":1,\"generation\":2}", "manifest.json: line", E_PARSE },
+        { -1, SET_MANIFEST, "{\"generation\":1,\"renew_window_ms\":0}", "versions: root-cert",
+          E_PARSE },
         { -1, PART_CA_CERT, "no PEM", "ca-cert.pem", E_PARSE },
     };
 
@@ -200,6 +203,44 @@ test_refusals(void **state)
         assert_null(b);
         assert_int_equal(m.generation, 42); /* untouched */
     }
+}
+
+/* The fifth file: written and read with the others; on its own merits; absent when there is none.
+ */
+static void
+test_lists_beside_the_set(void **state)
+{
+    const struct kit *k = *state;
+    struct crls *lists = mint_lists(k->root.cert, k->root.key, 7, k->a2.cert);
+    struct set_manifest m = manifest, got = { 0 };
+    struct bundle *with = NULL, *b = NULL;
+    struct err e = { 0 };
+    char path[128];
+
+    (void)snprintf(m.versions.v[PART_CA_CRL], VERSION_TEXT_BYTES, "c5");
+    assert_ok(bundle_with_lists(k->b1, lists, &with, &e));
+    assert_ok(set_write(k->dir, with, &m, &e));
+    assert_int_equal(read_back(k, -1, -1, NULL, &b, &got, &e), 0);
+    assert_true(crls_equal(bundle_lists(b), lists) && got.lists_why.code == E_NONE);
+    assert_string_equal(got.versions.v[PART_CA_CRL], "c5");
+    bundle_unref(b);
+    b = NULL;
+    assert_int_equal(read_back(k, -1, PART_CA_CRL, "garbage", &b, &got, &e), 0);
+    assert_null(bundle_lists(b)); /* the four are as good as before */
+    assert_int_equal(got.lists_why.code, E_PARSE);
+    assert_non_null(strstr(got.lists_why.msg, "ca-crl.pem: no revocation list"));
+    bundle_unref(b);
+    bundle_unref(with);
+    b = with = NULL;
+    assert_ok(bundle_with_lists(k->b2, lists, &with, &e)); /* they revoke A2 */
+    assert_ok(set_write(k->dir, with, &m, &e));
+    assert_err(read_back(k, -1, -1, NULL, &b, &got, &e), E_DENIED, "ca-crl.pem: \"CN=A2,O=Istio\"");
+    assert_null(b);
+    assert_ok(set_write(k->dir, k->b2, &manifest, &e));
+    (void)snprintf(path, sizeof(path), "%s/ca-crl.pem", k->dir);
+    assert_int_not_equal(access(path, F_OK), 0);
+    bundle_unref(with);
+    crls_unref(lists);
 }
 
 /* A manifest of one set beside the files of another: somebody copied files by hand. */
@@ -217,7 +258,7 @@ test_manifest_of_another_signer(void **state)
     (void)snprintf(path, sizeof(path), "%s/manifest.json", k->dir);
     assert_ok(file_read(path, &text, &e));
     assert_ok(set_write(k->dir, k->b2, &manifest, &e));
-    assert_err(read_back(k, -1, PART__N, buf_text(&text), &b, &m, &e), E_DENIED,
+    assert_err(read_back(k, -1, SET_MANIFEST, buf_text(&text), &b, &m, &e), E_DENIED,
                "is of another ca-cert.pem");
     buf_done(&text);
 }
@@ -225,8 +266,8 @@ test_manifest_of_another_signer(void **state)
 static void
 test_absent(void **state)
 {
-    struct buf bufs[PART__N + 1] = { 0 };
-    bool present[PART__N + 1] = { false };
+    struct buf bufs[SET_FILES] = { 0 };
+    bool present[SET_FILES] = { false };
     struct bundle *b = NULL;
     struct set_manifest m = { 0 };
     struct err e = { 0 };
@@ -243,6 +284,7 @@ main(void)
         cmocka_unit_test(test_public),
         cmocka_unit_test(test_without_manifest),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_lists_beside_the_set),
         cmocka_unit_test(test_manifest_of_another_signer),
         cmocka_unit_test(test_absent),
     };

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "mint.h"
+#include "mint_list.h"
 #include "pki/bundle.h"
 #include "sync/sync.h"
 
@@ -22,10 +23,11 @@ struct fake {
     struct loop *loop;
     struct sync *sync;
     struct buf text[SETS][PART__N]; /* PEM of two sets under one root */
-    struct span value[PART__N];     /* the latest */
-    unsigned version[PART__N];
+    struct buf list[SETS + 1];      /* of the root: nothing, A1, expired */
+    struct span value[PART__ALL];   /* the latest */
+    unsigned version[PART__ALL];
     char version_text[ANSWERS_MAX][16];
-    struct err refuse[PART__N]; /* code E_NONE: answers */
+    struct err refuse[PART__ALL]; /* code E_NONE: answers */
     struct answer waiting[ANSWERS_MAX];
     size_t waiting_n, looks;
     /* what sync said */
@@ -33,6 +35,7 @@ struct fake {
     struct err why;
     uint8_t signer[DIGEST_BYTES];
     struct sync_versions versions;
+    size_t lists, entries;
 };
 
 /* -- the fake ------------------------------------------------------------------------------------
@@ -88,6 +91,8 @@ on_bundle(struct bundle *b, const struct sync_versions *v, void *arg)
     f->given++;
     memcpy(f->signer, cert_id(bundle_signer(b)), DIGEST_BYTES);
     f->versions = *v;
+    f->lists = crls_count(bundle_lists(b));
+    f->entries = crls_entries(bundle_lists(b));
     /* the whole point: never a mixed bundle */
     assert_true(cert_key_matches(bundle_signer(b), bundle_key(b)));
     assert_memory_equal(cert_id(bundle_chain_at(b, 0)), cert_id(bundle_signer(b)), DIGEST_BYTES);
@@ -129,7 +134,7 @@ looks(struct fake *f, size_t n)
 }
 
 static void
-fake_open(struct fake *f)
+fake_open_with(struct fake *f, bool with_lists)
 {
     struct mint_ca root, ca[SETS];
     struct err e = { 0 };
@@ -144,9 +149,16 @@ fake_open(struct fake *f)
         assert_ok(cert_to_pem(ca[k].cert, &f->text[k][PART_CA_CERT], &e));
         assert_ok(key_to_pem(ca[k].key, &f->text[k][PART_CA_KEY], &e));
         assert_ok(cert_to_pem(ca[k].cert, &f->text[k][PART_CERT_CHAIN], &e));
-        mint_ca_done(&ca[k]);
     }
+    for (size_t i = 0; i < ARRAY_LEN(f->list); i++)
+        f->list[i] = BUF_INIT(PEM_MAX_BYTES);
+    mint_list(root.cert, root.key, 1, -60, 3600, NULL, &f->list[0]);
+    mint_list(root.cert, root.key, 2, -60, 3600, ca[0].cert, &f->list[1]);
+    mint_list(root.cert, root.key, 3, -60, -30, NULL, &f->list[2]);
+    mint_ca_done(&ca[0]);
+    mint_ca_done(&ca[1]);
     mint_ca_done(&root);
+    (void)err_set(&f->refuse[PART_CA_CRL], E_NOTFOUND, "no such secret");
     for (size_t i = 0; i < PART__N; i++)
         secret_put(f, i, buf_span(&f->text[0][i]));
     assert_ok(loop_new(&f->loop, &e));
@@ -157,9 +169,15 @@ fake_open(struct fake *f)
                               .on_bundle = on_bundle,
                               .on_refused = on_refused,
                               .arg = f };
-    for (size_t i = 0; i < PART__N; i++)
+    for (size_t i = 0; i < (with_lists ? PART__ALL : PART__N); i++)
         conf.object_names[i] = bundle_secret_names[i];
     assert_ok(sync_new(f->loop, &conf, &f->sync, &e));
+}
+
+static void
+fake_open(struct fake *f)
+{
+    fake_open_with(f, false);
 }
 
 static void
@@ -170,6 +188,8 @@ fake_close(struct fake *f)
     for (size_t k = 0; k < SETS; k++)
         for (size_t i = 0; i < PART__N; i++)
             buf_wipe(&f->text[k][i]);
+    for (size_t i = 0; i < ARRAY_LEN(f->list); i++)
+        buf_done(&f->list[i]);
 }
 
 /* -- tests ---------------------------------------------------------------------------------------
@@ -351,6 +371,141 @@ test_fetch_of_pinned_versions(void **state)
     fake_close(&f);
 }
 
+/* -- the lists -- */
+
+static void
+list_put(struct fake *f, const struct buf *list)
+{
+    f->refuse[PART_CA_CRL] = (struct err){ .code = E_NONE };
+    secret_put(f, PART_CA_CRL, buf_span(list));
+}
+
+static void
+lists_are(const struct fake *f, const char *state, const char *says)
+{
+    json_t *j = sync_status(f->sync), *l = json_object_get(j, "lists");
+    const char *error = json_string_value(json_object_get(l, "error"));
+
+    assert_string_equal(json_string_value(json_object_get(l, "state")), state);
+    if (says == NULL)
+        assert_null(error);
+    else
+        assert_non_null(strstr(error, says));
+    json_decref(j);
+}
+
+static void
+test_lists_are_not_asked_for_without_a_name(void **state)
+{
+    struct fake f;
+
+    (void)state;
+    fake_open(&f);
+    list_put(&f, &f.list[0]);
+    looks(&f, 3);
+    assert_true(f.given == 1 && f.lists == 0 && f.versions.v[PART_CA_CRL][0] == '\0');
+    lists_are(&f, "off", NULL);
+    fake_close(&f);
+}
+
+static void
+test_lists_come_and_go(void **state)
+{
+    struct fake f;
+
+    (void)state;
+    fake_open_with(&f, true);
+    looks(&f, 2);
+    assert_true(f.given == 1 && f.lists == 0 && f.versions.v[PART_CA_CRL][0] == '\0');
+    lists_are(&f, "none", NULL);
+    list_put(&f, &f.list[0]);
+    looks(&f, 2);
+    assert_true(f.given == 2 && f.lists == 1 && strcmp(f.versions.v[PART_CA_CRL], "1") == 0);
+    lists_are(&f, "used", NULL);
+    (void)err_set(&f.refuse[PART_CA_CRL], E_NOTFOUND, "no such secret");
+    looks(&f, 2);
+    assert_true(f.given == 3 && f.lists == 0 && f.versions.v[PART_CA_CRL][0] == '\0');
+    list_put(&f, &f.list[0]);
+    looks(&f, 2);
+    secret_put(&f, PART_CA_CRL, span_str("\n")); /* an explicit none */
+    looks(&f, 2);
+    assert_true(f.given == 5 && f.lists == 0 && f.versions.v[PART_CA_CRL][0] == '\0');
+    assert_int_equal(f.refused, 0);
+    fake_close(&f);
+}
+
+/* What is wrong with the lists: the four are given all the same, with the lists' version and no
+ * lists, which means that those in force stay. */
+static void
+test_bad_lists_block_nothing(void **state)
+{
+    struct fake f;
+
+    (void)state;
+    fake_open_with(&f, true);
+    list_put(&f, &f.list[2]);
+    looks(&f, 3);
+    assert_true(f.given == 1 && f.lists == 0 && strcmp(f.versions.v[PART_CA_CRL], "1") == 0);
+    lists_are(&f, "refused", "secret ca-crl version 1: list 1: the revocation list of \"CN=Root A");
+    for (size_t i = 0; i < PART__N; i++) /* the key goes on beside it */
+        secret_put(&f, i, buf_span(&f.text[1][i]));
+    looks(&f, 3);
+    assert_true(f.given == 2 && f.lists == 0 && f.refused == 0);
+    secret_put(&f, PART_CA_CRL, span_str("garbage"));
+    looks(&f, 3);
+    lists_are(&f, "refused", "no revocation list");
+    list_put(&f, &f.list[1]); /* of A1, which does not sign any more */
+    looks(&f, 2);
+    assert_true(f.lists == 1 && f.entries == 1);
+    lists_are(&f, "used", NULL);
+    fake_close(&f);
+}
+
+/* The vault does not tell, for a while: as it was, and no change of the four waits for it. */
+static void
+test_lists_that_cannot_be_read_stay_as_they_were(void **state)
+{
+    struct fake f;
+
+    (void)state;
+    fake_open_with(&f, true);
+    list_put(&f, &f.list[0]);
+    looks(&f, 2);
+    (void)err_set(&f.refuse[PART_CA_CRL], E_DENIED, "forbidden Trace ID: 1");
+    looks(&f, 3);
+    lists_are(&f, "refused", "ca-crl: forbidden");
+    assert_int_equal(f.given, 1);
+    for (size_t i = 0; i < PART__N; i++)
+        secret_put(&f, i, buf_span(&f.text[1][i]));
+    looks(&f, 3);
+    assert_true(f.given == 2 && f.lists == 0 && strcmp(f.versions.v[PART_CA_CRL], "1") == 0);
+    f.refuse[PART_CA_CRL] = (struct err){ .code = E_NONE };
+    looks(&f, 3);
+    assert_true(f.given == 3 && f.lists == 1);
+    lists_are(&f, "used", NULL);
+    fake_close(&f);
+}
+
+static void
+test_a_set_that_its_list_revokes_is_refused(void **state)
+{
+    struct fake f;
+
+    (void)state;
+    fake_open_with(&f, true);
+    looks(&f, 2);
+    list_put(&f, &f.list[1]);
+    looks(&f, 2);
+    assert_true(f.given == 1 && f.refused == 1 && f.why.code == E_DENIED);
+    assert_non_null(strstr(f.why.msg, "secret ca-crl version 1: \"CN=A1,O=Istio\""));
+    assert_non_null(strstr(f.why.msg, "set another intermediate"));
+    for (size_t i = 0; i < PART__N; i++)
+        secret_put(&f, i, buf_span(&f.text[1][i]));
+    looks(&f, 2);
+    assert_true(f.given == 2 && f.entries == 1);
+    fake_close(&f);
+}
+
 static void
 test_limits(void **state)
 {
@@ -374,6 +529,11 @@ main(void)
         cmocka_unit_test(test_refusal_names_secret_and_version_once),
         cmocka_unit_test(test_vault_errors_are_told_once_and_recovered_from),
         cmocka_unit_test(test_fetch_of_pinned_versions),
+        cmocka_unit_test(test_lists_are_not_asked_for_without_a_name),
+        cmocka_unit_test(test_lists_come_and_go),
+        cmocka_unit_test(test_bad_lists_block_nothing),
+        cmocka_unit_test(test_lists_that_cannot_be_read_stay_as_they_were),
+        cmocka_unit_test(test_a_set_that_its_list_revokes_is_refused),
         cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests_name("sync/sync", tests, NULL, NULL);
