@@ -350,6 +350,12 @@ bar_print(const json_t *status, char last[120])
     memcpy(last, line, sizeof(line));
 }
 
+static bool
+is_true(const json_t *condition)
+{
+    return strcmp(text(condition, "status"), "True") == 0;
+}
+
 /* What no waiting mends. */
 static bool
 is_refused(const json_t *held)
@@ -360,7 +366,7 @@ is_refused(const json_t *held)
     for (size_t i = 0; i < ARRAY_LEN(gates); i++)
         if (strcmp(text(held, "reason"), gates[i]) == 0)
             return false;
-    return strcmp(text(held, "status"), "True") == 0;
+    return is_true(held);
 }
 
 static int
@@ -387,7 +393,9 @@ wait_ready(struct session *s, json_int_t revision, uint64_t timeout_ms, struct e
             return err_set(e, E_TIMEOUT,
                            "not done yet; it goes on (meshroot mesh status): %s; is meshroot "
                            "operator run up?",
-                           held == NULL ? "no operator has looked at it" : text(held, "message"));
+                           held == NULL
+                               ? "no operator has looked at it"
+                               : text(is_true(held) || is_true(loaded) ? held : loaded, "message"));
         kube_session_pause(&s->kube, LOOK_MS);
     }
     if (isatty(STDERR_FILENO) == 1)

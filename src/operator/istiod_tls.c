@@ -32,12 +32,14 @@ struct istiod_tls {
     uint64_t generation, asked; /* of the one in the Secret; of the request under way */
     int64_t not_before, not_after, since;
     uint64_t look_at;
+    char why[PROBLEM_BYTES]; /* the last trouble since it was written; "": none */
 };
 
 static void
 trouble(struct istiod_tls *t, const char *what, const struct err *why)
 {
-    log_warn("operator", "%s: %s: %s", t->text, what, why->msg);
+    (void)snprintf(t->why, sizeof(t->why), "%s: %s", what, why->msg);
+    log_warn("operator", "%s: %s", t->text, t->why);
     t->look_at = mono_ms() + LOOK_AGAIN_MS / 4;
 }
 
@@ -125,6 +127,7 @@ on_written(const json_t *body, const struct err *why, void *arg)
     }
     secret_take(t, body);
     t->since = unix_s();
+    t->why[0] = '\0';
     log_info("operator", "generation %" PRIu64 " is in %s", t->generation, t->text);
 }
 
@@ -259,6 +262,18 @@ istiod_tls_tick(struct plugin *p, struct evidence_client *c)
     } else if (mono_ms() >= t->look_at) {
         read_start(t); /* deleted, or changed by another */
     }
+}
+
+const char *
+istiod_tls_lacks(const struct plugin *p)
+{
+    const struct istiod_tls *t = p->istiod_tls;
+
+    if (p->op->conf.istiod_names_n == 0 || !p->spec.to_meshroot)
+        return NULL;
+    if (t != NULL && t->generation != 0 && t->generation == p->roots_generation)
+        return NULL;
+    return t != NULL && t->why[0] != '\0' ? t->why : "waits for a replica of the CA to sign it";
 }
 
 /* Its leaves carry an instance and no word comes of them: what is known of istiod stands for it. */

@@ -123,6 +123,8 @@ void evidence_end(struct plugin *p);
 /* istiod_tls.c: `c` is a replica that has loaded the plan's set; NULL: none. */
 struct evidence_client;
 void istiod_tls_tick(struct plugin *p, struct evidence_client *c);
+/* Why it is not there in the generation of the sets; NULL: it is, or none is made. Borrowed. */
+const char *istiod_tls_lacks(const struct plugin *p);
 bool istiod_tls_tells(const struct plugin *p, const struct ledger_workload *w,
                       ledger_workload_fn *fn, void *arg); /* r: it was istiod's, and is told */
 /* That client is freed, and will not answer. */

@@ -100,6 +100,7 @@ struct facts {
     struct spread_state spread;
     uint64_t generation, in_secrets;
     const char *remaining, *held_reason, *held_detail;
+    const char *tls_lacks;  /* NULL, or what istiod's certificate waits for */
     const char *sync_error; /* NULL, or into the next */
     char sync_text[PROBLEM_BYTES];
     bool is_settled;
@@ -151,6 +152,7 @@ facts_get(struct plugin *p, struct facts *f)
     if (p->spread != NULL)
         f->spread = spread_state(p->spread);
     f->in_secrets = sets_generation(p->sets);
+    f->tls_lacks = istiod_tls_lacks(p);
 }
 
 static void
@@ -174,9 +176,14 @@ static void
 loaded_add(struct plugin *p, const struct facts *f, json_t *list)
 {
     char message[PROBLEM_BYTES], reason[64] = "Writing";
-    bool is = f->generation != 0 && f->in_secrets == f->generation;
+    bool is_in = f->generation != 0 && f->in_secrets == f->generation;
+    bool is = is_in && f->tls_lacks == NULL;
 
-    if (is) {
+    if (is_in && !is) {
+        (void)snprintf(message, sizeof(message), "Secret %s/istiod-tls: %.400s", p->spec.ns,
+                       f->tls_lacks);
+        (void)snprintf(reason, sizeof(reason), "IstiodTls");
+    } else if (is) {
         (void)snprintf(message, sizeof(message), "generation %" PRIu64 " is in %s", f->generation,
                        sets_port(p->sets).name);
     } else if (p->problem.reason != NULL && strcmp(p->problem.reason, "NotOwned") == 0) {
@@ -255,7 +262,8 @@ phase_of(const struct plugin *p, const struct facts *f)
         return "Held";
     if (f->generation == 0)
         return f->sync_error != NULL ? "Held" : "Starting";
-    return f->is_settled && f->in_secrets == f->generation && f->spread.done == f->spread.namespaces
+    return f->is_settled && f->in_secrets == f->generation && f->tls_lacks == NULL &&
+                   f->spread.done == f->spread.namespaces
                ? "Ready"
                : "Rotating";
 }

@@ -132,3 +132,13 @@ def test_istiod_s_own_certificate_follows_the_set_and_holds_nothing_up(world, da
     wait_for("a rotation", lambda: world.status().get("phase") == "Ready" and world.generation("meshroot-ca", OWN) == 4)
     wait_for("it came along", lambda: world.generation("istiod-tls") == 4)
     assert "Intermediate B1" in x509.load_pem_x509_certificate(tls("tls.crt").encode()).issuer.rfc4514_string()
+
+
+def test_a_mesh_whose_istiod_has_no_certificate_is_not_ready(world, daemon, pb):  # noqa: F811
+    """An istiod without a CA that starts before istiod-tls is there never opens its TLS port: "mesh enable --wait" must wait for it."""
+    world.plugin(target="meshroot", gates={"mountWait": "1s"})
+    start(world, daemon, pb, "--istiod-tls-name", "stranger.istio-system.svc")  # which the CA was not told of
+    wait_for("it says what is missing", lambda: world.is_condition("Loaded", "False", "IstiodTls"))
+    assert "istiod-tls" in world.condition("Loaded")["message"]
+    wait_for("and why", lambda: "stranger.istio-system.svc" in world.condition("Loaded")["message"])
+    assert world.status()["phase"] == "Rotating"
