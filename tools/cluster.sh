@@ -22,6 +22,7 @@ cluster_has_kube() { [ -x "$cluster_cache/kube" ] && [ -x "$cluster_cache/kubele
 cluster_has_istio() {
   local n
   for n in $cluster_istio_names; do [ -x "$cluster_cache/$n" ] || return 1; done
+  [ -d "$cluster_cache/istio-charts" ] && [ -f "$cluster_cache/envoy_bootstrap.json" ]
 }
 cluster_has_binaries() { cluster_has_kube && cluster_has_istio; }
 
@@ -32,6 +33,16 @@ cluster_go_build() {
   (cd "$cluster_top/tests/cluster/$folder" && CGO_ENABLED=0 GOFLAGS=-buildvcs=false nice -n 10 go build -trimpath -ldflags "-s -w $flags" -o "$tmp/$out" "$package") ||
     { rm -rf "$tmp"; cluster_say "cannot build $out from tests/cluster/$folder"; return 1; }
   mv "$tmp/$out" "$cluster_cache/$out"; rmdir "$tmp"
+}
+
+# cluster_istio_files: Istio's own charts and Envoy bootstrap, out of the same module
+cluster_istio_files() {
+  local from
+  (cd "$cluster_top/tests/cluster/istio" && go mod download istio.io/istio) || return 1
+  from=$(cd "$cluster_top/tests/cluster/istio" && go list -m -f '{{.Dir}}' istio.io/istio) || return 1
+  rm -rf "$cluster_cache/.charts"
+  cp -r --no-preserve=mode "$from/manifests/charts" "$cluster_cache/.charts" && rm -rf "$cluster_cache/istio-charts" && mv "$cluster_cache/.charts" "$cluster_cache/istio-charts"
+  install -m 644 "$from/tools/packaging/common/envoy_bootstrap.json" "$cluster_cache/envoy_bootstrap.json"
 }
 
 # cluster_build: what is not in the cache yet; 30 minutes on two cores from nothing, nothing afterwards. Needs Go (need_go).
@@ -47,6 +58,7 @@ cluster_build() {
     cluster_say "building ${n##*/}, once"
     cluster_go_build istio "${n##*/}" "istio.io/istio/$n" || return 1
   done
+  cluster_has_istio || cluster_istio_files
 }
 
 # -- processes ----------------------------------------------------------------------------------------------------------
@@ -180,6 +192,7 @@ cluster_netns() {
   ip -n "$ns" addr add 10.96.0.1/32 dev lo
   ip -n "$ns" addr add 10.96.0.2/32 dev lo
   ip -n "$ns" addr add 10.96.0.10/32 dev lo
+  ip -n "$ns" route add 10.96.0.0/24 dev lo # the API server calls webhooks by their Services: kube-proxy's rules send it on
   cluster_in "$1" sysctl -qw net.ipv4.ip_forward=1
 }
 

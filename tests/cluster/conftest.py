@@ -38,8 +38,7 @@ class Cluster:
         return (["nsenter", f"--net=/run/netns/{netns.read_text().strip()}", "--"] if netns.exists() else []) + [str(a) for a in args]
 
     def kubectl_command(self, *args):
-        cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-        return self.command(f"{cache}/meshroot-cluster/{kube_version()}/kubectl", f"--kubeconfig={self.dir}/admin.conf", *args)
+        return self.command(binary("kubectl"), f"--kubeconfig={self.dir}/admin.conf", *args)
 
     def kubectl(self, *args, stdin=None, check=True, timeout=90):
         done = subprocess.run(self.kubectl_command(*args), input=stdin, capture_output=True, text=True, timeout=timeout)
@@ -59,6 +58,12 @@ class Cluster:
 def kube_version():
     line = next(x for x in (TOP / "tools" / "cluster.sh").read_text().splitlines() if x.startswith("kube_version="))
     return line.split("=")[1]
+
+
+def binary(name):
+    """One of those that `cluster_build` makes."""
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+    return f"{cache}/meshroot-cluster/{kube_version()}/{name}"
 
 
 def wait_for(what, condition, seconds=60, step=0.1):

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""image.py ARCHIVE NAME:TAG ENTRYPOINT FILE:PATH...: a docker archive with these static programs (or folders) in it, for `ctr images import`."""
+"""image.py ARCHIVE NAME:TAG ENTRYPOINT FILE:PATH...: a docker archive with these programs (or folders) in it, for `ctr images import`. They run
+as IMAGE_USER of the environment, or as root."""
 import hashlib
 import io
 import json
@@ -34,7 +35,7 @@ def main():
     archive, name, entrypoint, *files = sys.argv[1:]
     layer = layer_of(files)
     digest = hashlib.sha256(layer).hexdigest()
-    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Entrypoint": [entrypoint], "Env": ["PATH=/"]},
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Entrypoint": [entrypoint], "User": os.environ.get("IMAGE_USER", ""), "Env": ["PATH=/usr/local/bin:/"]},
                          "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}).encode()
     config_name = hashlib.sha256(config).hexdigest() + ".json"
     manifest = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]).encode()
