@@ -38,6 +38,7 @@ struct h2_stream {
     struct fields in, tail; /* what came; trailers that wait for the body */
     struct field in_v[H2_FIELDS_MAX], tail_v[TRAILERS_MAX];
     bool too_big;
+    bool is_whole; /* the peer has finished it */
     struct buf out;
     size_t out_at;
     bool out_end;     /* nothing is added any more */
@@ -55,6 +56,7 @@ struct h2 {
     uint64_t frames_in, body_out;
     uint32_t error_said;
     bool is_flooded;
+    bool said_more; /* in this h2_output, than SETTINGS */
 };
 
 static void
@@ -153,7 +155,8 @@ stream_put(struct h2_stream *st)
     st->id = 0;
     st->user = NULL;
     st->h = NULL;
-    st->too_big = st->out_end = st->is_deferred = st->has_body = st->is_counted = false;
+    st->too_big = st->is_whole = st->out_end = st->is_deferred = st->has_body = st->is_counted =
+        false;
     st->next = p->streams;
     p->streams = st;
     p->streams_n++;
@@ -295,6 +298,7 @@ on_frame(nghttp2_session *session, const nghttp2_frame *f, void *self)
         bucket_give(&h->idle_frames, H2_IDLE_FRAMES_PAID);
         h->conf.ops->on_headers(st, end, h->conf.self);
     }
+    st->is_whole = end;
     if (end)
         h->conf.ops->on_end(st, h->conf.self);
     return 0;
@@ -348,6 +352,8 @@ on_frame_sent(nghttp2_session *session, const nghttp2_frame *f, void *self)
 
     if (f->hd.type == NGHTTP2_GOAWAY)
         h->error_said = f->goaway.error_code;
+    if (f->hd.type != NGHTTP2_SETTINGS && f->hd.type != NGHTTP2_WINDOW_UPDATE)
+        h->said_more = true;
     if (!h->conf.is_server || (f->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0 ||
         (f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA))
         return 0;
@@ -521,6 +527,7 @@ h2_input(struct h2 *h, struct span s, struct err *e)
 int
 h2_output(struct h2 *h, struct buf *b, size_t enough, struct err *e)
 {
+    h->said_more = false;
     while (b->n < enough) {
         const uint8_t *p;
         ssize_t n = nghttp2_session_mem_send(h->session, &p);
@@ -535,6 +542,17 @@ h2_output(struct h2 *h, struct buf *b, size_t enough, struct err *e)
                            (size_t)n); /* nghttp2's copy: it is done with */
     }
     return 0;
+}
+
+bool
+h2_answer_is_due(const struct h2 *h)
+{
+    if (!h->conf.is_server || h->said_more || h->streams == NULL)
+        return false;
+    for (const struct h2_stream *st = h->streams; st != NULL; st = st->next)
+        if (!st->is_whole)
+            return false; /* its rest may wait for a window */
+    return true;
 }
 
 bool

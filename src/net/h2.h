@@ -71,6 +71,9 @@ MUST_USE int h2_input(struct h2 *h, struct span s, struct err *e);
 /* Appends what is to be sent to `b`, until it holds `enough` or nothing is left. Errors: PEER,
  * NOMEM, LIMIT. */
 MUST_USE int h2_output(struct h2 *h, struct buf *b, size_t enough, struct err *e);
+/* Server: what h2_output appended last is about the connection only (SETTINGS, its ACK, windows),
+ * and all calls under way have been read: what follows is an answer. */
+bool h2_answer_is_due(const struct h2 *h);
 /* An empty buffer of at most `max` bytes for what h2_output appends. Given back, its memory is kept
  * for the next one; the caller has wiped what must not stay. */
 struct buf h2_pool_take_buf(struct h2_pool *p, size_t max);

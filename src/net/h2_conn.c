@@ -105,6 +105,7 @@ pump_out(struct h2_conn *c, struct err *e)
         if (TRY(write_out(c, e)) == STREAM_AGAIN)
             return STREAM_AGAIN;
         TRY(h2_output(c->h2, &c->out, H2_OUTPUT_BYTES, e));
+        stream_hold(c->io, c->out.n > 0 && h2_answer_is_due(c->h2));
         if (c->out.n == 0)
             return 0;
     }
@@ -228,7 +229,8 @@ on_open(void *arg)
     c->is_reading = true;
     c->conf.on_open(c->conf.h2.self);
     c->is_reading = false;
-    h2_conn_flush(c); /* with the answer to what came with the end of the handshake, if any did */
+    if (!stream_has_more(c->io)) /* else on_io comes, which sends it with what it makes */
+        h2_conn_flush(c);
 }
 
 static void
@@ -245,6 +247,7 @@ conn_start(struct h2_conn *c, const struct h2_conn_conf *conf, struct err *e)
                               .verify_name = conf->verify_name,
                               .open_ms = conf->open_ms,
                               .is_accepted = conf->h2.is_server,
+                              .speaks_first = !conf->h2.is_server,
                               .on_open = on_open,
                               .on_io = on_io,
                               .on_fail = on_fail,

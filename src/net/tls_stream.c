@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include "net/loop_event.h"
+#include "net/tls_bio.h"
 #include "net/tls_openssl.h"
 
 struct stream {
     struct stream_conf conf; /* verify_name is not kept */
     SSL *ssl;                /* owned; NULL: clear */
+    struct tls_bio bio;      /* of ssl */
     struct event *rd, *wr;   /* owned */
     struct timer *limit;     /* owned; until it is open */
     struct tls_peer peer;    /* owned */
@@ -49,10 +51,22 @@ stream_want(struct stream *s, bool readable, bool writable)
 }
 
 void
+stream_hold(struct stream *s, bool on)
+{
+    s->bio.holds = on;
+}
+
+void
 stream_again(struct stream *s)
 {
     if (s->want_rd)
         event_active(s->rd, EV_READ, 0);
+}
+
+bool
+stream_has_more(const struct stream *s)
+{
+    return s->ssl != NULL && SSL_has_pending(s->ssl) == 1;
 }
 
 /* The last thing a callback does: the owner may free the stream. */
@@ -72,7 +86,7 @@ opened(struct stream *s)
     s->is_open = true;
     timer_free(STEAL(s->limit));
     stream_want(s, true, false);
-    if (s->ssl != NULL && SSL_has_pending(s->ssl))
+    if (stream_has_more(s))
         stream_again(s); /* the first bytes came with the end of the handshake */
     s->conf.on_open(s->conf.arg);
 }
@@ -136,6 +150,7 @@ on_event(evutil_socket_t fd, short what, void *arg)
     bool rd = (what & EV_READ) != 0, wr = (what & EV_WRITE) != 0;
 
     (void)fd;
+    s->bio.is_drained = s->bio.is_drained && !rd;
     if (!s->is_open) {
         advance(s);
         return;
@@ -168,8 +183,8 @@ stream_start(struct loop *l, struct stream *s, const struct stream_conf *conf, s
 {
     if (conf->tls != NULL) {
         TRY(tls_ssl_new(conf->tls, conf->verify_name, &s->ssl, e));
-        if (SSL_set_fd(s->ssl, conf->fd) != 1)
-            return err_nomem(e);
+        s->bio = (struct tls_bio){ .fd = conf->fd, .speaks_first = conf->speaks_first };
+        TRY(tls_bio_set(s->ssl, &s->bio, e));
     }
     s->rd = event_new(loop_base(l), conf->fd, EV_READ | EV_PERSIST, on_event, s);
     s->wr = event_new(loop_base(l), conf->fd, EV_WRITE | EV_PERSIST, on_event, s);
@@ -293,7 +308,7 @@ int
 stream_write(struct stream *s, struct span b, size_t *ret_n, struct err *e)
 {
     if (s->ssl == NULL) {
-        ssize_t n = send(s->conf.fd, b.p, b.n, MSG_NOSIGNAL);
+        ssize_t n = send(s->conf.fd, b.p, b.n, MSG_NOSIGNAL | (s->bio.holds ? MSG_MORE : 0));
 
         if (n < 0)
             return clear_failed(s, "write", e);

@@ -20,6 +20,7 @@ struct stream_conf {
     const char *verify_name; /* TLS_PEER_NAME; borrowed for the call */
     uint64_t open_ms;        /* connect and handshake together; 0: no limit */
     bool is_accepted;        /* with `tls`: the peer has connected to us, and speaks first */
+    bool speaks_first;       /* on_open, or the turn of it, always writes something */
     /* Connected, and the peer is verified; never before stream_new returns. Reading is on. */
     void (*on_open)(void *arg);
     /* As asked by stream_want; level-triggered for what the kernel holds. */
@@ -40,6 +41,9 @@ enum { STREAM_AGAIN = 1, STREAM_END = 2 };
 MUST_USE int stream_read(struct stream *s, uint8_t *p, size_t cap, size_t *ret_n, struct err *e);
 /* Some of `b`. r: 0 *ret_n > 0; STREAM_AGAIN. The same bytes must be offered again. */
 MUST_USE int stream_write(struct stream *s, struct span b, size_t *ret_n, struct err *e);
+/* Whether what is written from now on may wait for what follows it: the kernel sends it with the
+ * next write that may not, and after 200 ms at the latest. For what says nothing by itself. */
+void stream_hold(struct stream *s, bool on);
 /* Finishes sending: close_notify, shutdown(2) when clear. r: 0; STREAM_AGAIN call again. */
 MUST_USE int stream_finish(struct stream *s, struct err *e);
 
@@ -47,6 +51,10 @@ MUST_USE int stream_finish(struct stream *s, struct err *e);
  * nothing has come since, which on_io would say. */
 bool stream_is_drained(const struct stream *s);
 
+/* Bytes are here that on_io has not been called for: in on_open it means that it will be, this
+ * turn.
+ */
+bool stream_has_more(const struct stream *s);
 void stream_want(struct stream *s, bool readable, bool writable);
 /* The owner stopped reading early (its budget is used up): on_io comes again. */
 void stream_again(struct stream *s);
