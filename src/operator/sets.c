@@ -116,6 +116,10 @@ content_read(struct one *o, const json_t *s, struct buf bufs[SET_KEYS], struct b
     TRY(parts_check(*ret, bufs, e));
     if (versions_read(kube_object_get_annotation(s, SETS_VERSIONS), &ret_m->versions) < 0)
         return err_set(e, E_CONFLICT, "annotation " SETS_VERSIONS " is not as it was written");
+    bool has_lists = bundle_lists(*ret) != NULL;
+    if (present[PART_CA_CRL] != has_lists ||
+        (ret_m->versions.v[PART_CA_CRL][0] != '\0') != has_lists)
+        return err_set(e, E_CONFLICT, "ca-crl.pem is not as it was written");
     if (o->has_manifest && ret_m->generation != generation)
         return err_set(e, E_CONFLICT,
                        "annotation " SETS_GENERATION " is not that of its manifest.json");

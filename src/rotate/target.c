@@ -87,7 +87,8 @@ target_write(struct rotate *r, const struct bundle *signer, struct err *e)
                               .renew_window_ms = r->conf.renew_window_ms };
 
     TRY(bundle_as_planned(r, signer, &b, e));
-    memcpy(m.versions.v[PART_CA_CRL], r->lists_version, VERSION_TEXT_BYTES);
+    memcpy(m.versions.v[PART_CA_CRL], bundle_lists(b) == NULL ? "" : r->lists_version,
+           bundle_lists(b) == NULL ? 1 : VERSION_TEXT_BYTES);
     return r->conf.target.write(r->conf.target.self, b, &m, e);
 }
 
