@@ -262,11 +262,15 @@ evidence_replicas(const struct plugin *p)
 static const char ISTIOD[] = "istiod";
 static const char SIDECARS[] = "stock sidecars";
 
+/* A clock that is set forward opens no gate, as long as who saw it begin is here. */
 static bool
 has_lain(const struct plugin *p, uint64_t ms)
 {
-    return p->dist.generation != 0 && p->dist.generation == p->roots_generation &&
-           unix_s() - p->dist.since >= (int64_t)((ms + 999) / 1000);
+    const struct distribution *d = &p->dist;
+
+    return d->generation != 0 && d->generation == p->roots_generation &&
+           unix_s() - d->since >= (int64_t)((ms + 999) / 1000) &&
+           (d->since_ms == 0 || mono_ms() - d->since_ms >= ms);
 }
 
 /* The generation in every ConfigMap and every Secret, since when. */
@@ -275,12 +279,19 @@ distribution_look(struct plugin *p)
 {
     struct spread_state s = spread_state(p->spread);
 
-    if (p->roots_generation == 0 || !s.is_whole || s.done != s.namespaces ||
-        sets_generation(p->sets) != p->roots_generation)
+    if (p->roots_generation == 0)
+        return;
+    if (p->dist.generation > p->roots_generation || p->dist.settled > p->roots_generation)
+        p->dist = (struct distribution){ .generation = 0 }; /* of another count */
+    if (p->dist.overwritten != s.overwritten)
+        p->dist.generation = 0; /* another set lay there, also while nobody looked */
+    p->dist.overwritten = s.overwritten;
+    if (!s.is_whole || s.done != s.namespaces || sets_generation(p->sets) != p->roots_generation)
         return; /* a namespace that was made just now has nobody in it */
     if (p->dist.generation != p->roots_generation) {
         p->dist.generation = p->roots_generation;
         p->dist.since = unix_s();
+        p->dist.since_ms = mono_ms();
     }
     if (p->dist.settled < p->dist.generation && has_lain(p, p->spec.stock_wait_ms))
         p->dist.settled = p->dist.generation;

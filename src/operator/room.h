@@ -34,9 +34,11 @@ enum self_signed { SELF_UNKNOWN, SELF_ASKED, SELF_NOT_IN_USE, SELF_IN_USE };
 
 /* Since when a generation lies in every ConfigMap, for clients that say no word. */
 struct distribution {
-    uint64_t generation; /* that is there now; 0: none as a whole */
-    uint64_t settled;    /* the last that lay there for gates.stockWait */
-    int64_t since;       /* unix seconds */
+    uint64_t generation;  /* that is there now; 0: none as a whole */
+    uint64_t settled;     /* the last that lay there for gates.stockWait */
+    int64_t since;        /* unix seconds */
+    uint64_t since_ms;    /* the same, monotonic; 0: another process saw it begin */
+    uint64_t overwritten; /* spread's count then */
 };
 
 /* The PluginCA in force, while we lead. */

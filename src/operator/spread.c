@@ -42,6 +42,7 @@ struct spread {
     struct place *all;
     struct place *queue_head, *queue_tail;
     size_t calls_n;
+    uint64_t overwritten;
     struct timer *timer;
     char *pem; /* owned; NULL: no set yet */
     uint8_t want[DIGEST_BYTES];
@@ -246,6 +247,7 @@ queue_run(struct spread *s)
             p->retry_at = p->retry_at > 0 ? p->retry_at : mono_ms() + SPREAD_RETRY_FIRST_MS;
         } else {
             s->calls_n++;
+            s->overwritten += p->has_map;
         }
     }
 }
@@ -570,7 +572,8 @@ spread_set(struct spread *s, struct roots *roots, struct err *e)
 struct spread_state
 spread_state(struct spread *s)
 {
-    struct spread_state st = { .is_whole = s->ns_whole && s->maps_whole };
+    struct spread_state st = { .is_whole = s->ns_whole && s->maps_whole,
+                               .overwritten = s->overwritten };
     const char *ns = kube_feed_trouble(s->namespaces), *maps = kube_feed_trouble(s->maps);
 
     for (const struct place *p = s->all; p != NULL; p = p->next) {

@@ -4,6 +4,7 @@ Source: issue 5 "Targets", "Bad input"; design.md "What must hold" 1, 2 and 9.
 """
 import base64
 import json
+import time
 
 from cryptography.hazmat.primitives import serialization
 
@@ -145,3 +146,22 @@ def test_credentials_go_only_to_the_vault_they_are_of(world, tmp_path):  # noqa:
     world.plugin()
     world.ready(1)
     peer.stop()
+
+
+def test_what_lay_there_while_nobody_looked_counts(world):  # noqa: F811
+    """istiod put its own roots back while no operator ran: what was written before has not lain there since then."""
+    world.plugin(gates={"stockWait": "1h", "mountWait": "0s"})
+    d = world.run("--lease", "off")
+    world.ready(1)
+    wait_for("told", lambda: world.status()["distribution"].get("since"))
+    since = world.status()["distribution"]["since"]
+    d.stop()
+    d = world.run("--lease", "off")
+    wait_for("a second later", lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 1)) > since)
+    world.ready(1)
+    assert world.status()["distribution"]["since"] == since, "another leader alone changes nothing"
+    d.stop()
+    world.api.edit("ConfigMap", "shop", CM, {"data": {"root-cert.pem": (world.sets["B1"] / "root-cert.pem").read_text()}})
+    world.run("--lease", "off")
+    wait_for("it begins anew", lambda: world.status()["distribution"].get("since", since) > since and world.status()["distribution"]["generation"] == 1)
+    assert world.part("root-cert.pem") == world.api.get("ConfigMap", "shop", CM)["data"]["root-cert.pem"]
