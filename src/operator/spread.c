@@ -43,6 +43,7 @@ struct spread {
     struct place *queue_head, *queue_tail;
     size_t calls_n;
     uint64_t overwritten;
+    bool any_gone; /* a namespace, or what lay in it */
     struct timer *timer;
     char *pem; /* owned; NULL: no set yet */
     uint8_t want[DIGEST_BYTES];
@@ -252,6 +253,26 @@ queue_run(struct spread *s)
     }
 }
 
+/* Namespaces come and go; neither watch knows anything of these. */
+static void
+places_forget(struct spread *s)
+{
+    struct place **at = &s->all;
+
+    while (*at != NULL) {
+        struct place *p = *at;
+
+        if (p->exists || p->has_map || p->call != NULL || p->is_queued) {
+            at = &p->next;
+            continue;
+        }
+        *at = p->next;
+        (void)tdelete(p, &s->tree, place_compare);
+        free(p);
+    }
+    s->any_gone = false;
+}
+
 /* What became due; when the next will. */
 static void
 on_timer(void *arg)
@@ -259,6 +280,8 @@ on_timer(void *arg)
     struct spread *s = arg;
     uint64_t now = mono_ms(), next = UINT64_MAX;
 
+    if (s->any_gone)
+        places_forget(s);
     for (struct place *p = s->all; p != NULL; p = p->next)
         enqueue(p);
     queue_run(s);
@@ -372,6 +395,7 @@ map_gone(const json_t *o, void *arg, struct err *e)
     struct place *p = place_find(s, kube_object_ns(o));
 
     (void)e;
+    s->any_gone = true;
     if (p != NULL && strcmp(kube_object_name(o), SPREAD_CONFIG_MAP) == 0) {
         p->version = 0;
         map_take(p, NULL, false);
@@ -394,7 +418,7 @@ maps_whole(void *arg)
 {
     struct spread *s = arg;
 
-    s->maps_whole = true;
+    s->maps_whole = s->any_gone = true;
     for (struct place *p = s->all; p != NULL; p = p->next)
         if (!p->seen && p->has_map && p->call == NULL) {
             p->version = 0;
@@ -431,7 +455,8 @@ ns_gone(const json_t *o, void *arg, struct err *e)
     struct place *p = place_find(s, kube_object_name(o));
 
     (void)e;
-    if (p != NULL) { /* its entry stays: a namespace of that name may come again */
+    s->any_gone = true;
+    if (p != NULL) {
         p->exists = p->has_map = p->was_good = false;
         p->version = 0;
         p->disputes = p->failures = 0;
@@ -455,7 +480,7 @@ ns_whole(void *arg)
 {
     struct spread *s = arg;
 
-    s->ns_whole = true;
+    s->ns_whole = s->any_gone = true;
     for (struct place *p = s->all; p != NULL; p = p->next)
         p->exists = p->ns_seen;
     told(s);
@@ -577,6 +602,7 @@ spread_state(struct spread *s)
     const char *ns = kube_feed_trouble(s->namespaces), *maps = kube_feed_trouble(s->maps);
 
     for (const struct place *p = s->all; p != NULL; p = p->next) {
+        st.known++;
         if (!is_wanted(p))
             continue;
         st.namespaces++;

@@ -31,6 +31,7 @@ struct spread;
 struct spread_state {
     size_t namespaces, done; /* selected and not going; of them those that hold the set */
     size_t disputed;
+    size_t known;         /* entries in memory */
     uint64_t overwritten; /* so often another set was found, and written over; only grows */
     bool is_whole;        /* both watches know all there is */
     char trouble[512];    /* of the last write that failed, or of a watch; "" */

@@ -270,6 +270,58 @@ broken_watches_are_not_whole(void **state)
     assert_int_equal(play_feed(NAMESPACES)->max_objects, SPREAD_NAMESPACES_MAX);
 }
 
+static void
+namespaces_that_are_gone_take_no_memory(void **state)
+{
+    struct scene *s = *state;
+
+    begin(s, "stays", pki.only_a);
+    answer(s, creation("stays"));
+    for (int i = 0; i < 100; i++) {
+        char name[32];
+
+        (void)snprintf(name, sizeof(name), "job-%d", i);
+        CLEANUP(json_decrefp) json_t *ns = namespace_of(name);
+        play_put(NAMESPACES, ns);
+        play_wait(0);
+        if (i % 3 == 0) { /* it ends while the write is under way */
+            play_gone(NAMESPACES, ns);
+            play_wait(0);
+            play_fail(creation(name), E_NOTFOUND, "no such namespace");
+            play_wait(0);
+            continue;
+        }
+        answer(s, creation(name));
+        if (i % 3 == 1)
+            map_gone(s, name);
+        play_gone(NAMESPACES, ns);
+        play_wait(0);
+    }
+    play_list(NAMESPACES, NULL, 0);
+    namespace_put("stays");
+    play_wait(0);
+    assert_true(spread_state(s->spread).known <= 2);
+    assert_state(s, 1, 1);
+}
+
+static void
+what_is_written_over_is_counted(void **state)
+{
+    struct scene *s = *state;
+
+    begin(s, "a b", pki.only_a);
+    answer(s, creation("a"));
+    answer(s, creation("b"));
+    map_gone(s, "b");
+    play_wait(0);
+    answer(s, creation("b"));
+    assert_int_equal(spread_state(s->spread).overwritten, 0);
+    map_put(s, "a", pki.text_both);
+    play_wait(0);
+    answer(s, patch_of("a"));
+    assert_int_equal(spread_state(s->spread).overwritten, 1);
+}
+
 int
 main(void)
 {
@@ -285,6 +337,8 @@ main(void)
         TEST(other_config_maps_are_nobodys),
         TEST(what_a_list_leaves_out_is_gone),
         TEST(broken_watches_are_not_whole),
+        TEST(namespaces_that_are_gone_take_no_memory),
+        TEST(what_is_written_over_is_counted),
     };
 
     return cmocka_run_group_tests(tests, make_pki, free_pki);
