@@ -31,6 +31,7 @@ struct replica {
     char said[EVIDENCE_NAME_BYTES]; /* under which name rotation knows it; "" not */
     struct evidence_client *client; /* NULL: its pod is not there */
     int64_t seen;                   /* unix seconds; its pod was there then */
+    int64_t until;                  /* the last of its leaves ends then; 0: none is known */
     bool is_listed;
 };
 
@@ -38,7 +39,7 @@ struct evidence {
     struct plugin *plugin;
     struct kube_call *call;
     uint64_t look_at;
-    bool is_known;
+    bool is_known, too_many;
     struct replica replica[EVIDENCE_REPLICAS_MAX];
     size_t n;
     struct roots *roots; /* that the clients believe; owned */
@@ -66,6 +67,29 @@ on_lost(struct evidence_client *c, const struct err *why, void *arg)
     replica_lost(r);
 }
 
+static void
+see_end(const struct ledger_workload *w, void *arg)
+{
+    int64_t *until = arg;
+
+    if (w->last_not_after > *until)
+        *until = w->last_not_after;
+}
+
+/* A leaf may be asked for that lives longer than the default. In steps, as `seen`. */
+static void
+until_note(struct replica *r, struct evidence_client *c)
+{
+    int64_t until = 0;
+
+    evidence_client_workloads(c, see_end, &until);
+    if (until <= 0 || until > INT64_MAX - SEEN_STEP_S)
+        return;
+    until += SEEN_STEP_S - until % SEEN_STEP_S;
+    if (until > r->until)
+        r->until = until;
+}
+
 /* The pod's name, not the one that it says: two cannot pass for one. */
 static void
 on_evidence(struct evidence_client *c, void *arg)
@@ -75,6 +99,7 @@ on_evidence(struct evidence_client *c, void *arg)
 
     if (l == NULL || l->generation == 0 || r->plugin->rotate == NULL)
         return;
+    until_note(r, c);
     (void)snprintf(r->said, sizeof(r->said), "%s", r->name);
     rotate_replica_ids(r->plugin->rotate, r->said, l->generation, l->roots, l->roots_n,
                        l->signer_id);
@@ -134,8 +159,10 @@ pod_take(struct evidence *v, const json_t *pod)
         return;
     r = replica_get(v, kube_object_name(pod));
     if (r == NULL) {
-        log_warn("operator", "CA pod %.80s is not taken: there are more than %d",
-                 kube_object_name(pod), (int)EVIDENCE_REPLICAS_MAX);
+        if (!v->too_many)
+            log_warn("operator", "CA pod %.80s is not taken: there are more than %d",
+                     kube_object_name(pod), (int)EVIDENCE_REPLICAS_MAX);
+        v->too_many = true; /* and what it signs is not known: no gate opens */
         return;
     }
     if (strcmp(r->host, ip) != 0) { /* another pod of that name */
@@ -174,6 +201,7 @@ on_pods(const json_t *body, const struct err *why, void *arg)
         v->is_known = false;
         return;
     }
+    v->too_many = false;
     for (i = 0; i < v->n; i++)
         v->replica[i].is_listed = false;
     json_array_foreach(json_object_get(body, "items"), i, pod) pod_take(v, pod);
@@ -183,11 +211,11 @@ on_pods(const json_t *body, const struct err *why, void *arg)
             replica_close(r);
             r->host[0] = '\0';
         }
-        if (!r->is_listed &&
+        if (!r->is_listed && unix_s() > r->until &&
             unix_s() - r->seen > (int64_t)(v->plugin->spec.ttl_ms / 1000) + SEEN_STEP_S)
             replica_forget(v, i);
     }
-    v->is_known = true;
+    v->is_known = !v->too_many;
 }
 
 /* Those that the status tells of from before. */
@@ -197,16 +225,19 @@ replicas_recall(struct plugin *p)
     const json_t *o;
     size_t i;
 
-    json_array_foreach(json_object_get(json_object_get(plugin_object(p), "status"), "replicas"), i,
-                       o)
+    json_array_foreach(p->replicas_told, i, o)
     {
         const char *name = json_string_value(json_object_get(o, "name"));
         const char *seen = json_string_value(json_object_get(o, "lastSeen"));
         struct replica *r = name == NULL ? NULL : replica_get(p->evidence, name);
         struct err e;
 
+        const char *until = json_string_value(json_object_get(o, "leavesEnd"));
+
         if (r != NULL && (seen == NULL || rfc3339_parse(span_str(seen), &r->seen, &e) < 0))
             r->seen = unix_s();
+        if (r != NULL && (until == NULL || rfc3339_parse(span_str(until), &r->until, &e) < 0))
+            r->until = 0;
     }
 }
 
@@ -244,14 +275,18 @@ replicas_look(struct plugin *p)
 json_t *
 evidence_replicas(const struct plugin *p)
 {
-    json_t *list = json_array();
     const struct evidence *v = p->evidence;
+    json_t *list = v == NULL ? json_deep_copy(p->replicas_told) : NULL;
 
+    if (list == NULL)
+        list = json_array();
     for (size_t i = 0; v != NULL && i < v->n; i++) {
-        char at[RFC3339_BYTES];
-        rfc3339_s(v->replica[i].seen, at);
-        (void)json_array_append_new(
-            list, json_pack("{s:s, s:s}", "name", v->replica[i].name, "lastSeen", at));
+        const struct replica *r = &v->replica[i];
+        char at[RFC3339_BYTES], until[RFC3339_BYTES];
+        rfc3339_s(r->seen, at);
+        rfc3339_s(r->until, until);
+        (void)json_array_append_new(list, json_pack("{s:s, s:s, s:s*}", "name", r->name, "lastSeen",
+                                                    at, "leavesEnd", r->until > 0 ? until : NULL));
     }
     return list;
 }
@@ -326,7 +361,7 @@ replicas_expected(const struct plugin *p)
     size_t n = p->spec.to_istiod ? 1 : 0;
 
     if (p->spec.to_meshroot)
-        n += v == NULL || !v->is_known ? EVIDENCE_REPLICAS_MAX : v->n == 0 ? 1 : v->n;
+        n += v == NULL || !v->is_known ? EVIDENCE_REPLICAS_MAX + 1 : v->n == 0 ? 1 : v->n;
     return n;
 }
 

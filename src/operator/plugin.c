@@ -626,6 +626,7 @@ plugin_free(struct plugin *p)
     bundle_unref(p->offer);
     timer_free(p->tick);
     json_decref(p->status);
+    json_decref(p->replicas_told);
     plugin_ca_done(&p->spec);
     free(p);
 }

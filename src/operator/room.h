@@ -77,7 +77,8 @@ struct plugin {
     uint64_t login_again_at; /* 0: not */
     bool is_retiring, is_retired;
     /* status.c */
-    json_t *status; /* owned: as last written */
+    json_t *status;        /* owned: as last written */
+    json_t *replicas_told; /* owned: the status's list as it was found; NULL: none */
     bool status_is_read;
     uint64_t told_generation;
     char told_held[PROBLEM_BYTES], told_sync[PROBLEM_BYTES], told_lists[PROBLEM_BYTES];

@@ -502,6 +502,7 @@ status_read(struct plugin *p)
 
     p->status_is_read = true;
     p->status = json_deep_copy(s);
+    p->replicas_told = json_deep_copy(json_object_get(s, "replicas"));
     if (generation > 0 && generation <= GENERATION_TOLD_MAX)
         p->floor = (uint64_t)generation;
     if (since == NULL || rfc3339_parse(span_str(since), &at, &e) < 0 || at > unix_s())
