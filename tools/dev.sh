@@ -3,7 +3,7 @@
 usage() {
   cat <<'TXT'
 ./dev build             install what is missing, compile to build/meshroot
-./dev demo [FLAGS]      the whole story in one terminal: vault, sync, CA, workloads, rotations (--json, --keep)
+./dev demo [FLAGS]      the whole story in one terminal: vault, sync, CA, workloads, rotations (--output json, --keep)
 ./dev test [WORD]       unit and end-to-end tests (those whose name has WORD in it); ends with "N passed, N failed"
 ./dev interop [WORD]    the same CA and agent with real peers: Envoy, go-spiffe, grpc-go with Istio's API module, zlint, Go's X.509, helm, PromQL
 ./dev asan [WORD]       the same tests under AddressSanitizer and UndefinedBehaviorSanitizer

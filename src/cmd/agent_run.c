@@ -15,7 +15,8 @@
 struct run_conf {
     const char *dir, *ca_addr, *ca_name, *ca_root, *token_file, *identity, *key_type, *inbound;
     const char *cluster_id, *cert_signer, *reload_command, *workload_socket, *monitoring,
-        *port_file, *log_format;
+        *port_file;
+    struct log_flags log;
     struct opt_list allow, outbound, workload_uids;
     uint64_t ttl_ms, reload_pid, reload_timeout_ms, sds_grace_ms, sds_ack_ms;
     bool ephemeral, sds;
@@ -72,7 +73,7 @@ static const struct opt opts[] = {
       "the ports in use, as JSON, once listening" },
     { "ephemeral", OPT_FLAG, AT(ephemeral), NULL, NULL, NULL, 0, NULL,
       "at the end wipe the key and tell the CA that it is not in use any more" },
-    { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "of log lines" },
+    OPT_LOG(struct run_conf, log),
     { .name = NULL },
 };
 /* clang-format on */
@@ -289,7 +290,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     struct running s = { .o = conf };
 
     (void)args;
-    log_setup(STDOUT_FILENO, LOG_INFO, s.o->log_format[0] == 'j');
+    log_flags_setup(&s.o->log);
     int r = start(&s, e);
     running_done(&s);
     return r;

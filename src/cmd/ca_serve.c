@@ -16,7 +16,8 @@
 #include "signer/signer.h"
 
 struct serve_conf {
-    const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *log_format, *port_file;
+    const char *ca_dir, *state_dir, *listen, *trust_domain, *monitoring, *port_file;
+    struct log_flags log;
     struct caller_flags callers;
     uint64_t workers, default_ttl_ms, max_ttl_ms, reread_ms, jwt_publish_ms, keep_ms;
     uint64_t max_age_ms, drain_ms, drain_delay_ms;
@@ -62,7 +63,7 @@ static const struct opt opts[] = {
       "/metrics, /healthz, /readyz, /status; \"off\" for none" },
     { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE",
       "write the ports in use here, as JSON, once they are open" },
-    { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "of log lines" },
+    OPT_LOG(struct serve_conf, log),
     { .name = NULL },
 };
 /* clang-format on */
@@ -303,7 +304,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     struct serve s = { .lock_fd = -1 };
 
     (void)args;
-    log_setup(STDOUT_FILENO, LOG_INFO, o->log_format[0] == 'j');
+    log_flags_setup(&o->log);
     open_files_raise();
     int r = serve_start(&s, o, e);
     serve_done(&s);

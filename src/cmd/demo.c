@@ -28,7 +28,8 @@ enum {
 };
 
 struct demo_conf {
-    bool json, keep;
+    const char *output;
+    bool keep, json; /* json: what --output was before it had its name */
     const char *dir;
 };
 
@@ -582,7 +583,13 @@ story(struct demo *d, struct err *e)
     return 0;
 }
 
-/* The object of --json, and the table made from it. r: 0, or CMD_FAILED. */
+static bool
+is_json(const struct demo_conf *c)
+{
+    return c->json || strcmp(c->output, "json") == 0;
+}
+
+/* The object of --output json, and the table made from it. r: 0, or CMD_FAILED. */
 static int
 report(struct demo *d, const struct err *why)
 {
@@ -599,7 +606,7 @@ report(struct demo *d, const struct err *why)
     if (why->code != E_NONE)
         (void)json_object_set_new(r, "error", json_string(why->msg));
     tell_table(&d->tell, r);
-    if (d->conf->json)
+    if (is_json(d->conf))
         print_json(r);
     json_decref(r);
     return ok ? 0 : CMD_FAILED;
@@ -641,7 +648,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     struct err why = { 0 };
 
     (void)args;
-    tell_init(&d.tell, d.conf->json);
+    tell_init(&d.tell, is_json(d.conf));
     d.signers = json_object();
     d.steps = json_array();
     int r = folder_make(&d, e);
@@ -661,8 +668,9 @@ run(const void *conf, const struct opt_args *args, struct err *e)
 }
 
 static const struct opt opts[] = {
-    { "json", OPT_FLAG, offsetof(struct demo_conf, json), NULL, NULL, NULL, 0, NULL,
-      "print one JSON object at the end" },
+    OPT_OUTPUT(struct demo_conf, output),
+    { "json", OPT_FLAG, offsetof(struct demo_conf, json), NULL, NULL, NULL, OPT_HIDDEN, NULL,
+      "as --output json" },
     { "keep", OPT_FLAG, offsetof(struct demo_conf, keep), NULL, NULL, NULL, 0, NULL,
       "leave everything running at the end" },
     { "dir", OPT_STRING, offsetof(struct demo_conf, dir), NULL, NULL, NULL, 0, "DIR",
@@ -687,6 +695,6 @@ const struct command cmd_demo = {
     "\n"
     "Examples:\n"
     "  meshroot demo\n"
-    "  meshroot demo --json | jq .handshakes\n"
+    "  meshroot demo --output json | jq .handshakes\n"
     "  meshroot demo --keep --dir /tmp/mesh\n",
 };

@@ -21,7 +21,8 @@ enum { NAMESPACE_FILE_BYTES = 256, WHO_BYTES = 200 };
 struct run_conf {
     struct kube_flags kube;
     const char *namespace, *own_namespace, *ca_secret, *ca_pods, *istiod_pods, *ca_name, *lease,
-        *token_file, *monitoring, *port_file, *log_format;
+        *token_file, *monitoring, *port_file;
+    struct log_flags log;
     struct opt_list istiod_names;
     uint64_t ca_port, lease_ms;
 };
@@ -43,7 +44,7 @@ static const struct opt opts[] = {
     { "lease-duration", OPT_DURATION, AT(lease_ms), "15s", "2s", "1h", 0, "DURATION", "a leader that is gone is followed after this" },
     { "monitoring", OPT_STRING, AT(monitoring), "off", NULL, NULL, 0, "ADDR", "/metrics, /healthz, /readyz, /status" },
     { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE", "gets the port of --monitoring as JSON" },
-    { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "log lines" },
+    OPT_LOG(struct run_conf, log),
     { .name = NULL },
 };
 /* clang-format on */
@@ -245,7 +246,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     CLEANUP(running_done) struct running r = { .o = conf };
 
     (void)args;
-    log_setup(STDOUT_FILENO, LOG_INFO, strcmp(r.o->log_format, "json") == 0);
+    log_flags_setup(&r.o->log);
     who_make(&r);
     TRY(parts_open(&r, e));
     return loop_run(r.loop, e);

@@ -17,7 +17,8 @@
 
 struct run_conf {
     struct vault_target target;
-    const char *dir, *names[PART__ALL], *monitoring, *log_format;
+    const char *dir, *names[PART__ALL], *monitoring;
+    struct log_flags log;
     uint64_t poll_ms;
     bool once, allow_removal;
 };
@@ -36,7 +37,7 @@ static const struct opt opts[] = {
     { "once", OPT_FLAG, AT(once), NULL, NULL, NULL, 0, NULL, "write the bundle once and exit; refused: exit with the reason" },
     { "allow-root-removal", OPT_FLAG, AT(allow_removal), NULL, NULL, NULL, 0, NULL, "write a set that drops a root which the folder's set trusts" },
     { "monitoring", OPT_STRING, AT(monitoring), "off", NULL, NULL, 0, "ADDR", "/metrics, /healthz, /readyz, /status" },
-    { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "log lines" },
+    OPT_LOG(struct run_conf, log),
     { .name = NULL },
 };
 /* clang-format on */
@@ -244,7 +245,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     CLEANUP(running_done) struct running r = { .o = conf };
 
     (void)args;
-    log_setup(STDOUT_FILENO, LOG_INFO, strcmp(r.o->log_format, "json") == 0);
+    log_flags_setup(&r.o->log);
     folder_read(&r);
     TRY(parts_open(&r, e));
     TRY(loop_run(r.loop, e));

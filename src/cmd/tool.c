@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -21,6 +22,20 @@ use_color(int fd)
     const char *no = getenv("NO_COLOR");
 
     return isatty(fd) == 1 && (no == NULL || no[0] == '\0');
+}
+
+void
+log_flags_setup(const struct log_flags *f)
+{
+    static const char *const levels[] = {
+        [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error"
+    };
+    enum log_level level = LOG_INFO;
+
+    for (size_t i = 0; i < ARRAY_LEN(levels); i++)
+        if (strcmp(levels[i], f->level) == 0)
+            level = (enum log_level)i;
+    log_setup(STDOUT_FILENO, level, strcmp(f->format, "json") == 0);
 }
 
 void

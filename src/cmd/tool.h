@@ -32,6 +32,20 @@ enum { CMD_FAILED = 1 };
         "output", OPT_CHOICE, offsetof(type, member), "table", "table|json", NULL, 0, "FORMAT",    \
             "how to print the answer"                                                              \
     }
+/* The shared rows of daemons: --log-format, --log-level. `member` is a struct log_flags. */
+struct log_flags {
+    const char *format, *level;
+};
+#define OPT_LOG(type, member)                                                                      \
+    { "log-format", OPT_CHOICE, offsetof(type, member.format), "text", "text|json", NULL, 0,       \
+      "FORMAT",     "log lines" },                                                                 \
+    {                                                                                              \
+        "log-level", OPT_CHOICE, offsetof(type, member.level), "info", "debug|info|warn|error",    \
+            NULL, 0, "LEVEL", "least level that is logged"                                         \
+    }
+/* Log lines go to stdout from now on, as the flags say. */
+void log_flags_setup(const struct log_flags *f);
+
 /* Prints `j` (borrowed) to stdout, indented, with a final newline. */
 void print_json(const json_t *j);
 /* stdout or stderr is a terminal, NO_COLOR is not set. */

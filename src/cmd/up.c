@@ -14,7 +14,8 @@
 
 struct up_conf {
     const char *state_dir, *ca_listen, *vault_listen, *monitoring, *vault_name, *trust_domain,
-        *port_file, *log_format, *log_level;
+        *port_file;
+    struct log_flags log;
     struct caller_flags callers;
     uint64_t workers, default_ttl_ms, max_ttl_ms, renew_window_ms, reread_ms, jwt_publish_ms,
         keep_ms;
@@ -38,8 +39,7 @@ static const struct opt opts[] = {
     { "reread-interval", OPT_DURATION, AT(reread_ms), "10s", "100ms", "1h", 0, "DURATION", "how often files are read again besides their events" },
     OPT_LEDGER_RETENTION(struct up_conf, keep_ms),
     { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE", "write the ports in use as JSON once ready" },
-    { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "log lines" },
-    { "log-level", OPT_CHOICE, AT(log_level), "info", "debug|info|warn|error", NULL, 0, "LEVEL", "least level that is logged" },
+    OPT_LOG(struct up_conf, log),
     { .name = NULL },
 };
 /* clang-format on */
@@ -83,17 +83,13 @@ serve(struct loop *l, const struct mesh_conf *conf, const char *port_file, struc
 static int
 run(const void *opt_conf, const struct opt_args *args, struct err *e)
 {
-    static const char *const levels[] = { "debug", "info", "warn", "error" };
     const struct up_conf *c = opt_conf;
     CLEANUP(str_freep) char *dir = NULL;
     CLEANUP(loop_freep) struct loop *l = NULL;
     CLEANUP(callers_done) struct callers who = { .who = { .issuers_n = 0 } };
-    enum log_level level = LOG_INFO;
 
     (void)args;
-    for (size_t i = 0; i < ARRAY_LEN(levels); i++)
-        level = strcmp(levels[i], c->log_level) == 0 ? (enum log_level)i : level;
-    log_setup(STDOUT_FILENO, level, strcmp(c->log_format, "json") == 0);
+    log_flags_setup(&c->log);
     open_files_raise();
     TRY(state_dir(c->state_dir, &dir, e));
     struct mesh_conf m = {

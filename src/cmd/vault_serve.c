@@ -11,8 +11,8 @@
 #include "obs/log.h"
 
 struct serve_conf {
-    const char *state_dir, *listen, *dns_suffix, *tenant, *master_key_file, *monitoring, *port_file,
-        *log_format;
+    const char *state_dir, *listen, *dns_suffix, *tenant, *master_key_file, *monitoring, *port_file;
+    struct log_flags log;
     struct opt_list names;
 };
 
@@ -26,7 +26,7 @@ static const struct opt opts[] = {
     { "master-key-file", OPT_STRING, AT(master_key_file), NULL, NULL, NULL, 0, "FILE", "key that all values are sealed with [STATE/master.key]" },
     { "monitoring", OPT_STRING, AT(monitoring), "off", NULL, NULL, 0, "ADDR", "/metrics, /healthz, /readyz" },
     { "port-file", OPT_STRING, AT(port_file), NULL, NULL, NULL, 0, "FILE", "write {\"vault\": URL, \"monitoring\": PORT} once ready" },
-    { "log-format", OPT_CHOICE, AT(log_format), "text", "text|json", NULL, 0, "FORMAT", "log lines" },
+    OPT_LOG(struct serve_conf, log),
     OPT_STATE_DIR(struct serve_conf, state_dir),
     { .name = NULL },
 };
@@ -108,7 +108,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     int lock = -1;
 
     (void)args;
-    log_setup(1, LOG_INFO, c->log_format[0] == 'j');
+    log_flags_setup(&c->log);
     TRY(state_dir(c->state_dir, &dir, e));
     TRY(dir_make_own(dir, e));
     TRY(dir_lock(dir, &lock, e));

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import termios
@@ -181,3 +182,15 @@ def test_every_command_has_help_with_examples_and_exit_statuses():
         assert text.startswith(f"Usage: meshroot {c}") and "\nFlags:\n" in text and "Exit status:" in text, c
         assert text.partition("Examples:\n")[2].count(f"meshroot {c}") >= 1, c
     assert "17  wrong state" in page and meshroot("--version").stdout == meshroot("version").stdout
+
+
+def test_the_same_thing_has_the_same_name_everywhere(tmp_path, daemon):
+    """Daemons have --log-format, --log-level and --monitoring; what prints an answer has --output; --log-level holds."""
+    for c in ("up", "vault serve", "sync run", "operator run", "ca serve", "agent run"):
+        text = meshroot(*c.split(), "--help").stdout
+        assert all(f"\n  {flag} " in text for flag in ("--log-format", "--log-level", "--monitoring")), c
+    for c in ("demo", "mesh status", "mesh validate", "rotate force", "ledger list", "ledger show", "ledger verify", "pki root", "pki crl",
+              "pki intermediate", "pki inspect", "pki verify", "vault secret set", "ca revoke", "ca revoked", "agent status", "version"):
+        assert re.search(r"\n  --output FORMAT .*(?:\n  +)?.*\(table\|json", meshroot(*c.split(), "--help").stdout), c
+    said = Mesh(tmp_path, daemon, "--log-level", "error").up.text()
+    assert "\tinfo\t" not in said and "\twarn\t" not in said, said
