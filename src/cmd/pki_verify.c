@@ -17,21 +17,38 @@ static const struct opt opts[] = { OPT_OUTPUT(struct verify_conf, output), { .na
 enum { LINE_BYTES = 512 };
 
 struct files {
-    struct buf bufs[PART__N];
-    bool present[PART__N];
+    struct buf bufs[PART__ALL];
+    bool present[PART__ALL];
 };
 
 static void
 files_done(struct files *f)
 {
-    for (int i = 0; i < PART__N; i++)
+    for (int i = 0; i < PART__ALL; i++)
         buf_wipe(&f->bufs[i]);
+}
+
+/* The fifth file: by the rules that sync has for the vault's. */
+static int
+check_lists(struct span pem, struct bundle **b, struct err *e)
+{
+    CLEANUP(crls_unrefp) struct crls *lists = NULL;
+    struct bundle *with;
+
+    if (bundle_lists_read(*b, pem, &lists, e) < 0 ||
+        bundle_lists_check_time(lists, unix_s(), e) < 0 || bundle_lists_spare(*b, lists, e) < 0)
+        return err_wrap(e, "%s", bundle_file_names[PART_CA_CRL]);
+    TRY(bundle_with_lists(*b, lists, &with, e));
+    bundle_unref(*b);
+    *b = with;
+    return 0;
 }
 
 /* A missing file is an answer like any other; only what cannot be read is an error. */
 static int
 check(struct files *f, struct bundle **ret, struct err *e)
 {
+    CLEANUP(bundle_unrefp) struct bundle *b = NULL;
     struct span parts[PART__N];
 
     for (int i = 0; i < PART__N; i++) {
@@ -39,7 +56,23 @@ check(struct files *f, struct bundle **ret, struct err *e)
             return err_set(e, E_DENIED, "%s: no such file", bundle_file_names[i]);
         parts[i] = buf_span(&f->bufs[i]);
     }
-    return bundle_new(parts, ret, e);
+    TRY(bundle_new(parts, &b, e));
+    if (f->present[PART_CA_CRL])
+        TRY(check_lists(buf_span(&f->bufs[PART_CA_CRL]), &b, e));
+    *ret = STEAL(b);
+    return 0;
+}
+
+static void
+describe_lists(const struct crls *lists, char ret[LINE_BYTES])
+{
+    int64_t at = bundle_lists_end(lists);
+    char end[RFC3339_BYTES];
+
+    rfc3339_s(at, end);
+    (void)snprintf(ret, LINE_BYTES, "%zu list%s with %zu entr%s, good until %s", crls_count(lists),
+                   crls_count(lists) == 1 ? "" : "s", crls_entries(lists),
+                   crls_entries(lists) == 1 ? "y" : "ies", at == INT64_MAX ? "another comes" : end);
 }
 
 /* What holds of a good part, in a few words. */
@@ -63,6 +96,8 @@ describe(const struct bundle *b, enum bundle_part part, char ret[LINE_BYTES])
                        key_kind_name(cert_key_kind(signer)), end);
     } else if (part == PART_CA_KEY) {
         (void)snprintf(ret, LINE_BYTES, "%s, matches ca-cert.pem", kind);
+    } else if (part == PART_CA_CRL) {
+        describe_lists(bundle_lists(b), ret);
     } else {
         (void)snprintf(ret, LINE_BYTES,
                        "%zu intermediate%s in order, up to a root of root-cert.pem", n,
@@ -74,7 +109,7 @@ describe(const struct bundle *b, enum bundle_part part, char ret[LINE_BYTES])
 static int
 failing_part(const struct err *e)
 {
-    for (int i = 0; i < PART__N; i++)
+    for (int i = 0; i < PART__ALL; i++)
         if (strncmp(e->msg, bundle_file_names[i], strlen(bundle_file_names[i])) == 0)
             return i;
     return 0;
@@ -104,7 +139,9 @@ print_table(const struct files *f, const struct bundle *b, int failed)
 {
     char text[LINE_BYTES] = "", end[RFC3339_BYTES];
 
-    for (int i = 0; i < PART__N; i++) {
+    for (int i = 0; i < PART__ALL; i++) {
+        if (i == PART_CA_CRL && !f->present[i])
+            continue; /* there need be none */
         if (b == NULL) {
             printf("%-15s %s\n", bundle_file_names[i], part_state(f, i, failed));
             continue;
@@ -158,9 +195,9 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     CLEANUP(files_done) struct files f = { .present = { false } };
     const char *dir = args->v[0];
 
-    for (int i = 0; i < PART__N; i++)
+    for (int i = 0; i < PART__ALL; i++)
         f.bufs[i] = BUF_INIT(PEM_MAX_BYTES);
-    if (TRY(fileset_read(dir, bundle_file_names, PART__N, f.bufs, f.present, e)) == FILE_ABSENT)
+    if (TRY(fileset_read(dir, bundle_file_names, PART__ALL, f.bufs, f.present, e)) == FILE_ABSENT)
         return err_set(e, E_NOTFOUND, "%s: no such folder", dir);
     int r = check(&f, &b, e);
     if (r < 0 && e->code == E_NOMEM)
@@ -185,7 +222,11 @@ const struct command cmd_pki_verify = {
     "the\n"
     "CA will: formats, CA rights, dates, the key's match, the chain's order and path lengths up to "
     "one\n"
-    "of the roots. Exit status: 0 they form a bundle, 1 they do not (the reason is on stderr). No\n"
+    "of the roots. ca-crl.pem, when there is one, must have lists of these CAs that are good now "
+    "and "
+    "do not revoke\n"
+    "what would sign. Exit status: 0 they form a bundle, 1 they do not (the reason is on stderr). "
+    "No\n"
     "network is used.\n"
     "\n"
     "Examples:\n"

@@ -261,6 +261,17 @@ def test_sync_run_writes_the_fifth_file(place, tmp_path):
     assert meshroot("pki", "verify", folder, check=False).returncode == 0 and (folder / "ca-crl.pem").read_text() != before
 
 
+def test_pki_verify_looks_at_the_fifth_file(tmp_path):
+    a1, root = pki(tmp_path, "a1"), tmp_path / "root"
+    assert "ca-crl.pem" not in meshroot("pki", "verify", a1).stdout
+    for text, status, words in ((crl(root), 0, "1 list with 0 entries, good until"), ("x", 1, "no revocation list"),
+                                (crl(root, load(a1 / "ca-cert.pem")), 1, "set another intermediate"), (crl(root, start=-60), 1, "expired at")):
+        (a1 / "ca-crl.pem").write_text(text)
+        done = meshroot("pki", "verify", a1, check=False)
+        assert done.returncode == status and words in done.stdout + done.stderr
+        assert ("ca-crl.pem      ok" if status == 0 else "ca-crl.pem      FAILED") in done.stdout
+
+
 def test_names(place):
     done = place.run("mesh", "enable", "--key-vault-id", VAULT, "--ca-crl-object-name", "ca-key", check=False)
     assert done.returncode == 2 and "name the same secret" in done.stderr

@@ -25,6 +25,32 @@ start(void)
     cert_unref(c);
 }
 
+static int
+is_found(const struct crl_entry *x, void *arg, struct err *e)
+{
+    struct crl_entry got;
+
+    if (!crl_has(arg, span_of(x->serial, x->serial_n)) ||
+        crl_entry_of(arg, span_of(x->serial, x->serial_n), &got, e) != 0)
+        abort();
+    return 0;
+}
+
+static void
+bare_says_the_same(struct crl *c)
+{
+    CLEANUP(crl_unrefp) struct crl *bare = NULL;
+    char name[NAME_TEXT_BYTES];
+    struct err e;
+
+    if (crl_to_bare(c, &bare, &e) < 0 || crl_is_signed(bare) || crl_count(bare) != crl_count(c) ||
+        !crl_same_issuer(bare, c) || crl_next_update(bare) != crl_next_update(c))
+        abort();
+    crl_issuer_text(bare, name);
+    if (crl_count(c) < 64 && crl_each(c, is_found, bare, &e) < 0)
+        abort();
+}
+
 static void
 read_twice(struct span der)
 {
@@ -37,6 +63,7 @@ read_twice(struct span der)
         return;
     if (crl_count(c) > CRL_ENTRIES_MAX || !span_eq(crl_der(c), der))
         abort();
+    bare_says_the_same(c);
     if (crls_new(&c, 1, &one, &e) < 0 || crls_to_pem(one, &pem, &e) < 0 ||
         crls_from_pem(buf_span(&pem), &again, &e) < 0 || !crls_equal(one, again))
         abort();

@@ -1,5 +1,6 @@
 /* A set of files is taken whole or not at all, whatever the manifest says; what set_parse takes,
- * set_write's reader would take again with the same manifest. The four files are good ones. */
+ * set_write's reader would take again with the same manifest. The four files are good ones; the
+ * lists beside them, which are the input too, block nothing. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -13,7 +14,7 @@ enum { MAX_BYTES = 4096 };
 static struct buf *
 good_files(void)
 {
-    static struct buf files[PART__N + 1];
+    static struct buf files[SET_FILES];
     struct ca_request q = { .subject = "CN=fuzz", .days = 100, .path_len = 0 };
     struct key *k = NULL;
     struct cert *c = NULL;
@@ -21,7 +22,7 @@ good_files(void)
 
     if (files[0].p != NULL)
         return files;
-    for (size_t i = 0; i < PART__N + 1; i++)
+    for (size_t i = 0; i < SET_FILES; i++)
         files[i] = BUF_INIT(PEM_MAX_BYTES);
     if (key_make(KEY_P256, &k, &e) < 0 || root_make(&q, k, &c, &e) < 0 ||
         cert_to_pem(c, &files[PART_ROOT_CERT], &e) < 0 ||
@@ -59,7 +60,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
     struct buf *files = good_files();
-    bool present[PART__N + 1] = { true, true, true, true, true };
+    bool present[SET_FILES] = { true, true, true, true, true, true };
     static char signer[DIGEST_TEXT_BYTES];
     struct bundle *b = NULL;
     struct set_manifest m = { .generation = 77 };
@@ -68,22 +69,24 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     if (n > MAX_BYTES)
         return 0;
     if (signer[0] == '\0') {
-        present[PART__N] = false;
+        present[SET_MANIFEST] = false;
         assert(set_parse(files, present, &b, &m, &e) == 0 && m.generation == 0);
         hex_text(span_of(cert_id(bundle_signer(b)), DIGEST_BYTES), signer);
         bundle_unref(b);
         b = NULL;
         m.generation = 77;
-        present[PART__N] = true;
+        present[SET_MANIFEST] = true;
     }
-    files[PART__N].n = 0;
-    if (manifest_fill(span_of(p, n), signer, &files[PART__N], &e) < 0)
+    files[SET_MANIFEST].n = files[PART_CA_CRL].n = 0;
+    if (buf_add(&files[PART_CA_CRL], span_of(p, n), &e) < 0 ||
+        manifest_fill(span_of(p, n), signer, &files[SET_MANIFEST], &e) < 0)
         return 0;
     int r = set_parse(files, present, &b, &m, &e);
     assert(r <= 0);
     if (r < 0)
         assert(b == NULL && m.generation == 77 && e.code != E_NONE && e.msg[0] != '\0');
-    for (size_t i = 0; r == 0 && i < PART__N; i++)
+    assert(r < 0 || (bundle_lists(b) == NULL) || m.lists_why.code == E_NONE);
+    for (size_t i = 0; r == 0 && i < PART__ALL; i++)
         assert(memchr(m.versions.v[i], '\0', VERSION_TEXT_BYTES) != NULL);
     bundle_unref(b);
     return 0;
