@@ -54,7 +54,7 @@ class Sidecars:
         subprocess.run(self.cluster.command(helm(), "uninstall", RELEASE, "-n", NS, "--kubeconfig", self.cluster.dir / "admin.conf"), capture_output=True, timeout=90)
         # Its webhooks are of the cluster; nobody answers them any more.
         self.cluster.kubectl("delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", "-l", f"istio.io/rev={REVISION}", "--ignore-not-found", check=False)
-        self.cluster.kubectl("delete", "-f", f"{self.charts}/base/files/crd-all.gen.yaml", "--ignore-not-found", "--timeout=60s", check=False)
+        self.cluster.kubectl("delete", "-f", f"{self.charts}/base/files/crd-all.gen.yaml", "--ignore-not-found", "--wait=false", check=False)
 
     def start_workloads(self):
         namespaces(self.cluster, SHOP)
