@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bucket.h"
+#include "net/h2_fields.h"
 #include "net/h2_pool.h"
 
 enum {
@@ -17,17 +18,6 @@ enum {
     TRAILERS_MAX = 12,
     HEAD_KEEP_BYTES = 4 * 1024, /* memory that a pooled stream may keep */
     OUT_KEEP_BYTES = 16 * 1024,
-    FIELDS_MAX_BYTES = UINT16_MAX, /* what struct field can point to */
-};
-
-struct field {
-    uint16_t name_at, name_n, value_at, value_n; /* in `bytes` */
-};
-
-struct fields {
-    struct buf bytes;
-    size_t n, max;
-    struct field *v; /* `max` of them, in the stream */
 };
 
 struct h2_stream {
@@ -162,41 +152,16 @@ stream_put(struct h2_stream *st)
     p->streams_n++;
 }
 
-static int
-fields_add(struct fields *f, struct span name, struct span value, struct err *e)
-{
-    if (f->n == f->max)
-        return err_set(e, E_LIMIT, "more than %zu header fields", f->max);
-    struct field v = { (uint16_t)f->bytes.n, (uint16_t)name.n, (uint16_t)(f->bytes.n + name.n),
-                       (uint16_t)value.n };
-    size_t n = f->bytes.n;
-
-    TRY(buf_add(&f->bytes, name, e));
-    if (buf_add(&f->bytes, value, e) < 0) {
-        f->bytes.n = n;
-        return err_result(e);
-    }
-    f->v[f->n++] = v;
-    return 0;
-}
-
 struct span
 h2_field(const struct h2_stream *st, const char *name, size_t i)
 {
-    const struct fields *f = &st->in;
-    size_t n = strlen(name);
-
-    for (size_t k = 0; k < f->n; k++)
-        if (f->v[k].name_n == n && memcmp(f->bytes.p + f->v[k].name_at, name, n) == 0 && i-- == 0)
-            return span_of(f->bytes.p + f->v[k].value_at, f->v[k].value_n);
-    return span_of(NULL, 0);
+    return fields_find(&st->in, name, i);
 }
 
 void
 h2_forget_fields(struct h2_stream *st)
 {
-    buf_wipe(&st->in.bytes);
-    st->in.n = 0;
+    fields_wipe(&st->in);
 }
 
 bool
