@@ -4,17 +4,6 @@
 #include "net/json.h"
 
 static json_t *
-time_json(int64_t t)
-{
-    char text[RFC3339_BYTES];
-
-    if (t == 0)
-        return json_null();
-    rfc3339_s(t, text);
-    return json_string(text);
-}
-
-static json_t *
 leaf_json(const struct creds *c)
 {
     char serial[SERIAL_TEXT_BYTES], issuer[NAME_TEXT_BYTES];
@@ -24,8 +13,8 @@ leaf_json(const struct creds *c)
     return json_pack("{s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:b, s:b}", "serial", serial,
                      "generation", (json_int_t)c->leaf_generation, "issuer", issuer, "signer_id",
                      json_id(c->signer_id), "root_id", json_id(c->leaf_root_id), "not_before",
-                     time_json(cert_not_before(c->leaf)), "not_after",
-                     time_json(cert_not_after(c->leaf)), "trusted", creds_leaf_is_trusted(c),
+                     json_time(cert_not_before(c->leaf)), "not_after",
+                     json_time(cert_not_after(c->leaf)), "trusted", creds_leaf_is_trusted(c),
                      "revoked", creds_is_revoked(c));
 }
 
@@ -41,7 +30,7 @@ roots_json(const struct roots *r)
         cert_subject_text(c, subject);
         (void)json_array_append_new(all, json_pack("{s:o, s:s, s:o}", "id", json_id(cert_id(c)),
                                                    "subject", subject, "not_after",
-                                                   time_json(cert_not_after(c))));
+                                                   json_time(cert_not_after(c))));
     }
     return all;
 }
@@ -103,11 +92,11 @@ agent_status(const struct agent *a)
         "identity", a->conf.identity, "instance", a->instance, "ready", agent_is_ready(a),
         "generation", (json_int_t)(c == NULL ? 0 : c->generation), "leaf",
         c == NULL ? json_null() : leaf_json(c), "roots",
-        c == NULL ? json_array() : roots_json(c->roots), "next_renewal", time_json(a->renew_at_s),
+        c == NULL ? json_array() : roots_json(c->roots), "next_renewal", json_time(a->renew_at_s),
         "acknowledged_generation", (json_int_t)a->acked_generation, "acknowledged_at",
-        time_json(a->acked_at_s), "word_waits_for", word_waits_json(a), "ca", ca_json(a),
+        json_time(a->acked_at_s), "word_waits_for", word_waits_json(a), "ca", ca_json(a),
         "watching", a->is_watching, "failures", (int)a->renew_failures, "last_error",
         has_error ? json_string(a->last_error) : json_null(), "last_error_at",
-        time_json(has_error ? a->last_error_s : 0), "proxies", proxies_json(a), "reload",
+        json_time(has_error ? a->last_error_s : 0), "proxies", proxies_json(a), "reload",
         reload_status(a->reload), "workload_api", workload_status(a->workload));
 }

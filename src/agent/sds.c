@@ -8,6 +8,7 @@
 #include "base/bucket.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "net/json.h"
 #include "obs/log.h"
 
 enum { MESSAGE_MAX_BYTES = 1024 * 1024 };
@@ -472,17 +473,6 @@ sds_streams(const struct sds *s)
 }
 
 static json_t *
-time_json(int64_t t)
-{
-    char text[RFC3339_BYTES];
-
-    if (t == 0)
-        return json_null();
-    rfc3339_s(t, text);
-    return json_string(text);
-}
-
-static json_t *
 stream_json(const struct stream *t)
 {
     json_t *names = json_array();
@@ -492,7 +482,7 @@ stream_json(const struct stream *t)
             (void)json_array_append_new(names, json_string(t->s->content.name[i]));
     return json_pack("{s:s, s:I, s:s, s:o, s:s, s:o, s:o}", "node", t->node, "uid",
                      (json_int_t)t->uid, "api", t->peer.is_delta ? "delta" : "sotw", "names", names,
-                     "state", sds_state_name(t->peer.state), "word_at", time_json(t->word_s),
+                     "state", sds_state_name(t->peer.state), "word_at", json_time(t->word_s),
                      "reason", t->peer.state == SDS_NACKED ? json_string(t->reason) : json_null());
 }
 
@@ -511,7 +501,7 @@ sds_status(const struct sds *s)
                      (json_int_t)s->nacks, "settled", sds_is_settled(s), "waits_for_return",
                      s->grace_until_ms != 0, "last_refusal",
                      s->last_refusal_s == 0 ? json_null() : json_string(s->last_refusal),
-                     "last_refusal_at", time_json(s->last_refusal_s));
+                     "last_refusal_at", json_time(s->last_refusal_s));
 }
 
 void

@@ -55,20 +55,6 @@ ask(const struct status_conf *c, struct buf *ret, struct err *e)
 
 /* -- printing -- */
 
-static const char *
-text(const json_t *j, const char *member)
-{
-    const char *s = json_string_value(json_object_get(j, member));
-
-    return s != NULL ? s : "-";
-}
-
-static json_int_t
-number(const json_t *j, const char *member)
-{
-    return json_integer_value(json_object_get(j, member));
-}
-
 static bool
 is(const json_t *j, const char *member)
 {
@@ -88,14 +74,15 @@ leaf_print(const json_t *s)
         printf(ROW "none yet\n", "Leaf");
         return;
     }
-    printf(ROW "%s%s\n", "Leaf", text(leaf, "serial"),
+    printf(ROW "%s%s\n", "Leaf", shown_text(leaf, "serial"),
            is(leaf, "trusted") ? "" : "  (no root of the trust set is its own)");
-    printf(ROW "by %s\n", "", text(leaf, "issuer"));
-    printf(ROW "until %s, renewed at %s\n", "", text(leaf, "not_after"), text(s, "next_renewal"));
-    printf(ROW "generation " N "\n", "Trust set", number(s, "generation"));
+    printf(ROW "by %s\n", "", shown_text(leaf, "issuer"));
+    printf(ROW "until %s, renewed at %s\n", "", shown_text(leaf, "not_after"),
+           shown_text(s, "next_renewal"));
+    printf(ROW "generation " N "\n", "Trust set", shown_number(s, "generation"));
     json_array_foreach(json_object_get(s, "roots"), i, root)
-        printf(ROW "%s  until %s  sha256 %.16s\n", "", text(root, "subject"),
-               text(root, "not_after"), text(root, "id"));
+        printf(ROW "%s  until %s  sha256 %.16s\n", "", shown_text(root, "subject"),
+               shown_text(root, "not_after"), shown_text(root, "id"));
 }
 
 static void
@@ -103,16 +90,17 @@ ca_print(const json_t *s)
 {
     const json_t *ca = json_object_get(s, "ca");
 
-    printf(ROW "%s, %s\n", "CA", text(ca, "address"), text(ca, "trust_stream"));
-    if (number(s, "acknowledged_generation") != 0)
+    printf(ROW "%s, %s\n", "CA", shown_text(ca, "address"), shown_text(ca, "trust_stream"));
+    if (shown_number(s, "acknowledged_generation") != 0)
         printf(ROW "knows that generation " N " is in use, since %s\n", "",
-               number(s, "acknowledged_generation"), text(s, "acknowledged_at"));
+               shown_number(s, "acknowledged_generation"), shown_text(s, "acknowledged_at"));
     if (json_is_string(json_object_get(s, "word_waits_for")))
-        printf(ROW "%s\n", "Word waits for", text(s, "word_waits_for"));
-    if (number(s, "failures") != 0)
-        printf(ROW N " calls failed in a row\n", "", number(s, "failures"));
+        printf(ROW "%s\n", "Word waits for", shown_text(s, "word_waits_for"));
+    if (shown_number(s, "failures") != 0)
+        printf(ROW N " calls failed in a row\n", "", shown_number(s, "failures"));
     if (json_is_string(json_object_get(s, "last_error")))
-        printf(ROW "%s  (%s)\n", "Last error", text(s, "last_error"), text(s, "last_error_at"));
+        printf(ROW "%s  (%s)\n", "Last error", shown_text(s, "last_error"),
+               shown_text(s, "last_error_at"));
 }
 
 static void
@@ -124,20 +112,21 @@ sds_print(const json_t *sds)
     if (!json_is_object(sds))
         return;
     printf(ROW N " streams, " N " pushes, " N " acknowledged, " N " refused\n", "SDS",
-           (json_int_t)json_array_size(json_object_get(sds, "streams")), number(sds, "pushes"),
-           number(sds, "acknowledged"), number(sds, "refused"));
+           (json_int_t)json_array_size(json_object_get(sds, "streams")),
+           shown_number(sds, "pushes"), shown_number(sds, "acknowledged"),
+           shown_number(sds, "refused"));
     json_array_foreach(json_object_get(sds, "streams"), i, t)
     {
-        printf(ROW "%s  %s  %s at %s ", "", text(t, "node"), text(t, "api"), text(t, "state"),
-               text(t, "word_at"));
+        printf(ROW "%s  %s  %s at %s ", "", shown_text(t, "node"), shown_text(t, "api"),
+               shown_text(t, "state"), shown_text(t, "word_at"));
         json_array_foreach(json_object_get(t, "names"), k, name)
             printf(" %s", json_string_value(name));
         printf("%s%s\n", json_is_string(json_object_get(t, "reason")) ? ": " : "",
-               json_is_string(json_object_get(t, "reason")) ? text(t, "reason") : "");
+               json_is_string(json_object_get(t, "reason")) ? shown_text(t, "reason") : "");
     }
     if (json_is_string(json_object_get(sds, "last_refusal")))
-        printf(ROW "%s  (%s)\n", "Last refusal", text(sds, "last_refusal"),
-               text(sds, "last_refusal_at"));
+        printf(ROW "%s  (%s)\n", "Last refusal", shown_text(sds, "last_refusal"),
+               shown_text(sds, "last_refusal_at"));
 }
 
 static void
@@ -148,24 +137,24 @@ clients_print(const json_t *s)
 
     json_array_foreach(json_object_get(s, "proxies"), i, p)
         printf(ROW "%s, port " N ", " N " connections\n", i == 0 ? "mTLS proxy" : "",
-               text(p, "direction"), number(p, "port"), number(p, "connections"));
+               shown_text(p, "direction"), shown_number(p, "port"), shown_number(p, "connections"));
     if (json_is_object(w))
         printf(ROW "%s, " N " streams, " N " pushes, " N " refused\n", "Workload API",
-               text(w, "endpoint"), number(w, "streams"), number(w, "pushes"),
-               number(w, "refused"));
+               shown_text(w, "endpoint"), shown_number(w, "streams"), shown_number(w, "pushes"),
+               shown_number(w, "refused"));
     sds_print(json_object_get(w, "sds"));
     if (json_is_object(r))
-        printf(ROW "%s%s%s at %s (%s, " N " ms)%s\n", "Reload", text(r, "last_result"),
+        printf(ROW "%s%s%s at %s (%s, " N " ms)%s\n", "Reload", shown_text(r, "last_result"),
                json_is_string(json_object_get(r, "last_error")) ? ": " : "",
-               json_is_string(json_object_get(r, "last_error")) ? text(r, "last_error") : "",
-               text(r, "last_at"), text(r, "last_reason"), number(r, "last_ms"),
+               json_is_string(json_object_get(r, "last_error")) ? shown_text(r, "last_error") : "",
+               shown_text(r, "last_at"), shown_text(r, "last_reason"), shown_number(r, "last_ms"),
                is(r, "running") ? ", runs now" : "");
 }
 
 static void
 status_print(const json_t *s)
 {
-    printf(ROW "%s\n", "Identity", text(s, "identity"));
+    printf(ROW "%s\n", "Identity", shown_text(s, "identity"));
     printf(ROW "%s\n", "State", is(s, "ready") ? "ready" : "not ready");
     leaf_print(s);
     ca_print(s);

@@ -52,12 +52,6 @@ request_make(const struct revoke_conf *c, json_t **ret, struct err *e)
     return 0;
 }
 
-static json_int_t
-number(const json_t *j, const char *name)
-{
-    return json_integer_value(json_object_get(j, name));
-}
-
 static void
 answer_print(const json_t *j)
 {
@@ -65,10 +59,10 @@ answer_print(const json_t *j)
     const char *next = json_string_value(json_object_get(list, "next_update"));
     const char *trouble = json_string_value(json_object_get(j, "trouble"));
 
-    printf("revoked: %lld, revoked before: %lld\n", (long long)number(j, "revoked"),
-           (long long)number(j, "already"));
+    printf("revoked: %lld, revoked before: %lld\n", (long long)shown_number(j, "revoked"),
+           (long long)shown_number(j, "already"));
     if (next != NULL)
-        printf("list: number %lld, good until %s\n", (long long)number(list, "number"), next);
+        printf("list: number %lld, good until %s\n", (long long)shown_number(list, "number"), next);
     if (json_is_false(json_object_get(list, "signed")))
         printf("The list is not signed%s%s: our CA and agents refuse these leaves, others are not "
                "told\n(docs/revocation.md).\n",

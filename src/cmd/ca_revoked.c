@@ -17,14 +17,6 @@ static const struct opt opts[] = {
     { .name = NULL },
 };
 
-static const char *
-text(const json_t *j, const char *name)
-{
-    const char *s = json_string_value(json_object_get(j, name));
-
-    return s == NULL ? "-" : s;
-}
-
 static void
 answer_print(const json_t *answer)
 {
@@ -36,9 +28,9 @@ answer_print(const json_t *answer)
         if (i == 0)
             printf("%-32s %-20s %-20s %-20s %s\n", "SERIAL", "REVOKED", "EXPIRES", "REASON",
                    "IDENTITY");
-        printf("%-32s %-20s %-20s %-20s ", text(x, "serial"), text(x, "revoked"),
-               text(x, "not_after"), text(x, "reason"));
-        print_text(text(x, "identity"), 0);
+        printf("%-32s %-20s %-20s %-20s ", shown_text(x, "serial"), shown_text(x, "revoked"),
+               shown_text(x, "not_after"), shown_text(x, "reason"));
+        print_text(shown_text(x, "identity"), 0);
         printf("\n");
     }
     if (i == 0)
@@ -46,9 +38,10 @@ answer_print(const json_t *answer)
     json_array_foreach(json_object_get(answer, "lists"), i, x)
     {
         printf("list of ");
-        print_text(text(x, "signer"), 0);
+        print_text(shown_text(x, "signer"), 0);
         printf(": %lld entries, good until %s%s\n",
-               (long long)json_integer_value(json_object_get(x, "entries")), text(x, "next_update"),
+               (long long)json_integer_value(json_object_get(x, "entries")),
+               shown_text(x, "next_update"),
                json_is_true(json_object_get(x, "signed")) ? "" : ", not signed");
     }
 }

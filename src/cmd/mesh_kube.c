@@ -313,14 +313,6 @@ self_signed_refuse(struct session *s, struct err *e)
 /* -- waiting -------------------------------------------------------------------------------------
  */
 
-static const char *
-text(const json_t *j, const char *member)
-{
-    const char *s = json_string_value(json_object_get(j, member));
-
-    return s != NULL ? s : "-";
-}
-
 static const json_t *
 condition(const json_t *status, const char *type)
 {
@@ -328,7 +320,7 @@ condition(const json_t *status, const char *type)
     size_t i;
 
     json_array_foreach(json_object_get(status, "conditions"), i,
-                       c) if (strcmp(text(c, "type"), type) == 0) return c;
+                       c) if (strcmp(shown_text(c, "type"), type) == 0) return c;
     return NULL;
 }
 
@@ -344,7 +336,7 @@ bar_print(const json_t *status, char last[120])
     (void)snprintf(line, sizeof(line), "[%.*s%.*s] %lld of %lld namespaces, %s", cells,
                    "##############################", BAR_CELLS - cells,
                    "..............................", (long long)done, (long long)all,
-                   text(status, "phase"));
+                   shown_text(status, "phase"));
     if (strcmp(line, last) != 0)
         (void)fprintf(stderr, isatty(STDERR_FILENO) == 1 ? "\r%s\033[K" : "%s\n", line);
     memcpy(last, line, sizeof(line));
@@ -353,7 +345,7 @@ bar_print(const json_t *status, char last[120])
 static bool
 is_true(const json_t *condition)
 {
-    return strcmp(text(condition, "status"), "True") == 0;
+    return strcmp(shown_text(condition, "status"), "True") == 0;
 }
 
 /* What no waiting mends. */
@@ -364,7 +356,7 @@ is_refused(const json_t *held)
                                          "NotHeld",  "Target", "Store",  "Signer" };
 
     for (size_t i = 0; i < ARRAY_LEN(gates); i++)
-        if (strcmp(text(held, "reason"), gates[i]) == 0)
+        if (strcmp(shown_text(held, "reason"), gates[i]) == 0)
             return false;
     return is_true(held);
 }
@@ -383,19 +375,21 @@ wait_ready(struct session *s, json_int_t revision, uint64_t timeout_ms, struct e
             json_integer_value(json_object_get(status, "observedGeneration")) >= revision;
 
         bar_print(status, last);
-        if (is_current && strcmp(text(status, "phase"), "Ready") == 0)
+        if (is_current && strcmp(shown_text(status, "phase"), "Ready") == 0)
             break;
-        if (is_current && strcmp(text(loaded, "reason"), "NotOwned") == 0)
-            return err_set(e, E_DENIED, "%s", text(loaded, "message"));
+        if (is_current && strcmp(shown_text(loaded, "reason"), "NotOwned") == 0)
+            return err_set(e, E_DENIED, "%s", shown_text(loaded, "message"));
         if (is_current && is_refused(held))
-            return err_set(e, E_STATE, "%s: %s", text(held, "reason"), text(held, "message"));
+            return err_set(e, E_STATE, "%s: %s", shown_text(held, "reason"),
+                           shown_text(held, "message"));
         if (mono_ms() > until)
-            return err_set(e, E_TIMEOUT,
-                           "not done yet; it goes on (meshroot mesh status): %s; is meshroot "
-                           "operator run up?",
-                           held == NULL
-                               ? "no operator has looked at it"
-                               : text(is_true(held) || is_true(loaded) ? held : loaded, "message"));
+            return err_set(
+                e, E_TIMEOUT,
+                "not done yet; it goes on (meshroot mesh status): %s; is meshroot "
+                "operator run up?",
+                held == NULL
+                    ? "no operator has looked at it"
+                    : shown_text(is_true(held) || is_true(loaded) ? held : loaded, "message"));
         kube_session_pause(&s->kube, LOOK_MS);
     }
     if (isatty(STDERR_FILENO) == 1)
@@ -516,22 +510,23 @@ status_print(const json_t *o)
     size_t i;
 
     printf("%-14s %s/%s\n", "PluginCA", kube_object_ns(o), kube_object_name(o));
-    printf("%-14s %s\n", "Mode", text(s, "mode"));
-    printf("%-14s %s\n", "Phase", text(s, "phase"));
+    printf("%-14s %s\n", "Mode", shown_text(s, "mode"));
+    printf("%-14s %s\n", "Phase", shown_text(s, "phase"));
     printf("%-14s %lld\n", "Generation",
            (long long)json_integer_value(json_object_get(s, "generation")));
     printf("%-14s %s  every %s\n", "Vault",
-           json_object_get(vault, "url") != NULL ? text(vault, "url") : text(vault, "keyVaultID"),
-           text(json_object_get(o, "spec"), "pollInterval"));
-    printf("%-14s %s\n", "Root", text(s, "root"));
+           json_object_get(vault, "url") != NULL ? shown_text(vault, "url")
+                                                 : shown_text(vault, "keyVaultID"),
+           shown_text(json_object_get(o, "spec"), "pollInterval"));
+    printf("%-14s %s\n", "Root", shown_text(s, "root"));
     printf("%-14s %s  until %s\n", "Intermediate",
-           text(json_object_get(s, "intermediate"), "subject"), text(s, "expires"));
+           shown_text(json_object_get(s, "intermediate"), "subject"), shown_text(s, "expires"));
     printf("%-14s %lld of %lld\n", "Namespaces",
            (long long)json_integer_value(json_object_get(d, "done")),
            (long long)json_integer_value(json_object_get(d, "namespaces")));
     json_array_foreach(json_object_get(s, "conditions"), i, c)
-        printf("%-14s %-6s %s: %s\n", text(c, "type"), text(c, "status"), text(c, "reason"),
-               text(c, "message"));
+        printf("%-14s %-6s %s: %s\n", shown_text(c, "type"), shown_text(c, "status"),
+               shown_text(c, "reason"), shown_text(c, "message"));
     json_array_foreach(json_object_get(s, "waitsFor"), i, w)
         printf("%-14s %s\n", i == 0 ? "Waits for" : "", json_string_value(w));
 }

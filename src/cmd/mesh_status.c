@@ -24,28 +24,15 @@ static const struct opt opts[] = {
     { .name = NULL },
 };
 
-static const char *
-text(const json_t *j, const char *member)
-{
-    const char *s = json_string_value(json_object_get(j, member));
-
-    return s != NULL ? s : "-";
-}
-
-static json_int_t
-number(const json_t *j, const char *member)
-{
-    return json_integer_value(json_object_get(j, member));
-}
-
 static void
 cert_print(const char *what, const json_t *c)
 {
-    const char *subject = text(c, "subject");
+    const char *subject = shown_text(c, "subject");
 
     if (json_is_object(c)) /* a serving certificate has no subject */
         printf("%-14s %s  until %s  sha256 %.16s\n", what,
-               subject[0] != '\0' ? subject : "(DNS names)", text(c, "not_after"), text(c, "id"));
+               subject[0] != '\0' ? subject : "(DNS names)", shown_text(c, "not_after"),
+               shown_text(c, "id"));
 }
 
 static void
@@ -57,17 +44,17 @@ ca_print(const json_t *ca)
 
     if (!json_is_object(ca))
         return;
-    printf("%-14s %" JSON_INTEGER_FORMAT "\n", "Generation", number(ca, "generation"));
+    printf("%-14s %" JSON_INTEGER_FORMAT "\n", "Generation", shown_number(ca, "generation"));
     json_object_foreach((json_t *)(uintptr_t)versions, name, v) if (json_string_length(v) > 0)
         printf("%-14s %s version %s\n", "", name, json_string_value(v));
     json_array_foreach(json_object_get(ca, "roots"), i, c) cert_print(i == 0 ? "Roots" : "", c);
     cert_print("Intermediate", json_object_get(ca, "intermediate"));
     cert_print("Server", json_object_get(ca, "server"));
-    if (strcmp(text(ca, "loaded"), text(ca, "present")) != 0)
-        printf("%-14s loaded %.16s != present %.16s\n", "Stale", text(ca, "loaded"),
-               text(ca, "present"));
+    if (strcmp(shown_text(ca, "loaded"), shown_text(ca, "present")) != 0)
+        printf("%-14s loaded %.16s != present %.16s\n", "Stale", shown_text(ca, "loaded"),
+               shown_text(ca, "present"));
     if (json_is_string(json_object_get(ca, "refused")))
-        printf("%-14s %s\n", "Refused", text(ca, "refused"));
+        printf("%-14s %s\n", "Refused", shown_text(ca, "refused"));
 }
 
 static void
@@ -78,13 +65,13 @@ rotation_print(const json_t *r)
 
     if (!json_is_object(r))
         return;
-    printf("%-14s %s\n", "Rotation", text(r, "class"));
+    printf("%-14s %s\n", "Rotation", shown_text(r, "class"));
     if (!json_is_object(held))
         return;
-    printf("%-14s %s\n", "Held", text(held, "detail"));
+    printf("%-14s %s\n", "Held", shown_text(held, "detail"));
     json_array_foreach(json_object_get(held, "waits_for"), i, w)
-        printf("%-14s %s %s  %s\n", i == 0 ? "Waits for" : "", text(w, "identity"),
-               text(w, "instance"), text(w, "why"));
+        printf("%-14s %s %s  %s\n", i == 0 ? "Waits for" : "", shown_text(w, "identity"),
+               shown_text(w, "instance"), shown_text(w, "why"));
 }
 
 static void
@@ -95,7 +82,7 @@ fleet_print(const json_t *f)
     size_t i;
 
     printf("%-14s %" JSON_INTEGER_FORMAT " with leaves in use\n", "Workloads",
-           number(f, "workloads"));
+           shown_number(f, "workloads"));
     json_object_foreach(json_object_get(f, "by_trust_generation"), key, n)
         printf("%-14s %" JSON_INTEGER_FORMAT " acknowledged trust set %s\n", "",
                json_integer_value(n), key);
@@ -104,9 +91,9 @@ fleet_print(const json_t *f)
     if (json_array_size(json_object_get(f, "agents")) == 0)
         return;
     printf("\n%-52s %-10s %-6s %s\n", "IDENTITY", "INSTANCE", "TRUST", "LEAVES UNTIL");
-    json_array_foreach(json_object_get(f, "agents"), i, a)
-        printf("%-52s %-10.8s %-6" JSON_INTEGER_FORMAT " %s\n", text(a, "identity"),
-               text(a, "instance"), number(a, "trust_generation"), text(a, "until"));
+    json_array_foreach(json_object_get(f, "agents"), i, a) printf(
+        "%-52s %-10.8s %-6" JSON_INTEGER_FORMAT " %s\n", shown_text(a, "identity"),
+        shown_text(a, "instance"), shown_number(a, "trust_generation"), shown_text(a, "until"));
 }
 
 static void
@@ -114,14 +101,14 @@ status_print(const json_t *s)
 {
     const json_t *sync = json_object_get(s, "sync");
 
-    printf("%-14s %s%s\n", "Mode", text(s, "mode"),
+    printf("%-14s %s%s\n", "Mode", shown_text(s, "mode"),
            json_is_true(json_object_get(s, "ready")) ? "" : " (not ready)");
-    printf("%-14s %s\n", "Trust domain", text(s, "trust_domain"));
+    printf("%-14s %s\n", "Trust domain", shown_text(s, "trust_domain"));
     if (json_is_object(sync)) {
-        printf("%-14s %s  every %s, last success %s\n", "Vault", text(sync, "vault"),
-               text(sync, "poll_interval"), text(sync, "last_success"));
+        printf("%-14s %s  every %s, last success %s\n", "Vault", shown_text(sync, "vault"),
+               shown_text(sync, "poll_interval"), shown_text(sync, "last_success"));
         if (json_is_string(json_object_get(sync, "last_error")))
-            printf("%-14s %s\n", "Vault says", text(sync, "last_error"));
+            printf("%-14s %s\n", "Vault says", shown_text(sync, "last_error"));
     }
     ca_print(json_object_get(s, "ca"));
     rotation_print(json_object_get(s, "rotation"));

@@ -16,6 +16,20 @@ print_json(const json_t *j)
     (void)fputc('\n', stdout);
 }
 
+const char *
+shown_text(const json_t *j, const char *member)
+{
+    const char *s = json_string_value(json_object_get(j, member));
+
+    return s != NULL ? s : "-";
+}
+
+json_int_t
+shown_number(const json_t *j, const char *member)
+{
+    return json_integer_value(json_object_get(j, member));
+}
+
 bool
 use_color(int fd)
 {

@@ -48,6 +48,9 @@ void log_flags_setup(const struct log_flags *f);
 
 /* Prints `j` (borrowed) to stdout, indented, with a final newline. */
 void print_json(const json_t *j);
+/* A member of an answer, for a table: "-" or 0 when it has none. Borrowed. */
+const char *shown_text(const json_t *j, const char *member);
+json_int_t shown_number(const json_t *j, const char *member);
 /* stdout or stderr is a terminal, NO_COLOR is not set. */
 bool use_color(int fd);
 

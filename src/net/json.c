@@ -1,5 +1,6 @@
 #include "net/json.h"
 
+#include "base/clock.h"
 #include "base/str.h"
 
 /* jansson recurses per level and allows 2048 of them; brackets are counted before it starts. */
@@ -80,6 +81,17 @@ json_id(const uint8_t id[DIGEST_BYTES])
     char text[DIGEST_TEXT_BYTES];
 
     hex_text(span_of(id, DIGEST_BYTES), text);
+    return json_string(text);
+}
+
+json_t *
+json_time(int64_t t_unix_s)
+{
+    char text[RFC3339_BYTES];
+
+    if (t_unix_s == 0)
+        return json_null();
+    rfc3339_s(t_unix_s, text);
     return json_string(text);
 }
 

@@ -27,6 +27,8 @@ MUST_USE int json_text_copy(const json_t *o, const char *name, char *ret, size_t
 
 /* A digest as a text of lower-case hex digits. Owner: caller; NULL: out of memory. */
 json_t *json_id(const uint8_t id[DIGEST_BYTES]);
+/* Unix seconds as RFC 3339; 0: null. Owner: caller; NULL: out of memory. */
+json_t *json_time(int64_t t_unix_s);
 
 /* Overwrites every text of `j` that nobody else holds, then lets go of it as json_decref; for what
  * may hold a key or a token. (jansson itself wipes nothing, neither what it parsed in.) NULL is

@@ -322,17 +322,6 @@ plan_map_has_plan(const struct plan_map *m)
     return m->plan != NULL;
 }
 
-static void
-on_retired(const json_t *body, const struct err *why, void *arg)
-{
-    struct plan_map *m = arg;
-    struct err e = { 0 };
-
-    m->call = NULL;
-    int done = map_answer(m, body, why, &e);
-    m->opened(done < 0 ? &e : NULL, m->arg);
-}
-
 int
 plan_map_retire(struct plan_map *m, uint64_t generation, plan_map_fn *done, void *arg,
                 struct err *e)
@@ -341,6 +330,6 @@ plan_map_retire(struct plan_map *m, uint64_t generation, plan_map_fn *done, void
         return err_set(e, E_BUSY, "the plan is being written");
     m->opened = done;
     m->arg = arg;
-    return map_write(m, NULL, generation > m->floor ? generation : m->floor, on_retired, m,
-                     &m->call, e);
+    return map_write(m, NULL, generation > m->floor ? generation : m->floor, on_opened, m, &m->call,
+                     e);
 }

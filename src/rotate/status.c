@@ -4,17 +4,6 @@
 #include "rotate/driver.h"
 
 static json_t *
-time_json(int64_t at)
-{
-    char text[RFC3339_BYTES];
-
-    if (at == 0)
-        return json_null();
-    rfc3339_s(at, text);
-    return json_string(text);
-}
-
-static json_t *
 subject_json(const struct cert *c)
 {
     char text[NAME_TEXT_BYTES];
@@ -34,7 +23,7 @@ waits_to_json(const struct plan_step *st)
         const struct plan_wait *w = &st->waits[i];
         if (json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:o}", "identity", w->identity,
                                                   "instance", w->instance, "why", w->why, "until",
-                                                  time_json(w->until))) < 0) {
+                                                  json_time(w->until))) < 0) {
             json_decref(list);
             return NULL;
         }
@@ -90,7 +79,7 @@ roots_json(const struct plan *p, const struct roots *certs)
         if (json_array_append_new(
                 list, json_pack("{s:o, s:o, s:I, s:o}", "subject", subject_json(c), "id",
                                 json_id(p->roots[i].id), "since", (json_int_t)p->roots[i].since,
-                                "not_after", time_json(c == NULL ? 0 : cert_not_after(c)))) < 0) {
+                                "not_after", json_time(c == NULL ? 0 : cert_not_after(c)))) < 0) {
             json_decref(list);
             return NULL;
         }
@@ -110,14 +99,14 @@ wanted_json(const struct rotate *r)
         const struct cert *c = roots_at(bundle_roots(r->want), i);
         if (json_array_append_new(roots, json_pack("{s:o, s:o, s:o}", "subject", subject_json(c),
                                                    "id", json_id(cert_id(c)), "not_after",
-                                                   time_json(cert_not_after(c)))) < 0) {
+                                                   json_time(cert_not_after(c)))) < 0) {
             json_decref(roots);
             return NULL;
         }
     }
     cert_subject_text(bundle_signer(r->want), subject);
     return json_pack("{s:o, s:o, s:o}", "roots", roots, "signer",
-                     signer_json(&r->wanted.signer, subject), "since", time_json(r->want_at));
+                     signer_json(&r->wanted.signer, subject), "since", json_time(r->want_at));
 }
 
 static json_t *
@@ -145,7 +134,7 @@ past_json(const struct rotate *r)
     for (size_t i = first; i < r->past_n; i++) {
         const struct past *p = &r->past[i % HISTORY_N];
         if (json_array_append_new(list, json_pack("{s:o, s:I, s:s, s:s, s:s, s:b}", "time",
-                                                  time_json(p->at), "generation",
+                                                  json_time(p->at), "generation",
                                                   (json_int_t)p->generation, "step", p->action.step,
                                                   "class", p->action.class, "reason", p->action.why,
                                                   "forced", (int)p->action.forced)) < 0) {
