@@ -196,10 +196,10 @@ class Mesh:
         for s in SECRETS:
             self.set_secret(s, folder / f"{s}.pem")
 
-    def enable(self, check=True, poll="1s"):
+    def enable(self, check=True, poll="1s", flags=()):
         return self.run("mesh", "enable", "--key-vault-id",
                         "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/meshroot",
-                        "--rotation-poll-interval", poll, check=check)
+                        "--rotation-poll-interval", poll, *flags, check=check)
 
     def status(self):
         return json.loads(self.run("mesh", "status", "--output", "json").stdout)

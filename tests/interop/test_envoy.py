@@ -34,10 +34,10 @@ def start(tmp_path):
 class Pair:
     """web talks to cart, each behind an Envoy that gets its secrets from an agent of ours."""
 
-    def __init__(self, tmp, daemon, start, bundle, api, names=(("default", "ROOTCA"),) * 2):
+    def __init__(self, tmp, daemon, start, bundle, api, names=(("default", "ROOTCA"),) * 2, flags=()):
         self.tmp, self.mesh, self.start_envoy, self.api = tmp, Mesh(tmp, daemon), start, api
         self.mesh.set_all(bundle)
-        self.mesh.enable()
+        self.mesh.enable(flags=flags)
         self.sockets = {n: tmp / "run" / f"{n}.sock" for n in ("web", "cart")}
         self.agents = {n: self.agent(n) for n in self.sockets}
         wait_for("both on A1", lambda: settled(self.mesh, "Intermediate A1", 2))
@@ -157,6 +157,30 @@ def test_envoy_refuses_a_revoked_peer_and_no_other(tmp_path, daemon, start, sign
     other.stop()
     assert again.failed == [] and other.failed == [], (again.failed[:1], other.failed[:1])
     assert other.ok >= 40
+
+
+def test_envoy_refuses_a_leaf_under_a_revoked_intermediate(tmp_path, daemon, start, signers):
+    """With a list of each root Envoy looks above the leaf: A1 is in the root's, and web still shows a leaf under A1."""
+    pair = Pair(tmp_path, daemon, start, signers["a1"], "GRPC", flags=("--ca-crl-object-name", "ca-crl"))
+    other = pair.another("shop")
+    load = Load(pair.port)
+    more(load, 20)
+    pair.agents["web"].kill()  # Envoy goes on with the leaf that it has
+    meshroot("pki", "crl", "--root", tmp_path / "root", "--out", tmp_path / "crl.pem", "--revoke", tmp_path / "a1/ca-cert.pem")
+    pair.mesh.set_secret("ca-crl", tmp_path / "crl.pem")
+    pair.mesh.set_all(signers["a2"])
+    wait_for("cart's Envoy refuses web", lambda: load.failed, 60)
+    load.stop()
+    refused = Load(pair.port)
+    wait_for("every time", lambda: len(refused.failed) >= 3, 60)
+    refused.stop()
+    assert refused.ok == 0
+    assert pair.cart.stat("listener.127.0.0.1_0.ssl.fail_verify_error") > 0 and pair.sds("cart")["refused"] == 0
+    wait_for("shop and cart are under A2", lambda: pair.sds("shop")["settled"] and pair.sds("cart")["settled"], 60)
+    let_in = Load(other)  # with a list for each CA of its path
+    wait_for("shop is let in", lambda: let_in.ok >= 20, 60)
+    let_in.stop()
+    assert "A2" in let_in.server_issuers[-1]
 
 
 @pytest.mark.parametrize("api", ["GRPC", "DELTA_GRPC"])
