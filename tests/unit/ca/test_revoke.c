@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "ca/revoke.h"
+#include "mint_list.h"
 #include "tmpdir.h"
 
 enum { HOUR_MS = 3600 * 1000 };
@@ -268,6 +269,66 @@ lists_are_made_anew_in_time(void **state)
     }
 }
 
+/* Lists that came with the set: handed out beside ours while they say something, as they are, and
+ * without their signature once they have expired, so that nobody else refuses everyone for that. */
+static void
+lists_of_the_cas_above_go_along(void **state)
+{
+    struct scene *s = *state;
+    struct crls *none = mint_lists(s->a.root, s->a.root_key, 1, NULL),
+                *some = mint_lists(s->a.root, s->a.root_key, 2, s->b.ca);
+    struct crl *alone[BUNDLE_LISTS_MAX];
+
+    lists_signer(&s->lists, s->a.ca, s->a.signer);
+    lists_above(&s->lists, none);
+    assert_false(lists_update(&s->lists)); /* nothing is revoked: nobody is told */
+    assert_int_equal(lists_above_alone(&s->lists, alone), 1);
+    lists_above(&s->lists, some);
+    assert_true(lists_update(&s->lists));
+    assert_int_equal(crls_count(s->lists.handed_out), 2);
+    assert_true(crls_revoke(s->lists.handed_out, s->b.ca) == false); /* B's issuer is another */
+    assert_int_equal(crls_entries(s->lists.handed_out), 1);
+    assert_true(crl_is_signed(crls_at(s->lists.handed_out, 1)));
+    clock_shift_for_test(2 * HOUR_MS / 1000);
+    assert_true(lists_update(&s->lists));
+    assert_false(crl_is_signed(crls_at(s->lists.handed_out, 1)));
+    assert_int_equal(crls_entries(s->lists.handed_out), 1);
+    clock_shift_for_test(0);
+    lists_above(&s->lists, NULL);
+    assert_true(lists_update(&s->lists));
+    assert_null(s->lists.handed_out);
+    crls_unref(none);
+    crls_unref(some);
+}
+
+/* One about leaves of a signer of ours goes into our list of that name, each entry once. */
+static void
+a_list_of_our_signer_is_part_of_ours(void **state)
+{
+    struct scene *s = *state;
+    struct crls *theirs = mint_lists(s->a.ca, s->a.ca_key, 5, s->b.ca); /* any serial */
+    struct crl *alone[BUNDLE_LISTS_MAX];
+    struct crl_entry x;
+    struct err e = { 0 };
+
+    assert_int_equal(add(s, &s->a, 0, 1, unix_s() + 600), E_NONE);
+    lists_signer(&s->lists, s->a.ca, s->a.signer);
+    lists_above(&s->lists, theirs);
+    assert_true(lists_update(&s->lists));
+    assert_int_equal(lists_above_alone(&s->lists, alone), 0);
+    assert_int_equal(crls_count(s->lists.handed_out), 1);
+    const struct crl *ours = crls_at(s->lists.handed_out, 0);
+    assert_ok(crl_verify(ours, s->a.ca, &e));
+    assert_int_equal(crl_count(ours), 2);
+    assert_true(handed_out_has(s, 0));
+    assert_int_equal(crl_entry_of(ours, cert_serial(s->b.ca), &x, &e), 0);
+    assert_int_equal(x.reason, CRL_KEY_COMPROMISE);
+    lists_above(&s->lists, NULL);
+    assert_true(lists_update(&s->lists));
+    assert_int_equal(crls_entries(s->lists.handed_out), 1);
+    crls_unref(theirs);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -280,6 +341,8 @@ main(int argc, char *argv[])
         T(istio_61073_a_list_can_be_cleared),
         T(revoked_means_listed_whatever_happens_to_the_signers),
         T(lists_are_made_anew_in_time),
+        T(lists_of_the_cas_above_go_along),
+        T(a_list_of_our_signer_is_part_of_ours),
     };
 
     return cmocka_run_group_tests_name("ca/revoke", tests, NULL, NULL);

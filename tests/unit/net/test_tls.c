@@ -1,5 +1,6 @@
 /* gRPC over TLS, the peer rules, and the proxy, with certificates made here. */
 #include "mint.h"
+#include "mint_list.h"
 
 #include <signal.h>
 #include <sys/socket.h>
@@ -24,6 +25,8 @@ struct world {
     int code;
     char text[256], seen_uri[256];
     uint8_t seen_root[DIGEST_BYTES];
+    const struct crls *lists;
+    bool seen_revoked;
 };
 
 static void
@@ -110,6 +113,7 @@ who(struct grpc_call *c, struct span msg, void *self)
     if (p != NULL) {
         (void)snprintf(w->seen_uri, sizeof(w->seen_uri), "%.*s", SPAN_ARG(p->uri));
         memcpy(w->seen_root, p->root_id, DIGEST_BYTES);
+        w->seen_revoked = tls_peer_is_revoked(p, w->lists);
     }
     grpc_finish(c, GRPC_OK, NULL);
 }
@@ -148,6 +152,41 @@ call(struct world *w, struct tls_conf *server, struct tls_conf *client, const ch
     run(w);
     grpc_client_free(c);
     grpc_server_free(s);
+}
+
+/* A server forgets the chain; who stands in it is known all the same. */
+static void
+a_revoked_intermediate_is_seen_in_the_peer_s_chain(void **state)
+{
+    struct world *w = *state;
+    struct cert *leaf = mint_leaf(&w->mid, w->key, ID_A, 3600);
+    struct cert *other = mint_leaf(&w->mid, w->key, ID_B, 3600);
+    struct cert *server = mint_leaf(&w->mid, w->key, "localhost", 3600);
+    const struct {
+        const struct mint_ca *by;
+        const struct cert *revoked;
+        bool is;
+    } rows[] = { { &w->root, w->mid.cert, true },
+                 { &w->root, other, false },
+                 { &w->mid, leaf, true },
+                 { &w->mid, other, false },
+                 { &w->other, w->mid.cert, false } };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct crls *lists = mint_lists(rows[i].by->cert, rows[i].by->key, 1, rows[i].revoked);
+
+        w->lists = lists;
+        call(w, conf(w, true, server, w->root.roots, TLS_PEER_OPTIONAL, "h2"),
+             conf(w, false, leaf, w->root.roots, TLS_PEER_NAME, "h2"), "127.0.0.1", "localhost");
+        assert_int_equal(w->code, GRPC_OK);
+        assert_string_equal(w->seen_uri, ID_A);
+        assert_int_equal(w->seen_revoked, rows[i].is);
+        crls_unref(lists);
+    }
+    w->lists = NULL;
+    cert_unref(leaf);
+    cert_unref(other);
+    cert_unref(server);
 }
 
 static void
@@ -508,6 +547,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+        T(a_revoked_intermediate_is_seen_in_the_peer_s_chain),
         T(mutual_tls_names_the_peer_and_its_root),
         T(client_without_certificate_is_nobody),
         T(servers_that_are_refused),
