@@ -5,6 +5,7 @@ import re
 
 import docs
 import pytest
+import yaml
 from conftest import meshroot
 
 PAGES = docs.pages()
@@ -105,6 +106,43 @@ def test_files_and_links_lead_somewhere(page):
         assert (docs.HERE / path).exists() or (docs.HERE / "src" / path).exists(), path
     for path in re.findall(r"(?<![/a-z])docs/[a-z-]+\.md", text):
         assert (docs.HERE / path).exists(), path
+
+
+def leaves(tree, at=""):
+    """Names of what a values file sets: {"a": {"b": 1}} -> "a.b"."""
+    if not isinstance(tree, dict) or not tree:
+        return {at}
+    return set().union(*(leaves(v, f"{at}.{k}" if at else k) for k, v in tree.items()))
+
+
+def test_every_value_of_the_chart_is_in_its_table():
+    have = leaves(yaml.safe_load((docs.HERE / "deploy/helm/meshroot/values.yaml").read_text()))
+    table = re.search(r"^## Values\n(.*?)^## ", (docs.HERE / "docs/install-kubernetes.md").read_text(), re.M | re.S)[1]
+    said = {n for row in re.findall(r"^\| (`.*?`) \|", table, re.M) for n in re.findall("`([A-Za-z.]+)`", row)}
+    said = {n.replace("PART", p, 1) for n in said for p in (("operator", "ca", "validator", "vault") if n.startswith("PART.") else ("",))}
+    of = lambda name: {h for h in have if h == name or h.startswith(name + ".")}  # noqa: E731
+    assert {n for n in said if not of(n)} == set(), "no such value"
+    assert have - set().union(*map(of, said)) == set(), "not in the table"
+
+
+def test_every_field_of_a_plugin_ca_is_in_its_table_with_its_default():
+    crd = yaml.safe_load(next(docs.HERE.glob("deploy/helm/meshroot/crds/*.yaml")).read_text())
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    page = (docs.HERE / "docs/kubernetes.md").read_text()
+    rows = dict(re.findall(r"^\| `(.*?) \| (.*?) \|", re.search(r"^\| field \|.*?\n\n", page, re.M | re.S)[0], re.M))
+
+    def look(at, name):
+        if at.get("type") == "object" and "properties" in at and name not in ("vault", "namespaceSelector"):
+            for k, v in at["properties"].items():
+                look(v, f"{name}.{k}" if name else k)
+        elif name and not name.startswith("vault"):
+            row = next((v for k, v in rows.items() if name in k or name.rsplit(".", 1)[-1] in k.replace("`", "").split(", ")), None)
+            assert row is not None, f"{name} is in no row"
+            default = at.get("default")
+            if default not in (None, {}):
+                assert str(default).lower() in row.lower(), f"{name}: {default}, the page says {row}"
+
+    look(spec, "")
 
 
 def test_every_page_is_listed_in_the_readme():
