@@ -67,6 +67,7 @@ int
 dir_make(const char *path, mode_t mode, struct err *e)
 {
     CLEANUP(str_freep) char *p = NULL;
+    struct stat st;
 
     TRY(str_dup(span_str(path), &p, e));
     for (char *s = p + 1; *s != '\0'; s++) {
@@ -79,6 +80,8 @@ dir_make(const char *path, mode_t mode, struct err *e)
     }
     if (mkdir(p, mode) < 0 && errno != EEXIST)
         return err_sys(e, errno, "%s: make folder", p);
+    if (stat(p, &st) == 0 && !S_ISDIR(st.st_mode))
+        return err_set(e, E_EXISTS, "%s is no folder: name another one", p);
     return 0;
 }
 

@@ -78,10 +78,12 @@ workload_read(const struct token_conf *c, struct spiffe_id *ret, struct err *e)
 
     if ((c->subject == NULL) == (c->identity == NULL))
         return err_set(e, E_INVAL, "want one of --subject and --identity");
-    if (c->identity != NULL)
-        return spiffe_parse(span_str(c->identity), ret, e) < 0
-                   ? err_wrap(e, "--identity \"%.200s\"", c->identity)
-                   : 0;
+    if (c->identity != NULL) {
+        if (spiffe_parse(span_str(c->identity), ret, e) == 0)
+            return 0;
+        e->code = E_INVAL;
+        return err_wrap(e, "--identity \"%.200s\"", c->identity);
+    }
     if (strlen(c->subject) >= sizeof(claims.subject))
         return err_set(e, E_INVAL, "--subject is longer than %zu bytes",
                        sizeof(claims.subject) - 1);

@@ -119,8 +119,9 @@ place_credentials(const struct vault_target *t, struct place *p, struct err *e)
     if (!p->is_local)
         return err_set(e, E_INVAL,
                        "%s: who are you? --credential-file, or AZURE_TENANT_ID, AZURE_CLIENT_ID "
-                       "and AZURE_CLIENT_SECRET, are needed",
-                       p->url);
+                       "and AZURE_CLIENT_SECRET, are needed (%s has no vault of its own: meshroot "
+                       "up, or vault serve, with that --state-dir makes one)",
+                       p->url, p->state_dir);
     TRY(str_format(&path, e, "%s/credentials/admin.json", p->state_dir));
     return credentials_file(p, path, e);
 }

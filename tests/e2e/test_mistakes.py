@@ -66,6 +66,9 @@ def files(tmp_path_factory):
     (("pki", "verify", "{at}/turned"), 1, "cert-chain.pem: out of order"),
     (("pki", "verify", "{at}/rubbish"), 1, "ca-key.pem: no PEM block"),
     (("pki", "crl", "--root", "{at}/root", "--out", "OUT", "--revoke", "{at}/none"), 2, "is neither a file nor a serial number"),
+    (("pki", "root", "--out", "{at}/kubeconfig"), 15, "kubeconfig is no folder"),
+    (("identity", "token", "--key", "{at}/root/root-key.pem", "--issuer", "x", "--identity", "shop/web"), 2, '--identity "shop/web"'),
+    (("vault", "secret", "set", "--vault-name", "mine", "--name", "x", "--value", "y"), 2, "state has no vault of its own: meshroot up"),
     (("ledger", "list"), 3, "there is no ledger in"),
     # who runs, and where
     (("mesh", "status"), 3, "start one with: meshroot up --state-dir"),

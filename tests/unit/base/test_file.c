@@ -119,6 +119,8 @@ folders_are_made_with_their_parents(void **state)
     assert_ok(file_write(f->path, span_str(""), 0600, &e));
     (void)snprintf(below, sizeof(below), "%s/g", f->path);
     assert_err(dir_make(below, 0700, &e), E_SYS, "make folder");
+    *strrchr(below, '/') = '\0';
+    assert_err(dir_make(below, 0700, &e), E_EXISTS, "is no folder");
 }
 
 static void
