@@ -69,6 +69,25 @@ def test_the_server_takes_the_committed_manifests(spaces, profile):
     assert "Warning" not in done.stderr, done.stderr
 
 
+def test_the_schema_takes_a_name_for_revocation_lists(spaces):
+    """objectNames.caCrl has no default, and is no name of the four (a CEL rule); what was named stays."""
+    kubectl("apply", "-f", HERE / "deploy/helm/meshroot/crds")
+    kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/pluginca.meshroot.io")
+
+    def dry(names):
+        return kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", check=False, input=json.dumps({
+            "apiVersion": "meshroot.io/v1alpha1", "kind": "PluginCA", "metadata": {"name": "named", "namespace": SYSTEM}, "spec": {
+                "vault": {"url": "https://vault.test", "auth": {"clientSecret": {"name": "v"}}}, "objectNames": names}}))
+
+    for names, has in (({}, None), ({"caCrl": "lists"}, "lists"), ({"caCert": "c"}, None)):
+        done = dry(names)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["spec"]["objectNames"].get("caCrl") == has
+    for names, words in (({"caCrl": "ca-key"}, "the revocation lists are a secret of their own"), ({"caCrl": "no_name"}, "caCrl")):
+        done = dry(names)
+        assert done.returncode != 0 and words in done.stderr, done.stderr
+
+
 def asked(account, verb, what, name, space):
     """What `kubectl auth can-i ... --as` asks."""
     spec = {"user": f"system:serviceaccount:{SYSTEM}:{account}", "groups": ["system:serviceaccounts", f"system:serviceaccounts:{SYSTEM}",
