@@ -55,6 +55,8 @@ texts_keep(struct ca *c, struct err *e)
         TRY(text_keep(c, &k->who.cert_signers[i], e));
     for (size_t i = 0; i < k->who.evidence_readers_n; i++)
         TRY(text_keep(c, &k->who.evidence_readers[i], e));
+    for (size_t i = 0; i < k->who.couriers_n; i++)
+        TRY(text_keep(c, &k->who.couriers[i], e));
     for (size_t i = 0; i < k->who.serving_accounts_n; i++)
         TRY(text_keep(c, &k->who.serving_accounts[i], e));
     for (size_t i = 0; i < k->who.serving_names_n; i++)
@@ -86,6 +88,8 @@ conf_check(struct ca_conf *k, struct err *e)
         TRY(node_account_check(k->who.node_accounts[i], e));
     for (size_t i = 0; i < k->who.evidence_readers_n; i++)
         TRY(node_account_check(k->who.evidence_readers[i], e));
+    for (size_t i = 0; i < k->who.couriers_n; i++)
+        TRY(node_account_check(k->who.couriers[i], e));
     for (size_t i = 0; i < k->who.serving_accounts_n; i++)
         TRY(node_account_check(k->who.serving_accounts[i], e));
     for (size_t i = 0; i < k->who.serving_names_n; i++)

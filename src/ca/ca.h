@@ -27,6 +27,7 @@ enum {
     CA_NODE_ACCOUNTS_MAX = 8,
     CA_CERT_SIGNERS_MAX = 8,
     CA_EVIDENCE_READERS_MAX = 4,
+    CA_COURIERS_MAX = 4,
     CA_SERVING_ACCOUNTS_MAX = 4,
     CA_SERVING_NAMES_MAX = 8, /* of one certificate, too */
 };
@@ -62,6 +63,8 @@ struct ca_callers {
     size_t cert_signers_n;
     const char *evidence_readers[CA_EVIDENCE_READERS_MAX]; /* "NS/SA": may read ca/evidence.h */
     size_t evidence_readers_n;
+    const char *couriers[CA_COURIERS_MAX]; /* "NS/SA": may tell what other replicas have revoked */
+    size_t couriers_n;
     /* "NS/SA" that may have certificates of servers (istiod-tls), and the DNS names in them. */
     const char *serving_accounts[CA_SERVING_ACCOUNTS_MAX];
     size_t serving_accounts_n;

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "ca/ca.h"
+#include "ca/courier.h"
 #include "ca/evidence_book.h"
 #include "meshroot.pb-c.h"
 #include "net/grpc.h"
@@ -14,12 +15,13 @@
 
 #define WATCH_PATH "/meshroot.v1.Evidence/Watch"
 #define SIGN_PATH  "/meshroot.v1.Serving/Sign"
+#define CARRY_PATH "/meshroot.v1.Revocations/Exchange"
 
 enum {
     AGAIN_MIN_MS = 100, /* after a failure: doubles ... */
     AGAIN_MAX_MS = 5000,
     BEARER_MAX_BYTES = 16 * 1024,
-    SIGN_MS = 10 * 1000,
+    CALL_MS = 10 * 1000,
     CHAIN_MAX_BYTES = 512 * 1024,
 };
 
@@ -350,7 +352,83 @@ evidence_client_sign(struct evidence_client *c, const struct serving_request *q,
                                               { "meshroot-instance", q->instance },
                                               { NULL, NULL } };
     const struct grpc_answer answer = { on_signed, on_sign_done, s };
-    TRY(grpc_client_call(c->grpc, SIGN_PATH, headers, buf_span(&msg), SIGN_MS, &answer, NULL, e));
+    TRY(grpc_client_call(c->grpc, SIGN_PATH, headers, buf_span(&msg), CALL_MS, &answer, NULL, e));
     (void)STEAL(s); /* on_sign_done has it */
     return 0;
+}
+
+/* -- revocations, carried -------------------------------------------------------------------------
+ */
+
+struct carrying {
+    struct evidence_client *client;
+    struct buf answer;
+    courier_answer_fn *done;
+    void *arg;
+    bool got_it;
+    struct err why;
+};
+
+static void
+carrying_free(struct carrying *x)
+{
+    if (x == NULL)
+        return;
+    buf_done(&x->answer);
+    free(x);
+}
+DEFINE_CLEANUP(struct carrying, carrying_free)
+
+static void
+on_carried(struct span msg, void *arg)
+{
+    struct carrying *x = arg;
+
+    x->answer.n = 0;
+    x->got_it = buf_add(&x->answer, msg, &x->why) == 0;
+}
+
+static void
+on_carry_done(int code, const char *msg, const struct grpc_request *q, void *arg)
+{
+    CLEANUP(carrying_freep) struct carrying *x = arg;
+    bool is_final = code == GRPC_PERMISSION_DENIED || code == GRPC_UNAUTHENTICATED ||
+                    code == GRPC_UNIMPLEMENTED;
+
+    (void)q;
+    if (x->client->is_freed)
+        return;
+    if (code != GRPC_OK)
+        (void)err_set(&x->why, is_final ? E_DENIED : E_PEER, "code = %s desc = %.350s",
+                      grpc_code_name(code), msg);
+    else if (!x->got_it && x->why.code == E_NONE)
+        (void)err_set(&x->why, E_PEER, "the replica's answer is empty");
+    x->done(buf_span(&x->answer), x->why.code == E_NONE ? NULL : &x->why, x->arg);
+}
+
+static int
+exchange(void *self, struct span request, courier_answer_fn *done, void *arg, struct err *e)
+{
+    struct evidence_client *c = self;
+    CLEANUP(buf_wipe) struct buf bearer = BUF_INIT(BEARER_MAX_BYTES + 16);
+    CLEANUP(carrying_freep) struct carrying *x = calloc(1, sizeof(*x));
+
+    if (x == NULL)
+        return err_nomem(e);
+    *x = (struct carrying){
+        .client = c, .answer = BUF_INIT(GRPC_MAX_MESSAGE_BYTES), .done = done, .arg = arg
+    };
+    TRY(bearer_read(c, &bearer, e));
+    const struct grpc_header_kv headers[] = { { "authorization", buf_text(&bearer) },
+                                              { NULL, NULL } };
+    const struct grpc_answer answer = { on_carried, on_carry_done, x };
+    TRY(grpc_client_call(c->grpc, CARRY_PATH, headers, request, CALL_MS, &answer, NULL, e));
+    (void)STEAL(x); /* on_carry_done has it */
+    return 0;
+}
+
+struct courier_port
+evidence_client_courier_port(struct evidence_client *c)
+{
+    return (struct courier_port){ exchange, c };
 }

@@ -54,13 +54,47 @@ on_list(const char *key, struct span value, uint64_t revision, void *arg, struct
     return 0;
 }
 
+static void
+list_append(struct crl_lists *l, struct cert *cert)
+{
+    struct crl_list x = { .cert = cert_ref(cert), .is_dirty = true };
+
+    memcpy(x.signer_id, cert_id(cert), DIGEST_BYTES);
+    l->all[l->n++] = x;
+}
+
+static bool
+list_is_there(const struct crl_lists *l, const uint8_t id[DIGEST_BYTES])
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (memcmp(l->all[i].signer_id, id, DIGEST_BYTES) == 0)
+            return true;
+    return false;
+}
+
+/* Signers of other replicas, whose leaves are in the table: no list of theirs was ever signed here.
+ */
+static int
+issuers_open(struct crl_lists *l, struct err *e)
+{
+    for (size_t i = 0; i < l->table->n && l->n < CA_LISTS_MAX; i++) {
+        CLEANUP(cert_unrefp) struct cert *cert = NULL;
+        const uint8_t *id = l->table->all[i].signer_id;
+
+        if (!list_is_there(l, id) && TRY(ledger_issuer(l->table->store, id, &cert, e)) == 0)
+            list_append(l, cert);
+    }
+    return 0;
+}
+
 int
 lists_open(struct crl_lists *l, struct ca *c, struct revoked_table *t, struct err *e)
 {
     *l = (struct crl_lists){ .ca = c, .table = t };
     if (t->store == NULL)
         return 0;
-    return store_list(t->store, LIST_PREFIX, NULL, SIZE_MAX, false, on_list, l, e);
+    TRY(store_list(t->store, LIST_PREFIX, NULL, SIZE_MAX, false, on_list, l, e));
+    return issuers_open(l, e);
 }
 
 void
@@ -136,6 +170,19 @@ lists_signer(struct crl_lists *l, struct cert *cert, struct signer *s)
     x->cert = cert_ref(cert);
     signer_unref(x->signer);
     x->signer = signer_ref(s);
+}
+
+int
+lists_issuer(struct crl_lists *l, struct cert *cert, struct err *e)
+{
+    if (list_is_there(l, cert_id(cert)))
+        return 0;
+    if (l->n == CA_LISTS_MAX)
+        return err_set(e, E_LIMIT, "more than %d signers have leaves alive", CA_LISTS_MAX);
+    if (l->table->store != NULL)
+        TRY(ledger_issuer_keep(l->table->store, cert, e));
+    list_append(l, cert);
+    return 0;
 }
 
 void
@@ -374,7 +421,7 @@ list_is_over(const struct crl_lists *l, size_t i, int64_t now)
     const struct crl_list *x = &l->all[i];
 
     return i > 0 && (x->list == NULL || crl_next_update(x->list) < now) &&
-           last_leaf_end(l, x) < now;
+           last_leaf_end(l, x) < now && !has_entries(l, x);
 }
 
 /* A former signer's key is wiped with its last leaf: there is nothing left to revoke. */

@@ -44,6 +44,7 @@ struct job {
 struct revocations_room {
     struct revocations pub;
     struct job *jobs;
+    size_t held_n;
     bool is_closed;
 };
 
@@ -81,7 +82,7 @@ job_free(struct job *j)
 static void
 room_free_if_idle(struct revocations_room *m)
 {
-    if (!m->is_closed || m->jobs != NULL)
+    if (!m->is_closed || m->jobs != NULL || m->held_n > 0)
         return;
     lists_done(&m->pub.lists);
     revoked_done(&m->pub.table);
@@ -189,6 +190,32 @@ numbers_show(struct revocations *r)
     metric_set(m, &m_unsigned, "", (double)n);
     if (r->lists.n > 0 && r->lists.all[0].list != NULL)
         metric_set(m, &m_next, "", (double)crl_next_update(r->lists.all[0].list));
+}
+
+void
+revocations_changed(struct revocations *r, const char *why)
+{
+    lists_dirty(&r->lists);
+    if (lists_update(&r->lists))
+        ca_load_view(r->ca, why);
+    numbers_show(r);
+}
+
+void
+revocations_hold(struct revocations *r)
+{
+    room_of(r)->held_n++;
+}
+
+bool
+revocations_let_go(struct revocations *r)
+{
+    struct revocations_room *m = room_of(r);
+    bool is_open = !m->is_closed;
+
+    m->held_n--;
+    room_free_if_idle(m);
+    return is_open;
 }
 
 void
@@ -320,10 +347,7 @@ on_added(const struct err *why, void *arg)
         job_fail(j, &e);
         return;
     }
-    lists_dirty(&r->lists);
-    if (lists_update(&r->lists))
-        ca_load_view(r->ca, "leaves were revoked");
-    numbers_show(r);
+    revocations_changed(r, "leaves were revoked");
     if (e.code != E_NONE) {
         job_fail(j, &e);
         return;

@@ -89,6 +89,11 @@ bool lists_update(struct crl_lists *l);
 /* [{"signer","id","number","this_update","next_update","entries","signed","key_held"}] */
 json_t *lists_json(const struct crl_lists *l);
 
+/* Leaves of this one are revoked, though it never signed here: a list without a key, at the end.
+ * Its certificate is kept for the next start. Nothing to do when it is there. Errors: LIMIT, NOMEM.
+ */
+MUST_USE int lists_issuer(struct crl_lists *l, struct cert *cert, struct err *e);
+
 /* -- all of it: revoke.c -- */
 
 struct revocations {
@@ -96,5 +101,10 @@ struct revocations {
     struct revoked_table table;
     struct crl_lists lists;
 };
+/* The table has changed: into the lists, into force. */
+void revocations_changed(struct revocations *r, const char *why);
+/* Stays in memory until it is let go. r: false: it was closed meanwhile, and may be gone now. */
+void revocations_hold(struct revocations *r);
+bool revocations_let_go(struct revocations *r);
 
 #endif

@@ -25,7 +25,7 @@ enum {
     CA_SERVER_LEAF_S = SIGNER_SERVER_LIFE_S, /* our own serving certificate, at most */
     CA_CLOCK_STEP_S = 5,                     /* from tick to tick: more is said loudly */
     CA_TICK_MS = 30 * 1000,                  /* half-life of that, expiry gauges, a held set */
-    CA_TEXTS_MAX = 64,
+    CA_TEXTS_MAX = 68,
     CA_LEAVES_WAITING = 512, /* of one worker: half of SIGNER_LANE_CALLS */
     CA_WORDS_WAITING = 4096,
     /* tokens that the API server judges */
@@ -260,7 +260,7 @@ void ca_issues_free(struct ca_worker *w); /* when no call is under way any more 
 
 /* Handlers of callers that are known. */
 ca_handler ca_create_certificate, ca_trust_watch, ca_trust_acknowledge, ca_sign_jwt;
-ca_handler ca_evidence_watch, ca_sign_serving;
+ca_handler ca_evidence_watch, ca_sign_serving, ca_revocations_exchange;
 void ca_health_check(struct grpc_call *g, struct span msg, void *worker); /* of any caller */
 /* Whether the caller is one of these accounts of our trust domain ("NS/SA"). */
 bool ca_account_is(const struct ca_caller *c, const char *const *accounts, size_t n);

@@ -58,6 +58,15 @@ on_sign_serving(struct grpc_call *c, struct span msg, void *self)
     ca_admit(self, c, msg, &m);
 }
 
+static void
+on_exchange(struct grpc_call *c, struct span msg, void *self)
+{
+    static const struct ca_method m = { CA_QUEUE_WORDS, "ExchangeRevoked",
+                                        ca_revocations_exchange };
+
+    ca_admit(self, c, msg, &m);
+}
+
 static const struct grpc_method methods[] = {
     { .path = "/istio.v1.auth.IstioCertificateService/CreateCertificate", .on_request = on_create },
     { .path = "/meshroot.v1.Trust/Watch", .streams = true, .on_request = on_watch },
@@ -65,6 +74,7 @@ static const struct grpc_method methods[] = {
     { .path = "/meshroot.v1.Trust/SignJwt", .on_request = on_sign_jwt },
     { .path = "/grpc.health.v1.Health/Check", .on_request = ca_health_check },
     { .path = "/meshroot.v1.Serving/Sign", .on_request = on_sign_serving },
+    { .path = "/meshroot.v1.Revocations/Exchange", .on_request = on_exchange },
     { .path = "/meshroot.v1.Evidence/Watch", .streams = true, .on_request = on_evidence_watch },
 };
 

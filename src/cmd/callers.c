@@ -141,6 +141,8 @@ callers_fill(const struct caller_flags *f, struct callers *ret, struct err *e)
                   &who->cert_signers_n, e));
     TRY(accounts_fill("evidence-reader", &f->evidence_readers, who->evidence_readers,
                       CA_EVIDENCE_READERS_MAX, &who->evidence_readers_n, e));
+    TRY(accounts_fill("revocation-courier", &f->couriers, who->couriers, CA_COURIERS_MAX,
+                      &who->couriers_n, e));
     TRY(accounts_fill("serving-account", &f->serving_accounts, who->serving_accounts,
                       CA_SERVING_ACCOUNTS_MAX, &who->serving_accounts_n, e));
     TRY(list_fill("serving-name", &f->serving_names, who->serving_names, CA_SERVING_NAMES_MAX,

@@ -8,7 +8,7 @@
 
 struct caller_flags {
     struct opt_list issuers, audiences, dns_names, node_accounts, cert_signers;
-    struct opt_list issuer_ca_files, evidence_readers, serving_accounts, serving_names;
+    struct opt_list issuer_ca_files, evidence_readers, couriers, serving_accounts, serving_names;
     const char *pods_file;
     struct kube_flags kube;
     uint64_t cluster_max_stale_ms;
@@ -43,6 +43,8 @@ struct caller_flags {
       "name that a request's CertSigner may have; repeatable [meshroot]" },                                                \
     { "evidence-reader", OPT_LIST, offsetof(type, member.evidence_readers), NULL, NULL, NULL, 0, "NS/SA",                    \
       "account (the operator's) that may read what is loaded and which leaves are in use; repeatable" },                   \
+    { "revocation-courier", OPT_LIST, offsetof(type, member.couriers), NULL, NULL, NULL, 0, "NS/SA",                         \
+      "account (the operator's) that may tell which leaves other replicas have revoked, and is told ours; repeatable" },    \
     { "serving-account", OPT_LIST, offsetof(type, member.serving_accounts), NULL, NULL, NULL, 0, "NS/SA",                    \
       "account (the operator's) that may have certificates with a --serving-name (istiod-tls); repeatable" },              \
     { "serving-name", OPT_LIST, offsetof(type, member.serving_names), NULL, NULL, NULL, 0, "NAME",                          \

@@ -59,5 +59,7 @@ MUST_USE int ledger_removed(struct store *s, struct ledger_mark *ret, struct err
  * its id says), PARSE, SYS, NOMEM. Owner of *ret: caller, cert_unref. */
 MUST_USE int ledger_issuer(struct store *s, const uint8_t id[DIGEST_BYTES], struct cert **ret,
                            struct err *e);
+/* Keeps another one, that no row names. Errors: LIMIT, NOMEM. */
+MUST_USE int ledger_issuer_keep(struct store *s, const struct cert *c, struct err *e);
 
 #endif

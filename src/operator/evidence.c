@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "ca/courier.h"
 #include "ca/evidence.h"
 #include "obs/log.h"
 #include "operator/room.h"
@@ -30,6 +31,7 @@ struct replica {
     char name[EVIDENCE_NAME_BYTES], host[HOST_BYTES];
     char said[EVIDENCE_NAME_BYTES]; /* under which name rotation knows it; "" not */
     struct evidence_client *client; /* NULL: its pod is not there */
+    struct courier_stop *stop;      /* that client's; NULL: nothing is carried to and from it */
     int64_t seen;                   /* unix seconds; its pod was there then */
     int64_t until;                  /* the last of its leaves ends then; 0: none is known */
     bool is_listed;
@@ -40,6 +42,7 @@ struct evidence {
     struct kube_call *call;
     uint64_t look_at;
     bool is_known, too_many;
+    struct courier *courier; /* of what they revoke */
     struct replica replica[EVIDENCE_REPLICAS_MAX];
     size_t n;
     struct roots *roots; /* that the clients believe; owned */
@@ -112,6 +115,7 @@ replica_close(struct replica *r)
     replica_lost(r);
     if (r->client != NULL)
         istiod_tls_unask(r->plugin, r->client);
+    courier_part(STEAL(r->stop));
     evidence_client_free(STEAL(r->client));
 }
 
@@ -129,9 +133,16 @@ replica_open(struct replica *r, struct roots *roots)
                                   .arg = r };
     struct err e;
 
-    if (r->client == NULL && r->host[0] != '\0' && roots != NULL && c->token_file != NULL &&
-        evidence_client_new(r->plugin->op->loop, &conf, &r->client, &e) < 0)
+    if (r->client != NULL || r->host[0] == '\0' || roots == NULL || c->token_file == NULL)
+        return;
+    if (evidence_client_new(r->plugin->op->loop, &conf, &r->client, &e) < 0) {
         log_warn("operator", "CA replica %s is not asked: %s", r->name, e.msg);
+        return;
+    }
+    const struct courier_port port = evidence_client_courier_port(r->client);
+    if (courier_join(r->plugin->evidence->courier, &port, r->name, &r->stop, &e) < 0)
+        log_warn("operator", "revocations are not carried to and from CA replica %s: %s", r->name,
+                 e.msg);
 }
 
 static struct replica *
@@ -249,10 +260,16 @@ replicas_look(struct plugin *p)
     struct err e;
 
     if (v == NULL) {
-        p->evidence = v = calloc(1, sizeof(*v));
+        v = calloc(1, sizeof(*v));
         if (v == NULL)
             return;
         v->plugin = p;
+        if (courier_new(p->op->loop, &v->courier, &e) < 0) {
+            log_warn("operator", "the CA's replicas are not asked: %s", e.msg);
+            free(v);
+            return;
+        }
+        p->evidence = v;
         replicas_recall(p);
     }
     if (p->roots != v->roots) {
@@ -457,6 +474,7 @@ evidence_end(struct plugin *p)
     if (v == NULL)
         return;
     kube_cancel(v->call);
+    courier_free(v->courier);
     for (size_t i = 0; i < v->n; i++)
         evidence_client_free(v->replica[i].client);
     roots_unref(v->roots);

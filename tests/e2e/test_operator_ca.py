@@ -25,11 +25,11 @@ class Pod(Ca):
 
     def start(self, port):
         ports = self.tmp / f"{self.name}.ports"
+        us = f"{OWN}/meshroot-operator"
         self.daemon = self.daemons("ca", "serve", "--ca-dir", self.dir, "--state-dir", self.state, "--listen", f"{self.ip}:{port}", "--monitoring",
                                    "127.0.0.1:0", "--issuer", f"{ISSUER}={self.tmp}/jwks.json", "--reread-interval", "100ms", "--replica", self.name,
-                                   "--evidence-reader", f"{OWN}/meshroot-operator", "--serving-account", f"{OWN}/meshroot-operator",
-                                   "--serving-name", "istiod.istio-system.svc", "--default-workload-ttl", self.ttl, "--port-file", ports,
-                                   port_file=ports)
+                                   "--evidence-reader", us, "--revocation-courier", us, "--serving-account", us, "--serving-name",
+                                   "istiod.istio-system.svc", "--default-workload-ttl", self.ttl, "--port-file", ports, port_file=ports)
         self.ports = self.daemon.ports()
 
 

@@ -1,0 +1,342 @@
+/* courier.c - see courier.h. */
+#include "ca/courier.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "ca/revoke_page.h"
+#include "obs/log.h"
+
+enum { LOOK_MS = 250, ROWS_MAX = 2 * REVOKED_MAX, NAME_BYTES = 64 };
+
+struct row { /* one revoked leaf */
+    struct revoked v;
+    struct cert *issuer;      /* a reference; NULL: no replica has it */
+    uint32_t has, seen, told; /* bits of stops: that have it; have shown it in this round; are told
+                                 it by the call under way */
+};
+
+struct courier {
+    struct loop *loop;
+    struct timer *timer;
+    struct row *rows; /* owned */
+    size_t n, cap;
+    struct courier_stop *stops[COURIER_STOPS_MAX]; /* by the bit; NULL: free */
+};
+
+struct courier_stop {
+    struct courier *courier;
+    struct courier_port port;
+    char name[NAME_BYTES];
+    uint32_t bit, from;
+    size_t lacks; /* after the last round */
+    bool is_asked, is_listed;
+    uint64_t due_ms;
+    char said[ERR_MSG_BYTES]; /* the last trouble, said once */
+};
+
+/* -- rows ---------------------------------------------------------------------------------------
+ */
+
+static void
+row_done(struct row *r)
+{
+    free(r->v.identity);
+    cert_unref(r->issuer);
+}
+
+static struct row *
+row_find(const struct courier *c, const struct revoked *v)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const struct revoked *w = &c->rows[i].v;
+
+        if (w->entry.serial_n == v->entry.serial_n &&
+            memcmp(w->entry.serial, v->entry.serial, v->entry.serial_n) == 0 &&
+            memcmp(w->signer_id, v->signer_id, DIGEST_BYTES) == 0)
+            return &c->rows[i];
+    }
+    return NULL;
+}
+
+static int
+row_new(struct courier *c, struct row **ret, struct err *e)
+{
+    if (c->n == ROWS_MAX)
+        return err_set(e, E_LIMIT, "more than %d leaves are revoked and not expired", ROWS_MAX);
+    if (c->n == c->cap) {
+        size_t cap = c->cap == 0 ? 16 : 2 * c->cap;
+        struct row *p = realloc(c->rows, cap * sizeof(*p));
+
+        if (p == NULL)
+            return err_nomem(e);
+        c->rows = p;
+        c->cap = cap;
+    }
+    c->rows[c->n] = (struct row){ .issuer = NULL };
+    *ret = &c->rows[c->n++];
+    return 0;
+}
+
+/* Of those whose leaf has ended nobody has to be told any more. */
+static void
+rows_prune(struct courier *c)
+{
+    int64_t now = unix_s();
+    size_t n = 0;
+
+    for (size_t i = 0; i < c->n; i++)
+        if (c->rows[i].v.not_after < now)
+            row_done(&c->rows[i]);
+        else
+            c->rows[n++] = c->rows[i];
+    c->n = n;
+}
+
+static bool
+lacks(const struct row *r, const struct courier_stop *s)
+{
+    return (r->has & s->bit) == 0 && r->issuer != NULL;
+}
+
+static size_t
+lacks_count(const struct courier_stop *s)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < s->courier->n; i++)
+        n += lacks(&s->courier->rows[i], s);
+    return n;
+}
+
+/* -- one call -----------------------------------------------------------------------------------
+ */
+
+static void
+trouble(struct courier_stop *s, const char *what)
+{
+    if (strcmp(s->said, what) == 0)
+        return;
+    (void)snprintf(s->said, sizeof(s->said), "%s", what);
+    if (what[0] != '\0')
+        log_warn("revoke", "revocations are not carried to and from %s: %s", s->name, what);
+}
+
+static int
+row_take(struct courier_stop *s, const Meshroot__V1__RevokedPage *m,
+         const Meshroot__V1__RevokedLeaf *leaf, struct err *e)
+{
+    struct courier *c = s->courier;
+    struct revoked v;
+    struct row *r;
+
+    TRY(revoke_leaf_read(leaf, &v, e));
+    r = row_find(c, &v);
+    bool is_new = r == NULL && v.not_after >= unix_s();
+    int done = is_new ? row_new(c, &r, e) : 0;
+    if (!is_new || done < 0)
+        free(v.identity);
+    if (r == NULL)
+        return done; /* its leaf has ended; or no room */
+    if (is_new) {
+        r->v = v;
+        for (size_t i = 0; i < COURIER_STOPS_MAX; i++) /* the others are told at once */
+            if (c->stops[i] != NULL)
+                c->stops[i]->due_ms = 0;
+    }
+    r->seen |= s->bit;
+    r->has |= s->bit;
+    done = r->issuer != NULL ? 0 : revoke_issuer_find(m, r->v.signer_id, &r->issuer, e);
+    return done < 0 ? done : 0;
+}
+
+static void
+round_end(struct courier_stop *s)
+{
+    struct courier *c = s->courier;
+
+    for (size_t i = 0; i < c->n; i++) {
+        c->rows[i].has = (c->rows[i].has & ~s->bit) | (c->rows[i].seen & s->bit);
+        c->rows[i].seen &= ~s->bit;
+    }
+    rows_prune(c);
+    size_t n = lacks_count(s);
+    /* At once while there is more to tell, and it is taken. */
+    s->due_ms = n > 0 && (!s->is_listed || n < s->lacks) ? 0 : mono_ms() + COURIER_EVERY_MS;
+    s->lacks = n;
+    s->is_listed = true;
+    s->from = 0;
+}
+
+static int
+page_take(struct courier_stop *s, const Meshroot__V1__RevokedPage *m, struct err *e)
+{
+    if (m == NULL || m->from != s->from || m->n_leaves > PAGE_LEAVES_MAX)
+        return err_set(e, E_PEER, "the replica's answer is not the RevokedPage that was asked for");
+    for (size_t i = 0; i < m->n_leaves; i++)
+        TRY(row_take(s, m, m->leaves[i], e));
+    trouble(s, m->trouble);
+    s->from += (uint32_t)m->n_leaves;
+    if (m->n_leaves == 0 || s->from >= m->total)
+        round_end(s);
+    return 0;
+}
+
+static void stop_go(struct courier_stop *s);
+
+static void
+failed(struct courier_stop *s, const struct err *why)
+{
+    bool is_final = why->code == E_DENIED;
+
+    trouble(s, why->msg);
+    s->from = 0;
+    s->due_ms = mono_ms() + (is_final ? COURIER_DENIED_MS : COURIER_LATER_MS);
+}
+
+static void
+on_answer(struct span answer, const struct err *why, void *arg)
+{
+    struct courier_stop *s = arg;
+    struct courier *c = s->courier;
+    struct err e;
+
+    s->is_asked = false;
+    for (size_t i = 0; i < c->n; i++) {
+        if (why == NULL && (c->rows[i].told & s->bit) != 0)
+            c->rows[i].has |= s->bit; /* until the round shows otherwise */
+        c->rows[i].told &= ~s->bit;
+    }
+    if (why != NULL) {
+        failed(s, why);
+        return;
+    }
+    Meshroot__V1__RevokedPage *m = meshroot__v1__revoked_page__unpack(NULL, answer.n, answer.p);
+    int r = page_take(s, m, &e);
+    if (m != NULL)
+        meshroot__v1__revoked_page__free_unpacked(m, NULL);
+    if (r < 0)
+        failed(s, &e);
+    else if (s->from > 0 || s->due_ms == 0)
+        stop_go(s);
+}
+
+static int
+ask(struct courier_stop *s, struct err *e)
+{
+    CLEANUP(buf_done) struct buf b = BUF_INIT(GRPC_MAX_MESSAGE_BYTES);
+    struct courier *c = s->courier;
+    struct revoke_page page;
+
+    revoke_page_init(&page, s->from);
+    for (size_t i = 0; i < c->n && s->from == 0 && s->is_listed; i++) {
+        struct row *r = &c->rows[i];
+
+        if (lacks(r, s) && r->v.not_after >= unix_s()) {
+            if (!revoke_page_add(&page, &r->v, r->issuer))
+                break;
+            r->told |= s->bit;
+        }
+    }
+    TRY(revoke_page_pack(&page, &b, e));
+    return s->port.exchange(s->port.self, buf_span(&b), on_answer, s, e);
+}
+
+static void
+stop_go(struct courier_stop *s)
+{
+    struct err e;
+
+    s->is_asked = true;
+    if (ask(s, &e) == 0)
+        return;
+    s->is_asked = false;
+    failed(s, &e);
+}
+
+static void
+on_timer(void *arg)
+{
+    struct courier *c = arg;
+
+    for (size_t i = 0; i < COURIER_STOPS_MAX; i++)
+        if (c->stops[i] != NULL && !c->stops[i]->is_asked && mono_ms() >= c->stops[i]->due_ms)
+            stop_go(c->stops[i]);
+    timer_set(c->timer, LOOK_MS);
+}
+
+/* -- the public face ----------------------------------------------------------------------------
+ */
+
+int
+courier_new(struct loop *l, struct courier **ret, struct err *e)
+{
+    struct courier *c = calloc(1, sizeof(*c));
+
+    if (c == NULL)
+        return err_nomem(e);
+    c->loop = l;
+    if (timer_new(l, on_timer, c, &c->timer, e) < 0) {
+        free(c);
+        return err_result(e);
+    }
+    timer_set(c->timer, 0);
+    *ret = c;
+    return 0;
+}
+
+void
+courier_free(struct courier *c)
+{
+    if (c == NULL)
+        return;
+    for (size_t i = 0; i < COURIER_STOPS_MAX; i++)
+        courier_part(c->stops[i]);
+    for (size_t i = 0; i < c->n; i++)
+        row_done(&c->rows[i]);
+    free(c->rows);
+    timer_free(c->timer);
+    free(c);
+}
+
+int
+courier_join(struct courier *c, const struct courier_port *port, const char *name,
+             struct courier_stop **ret, struct err *e)
+{
+    size_t i = 0;
+
+    while (i < COURIER_STOPS_MAX && c->stops[i] != NULL)
+        i++;
+    if (i == COURIER_STOPS_MAX)
+        return err_set(e, E_LIMIT, "more than %d replicas", (int)COURIER_STOPS_MAX);
+    struct courier_stop *s = calloc(1, sizeof(*s));
+    if (s == NULL)
+        return err_nomem(e);
+    *s = (struct courier_stop){ .courier = c, .port = *port, .bit = UINT32_C(1) << i };
+    (void)snprintf(s->name, sizeof(s->name), "%s", name);
+    *ret = c->stops[i] = s;
+    return 0;
+}
+
+void
+courier_part(struct courier_stop *s)
+{
+    if (s == NULL)
+        return;
+    struct courier *c = s->courier;
+    for (size_t i = 0; i < c->n; i++) {
+        c->rows[i].has &= ~s->bit;
+        c->rows[i].seen &= ~s->bit;
+        c->rows[i].told &= ~s->bit;
+    }
+    for (size_t i = 0; i < COURIER_STOPS_MAX; i++)
+        if (c->stops[i] == s)
+            c->stops[i] = NULL;
+    free(s);
+}
+
+size_t
+courier_count(const struct courier *c)
+{
+    return c->n;
+}
