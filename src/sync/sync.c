@@ -562,13 +562,19 @@ sync_new(struct loop *l, const struct sync_conf *conf, struct sync **ret, struct
 void
 sync_free(struct sync *s)
 {
+    struct err e;
+
     if (s == NULL)
         return;
     timer_free(s->timer);
     timer_free(s->fetch_timer);
     look_clear(&s->poll);
-    for (size_t i = 0; i < FETCHES_MAX; i++)
+    (void)err_set(&e, E_BUSY, "the vault is closed");
+    for (size_t i = 0; i < FETCHES_MAX; i++) {
         look_clear(&s->fetch[i]);
+        if (s->fetch[i].is_used)
+            s->fetch[i].fetched(NULL, &e, s->fetch[i].fetched_arg);
+    }
     free(s);
 }
 

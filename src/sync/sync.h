@@ -51,7 +51,8 @@ struct sync_conf {
 /* The first poll is at once. Errors: INVAL, NOMEM. */
 MUST_USE int sync_new(struct loop *l, const struct sync_conf *conf, struct sync **ret,
                       struct err *e);
-/* The calls under way behind `get` must not answer any more (vault_client_free). NULL is fine. */
+/* The calls under way behind `get` must not answer any more (vault_client_free). Fetches under way
+ * are done: BUSY. NULL is fine. */
 void sync_free(struct sync *s);
 void sync_poke(struct sync *s); /* poll now */
 

@@ -506,6 +506,23 @@ test_a_set_that_its_list_revokes_is_refused(void **state)
     fake_close(&f);
 }
 
+/* Whoever waits for a set is told: else it waits for ever, and asks no other one. */
+static void
+test_a_fetch_under_way_ends_with_it(void **state)
+{
+    struct sync_versions pinned = { { "7", "7", "7", "7" } };
+    struct fetched got = { 0 };
+    struct fake f;
+    struct err e = { 0 };
+
+    (void)state;
+    fake_open(&f);
+    assert_ok(sync_fetch(f.sync, &pinned, on_fetched, &got, &e));
+    fake_close(&f);
+    assert_null(got.b);
+    assert_int_equal(got.why.code, E_BUSY);
+}
+
 static void
 test_limits(void **state)
 {
@@ -534,6 +551,8 @@ main(void)
         cmocka_unit_test(test_bad_lists_block_nothing),
         cmocka_unit_test(test_lists_that_cannot_be_read_stay_as_they_were),
         cmocka_unit_test(test_a_set_that_its_list_revokes_is_refused),
+
+        cmocka_unit_test(test_a_fetch_under_way_ends_with_it),
         cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests_name("sync/sync", tests, NULL, NULL);
