@@ -27,7 +27,7 @@ struct save {
 struct plan_map {
     struct loop *loop;
     struct kube_client *kube;
-    char ns[64], name[260];
+    char ns[64], name[330];
     struct kube_call *call; /* a read, or a write of plan_map_retire */
     struct kube_call *write;
     struct save *save;

@@ -1,8 +1,8 @@
 /* plan_map.h - the plan in a ConfigMap, a port of rotate/. Layer: operator (private).
  *
- * NAME-plan beside the PluginCA: "plan.json", and "generation", the last one before a plan was
- * forgotten. Every write is over the resourceVersion that was read, so of two drivers one loses and
- * reads the other's. Thread: its loop. Source: ARCHITECTURE.md "On Kubernetes".
+ * NAME-plan in the operator's own namespace: "plan.json", and "generation", the last one before a
+ * plan was forgotten. Every write is over the resourceVersion that was read, so of two drivers one
+ * loses and reads the other's. Thread: its loop. Source: ARCHITECTURE.md "On Kubernetes".
  */
 #ifndef OPERATOR_PLAN_MAP_H
 #define OPERATOR_PLAN_MAP_H

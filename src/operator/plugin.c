@@ -441,6 +441,18 @@ on_plan_read(const struct err *why, void *arg)
     plugin_look_soon(p, why == NULL ? 0 : p->retry_ms);
 }
 
+/* In our own namespace: who may write ConfigMaps in the mesh's would say what all trust. The
+ * mesh's name is no longer than its first dot, so no two plans share one. */
+static int
+plan_open(struct plugin *p, struct err *e)
+{
+    char name[PLUGIN_NS_BYTES + PLUGIN_NAME_BYTES];
+
+    (void)snprintf(name, sizeof(name), "%s.%s", p->spec.ns, p->spec.name);
+    return plan_map_new(p->op->loop, p->op->conf.kube, p->op->conf.ca_namespace, name, on_plan_read,
+                        p, &p->plans, e);
+}
+
 static void
 on_known(void *arg)
 {
@@ -475,8 +487,7 @@ advance(struct plugin *p, struct err *e)
         return 1;
     }
     if (p->plans == NULL)
-        TRY(plan_map_new(p->op->loop, p->op->conf.kube, p->spec.ns, p->spec.name, on_plan_read, p,
-                         &p->plans, e));
+        TRY(plan_open(p, e));
     if (!p->plan_is_read || !sets_are_known(p->sets) || !self_signed_passed(p))
         return 1;
     login_again(p);
@@ -523,8 +534,7 @@ on_tick(void *arg)
     if (p->spec.is_going) {
         if (mono_ms() >= p->retry_at && p->plan_is_read && sets_are_known(p->sets))
             retire(p);
-        else if (p->plans == NULL && plan_map_new(p->op->loop, p->op->conf.kube, p->spec.ns,
-                                                  p->spec.name, on_plan_read, p, &p->plans, &e) < 0)
+        else if (p->plans == NULL && plan_open(p, &e) < 0)
             plugin_problem(p, "ApiServer", &e);
         status_tick(p);
         return;

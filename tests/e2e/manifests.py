@@ -26,13 +26,13 @@ GRANTED = {
     # the mesh's namespace
     (OPERATOR, "list,watch,patch", "meshroot.io/pluginca", None, MESH),
     (OPERATOR, "patch", "meshroot.io/pluginca/status", None, MESH),
-    (OPERATOR, "get,update", "configmaps", "default-plan", MESH),
     (OPERATOR, "list,watch,update,delete", "secrets", "cacerts", MESH),
     (OPERATOR, "get", "secrets", "istio-ca-secret", MESH),
     (OPERATOR, "get", "secrets", "meshroot-vault-credentials", MESH),
     (OPERATOR, "create", "secrets", None, MESH),
     (OPERATOR, "create,patch", "events", None, MESH),
     # its own
+    (OPERATOR, "get,update", "configmaps", f"{MESH}.default-plan", SYSTEM),
     (OPERATOR, "list,watch,update,delete", "secrets", "meshroot-ca", SYSTEM),
     (OPERATOR, "create", "secrets", None, SYSTEM),
     (OPERATOR, "list", "pods", None, SYSTEM),
@@ -75,7 +75,7 @@ DENIED = [
     *rows(OPERATOR, ("list", "watch", "update", "patch", "delete"), "secrets", "meshroot-vault-credentials", MESH),
     *rows(OPERATOR, ("get", "list", "watch", "update", "patch", "delete"), "configmaps", "another", MESH, SYSTEM, "default"),
     *rows(OPERATOR, ("update", "delete"), "configmaps", "istio-ca-root-cert", MESH, "default"),
-    *rows(OPERATOR, ("get", "update", "delete"), "configmaps", "default-plan", "default", SYSTEM),
+    *rows(OPERATOR, ("get", "update", "delete"), "configmaps", f"{MESH}.default-plan", "default", MESH),
     *rows(OPERATOR, ("create", "update", "delete"), "meshroot.io/pluginca", None, MESH, SYSTEM),
     *rows(OPERATOR, ("list", "patch"), "meshroot.io/pluginca", None, SYSTEM, "default"),
     *rows(OPERATOR, CHANGES, "pods", "meshroot-operator-0", SYSTEM, MESH),

@@ -12,7 +12,7 @@ import pytest
 from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
 from kube_api import KubeApi
 
-NS, CM = "istio-system", "istio-ca-root-cert"
+NS, CM, OWN, PLAN = "istio-system", "istio-ca-root-cert", "meshroot-system", "istio-system.default-plan"
 FOUR = ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"]
 
 
@@ -59,6 +59,9 @@ class World:
         """cacerts is that set, whole."""
         want = (self.sets[name] / "ca-cert.pem").read_text().strip()
         return want in self.part("ca-cert.pem")
+
+    def plan(self):
+        return self.api.get("ConfigMap", OWN, PLAN)
 
     def generation(self, name="cacerts", ns=NS):
         s = self.secret(name, ns)
@@ -116,7 +119,7 @@ def test_a_set_goes_to_cacerts_and_to_every_namespace(world):
     for kind, status in (("Synced", "True"), ("Loaded", "True"), ("Distributed", "True"), ("Held", "False")):
         assert world.is_condition(kind, status), world.condition(kind)
     assert world.events("Rotated")
-    assert json.loads(world.api.get("ConfigMap", NS, "default-plan")["data"]["plan.json"])["generation"] == 1
+    assert json.loads(world.plan()["data"]["plan.json"])["generation"] == 1
     world.namespace("late")  # within a second
     wait_for("a new namespace", lambda: world.roots("late") == 1)
 
@@ -236,7 +239,7 @@ def test_deleting_it_takes_away_what_is_ours(world):
     world.api.delete("PluginCA", NS, "default")
     wait_for("gone", lambda: world.api.get("PluginCA", NS, "default") is None)
     assert world.secret() is None and world.roots("shop") == 1
-    plan = world.api.get("ConfigMap", NS, "default-plan")["data"]
+    plan = world.plan()["data"]
     assert plan == {"generation": "1"}
     world.plugin()
     world.ready(2)  # workloads may hold generation 1
@@ -283,6 +286,7 @@ def test_rights_that_are_missing_are_named(world):
     allow(user, ["get", "list", "watch"], ["namespaces"])
     allow(user, ["get", "list", "watch"], ["configmaps"], names=[CM])
     allow(user, ["get", "list", "watch", "update", "create"], ["configmaps"], ns=NS)
+    allow(user, ["get", "update", "create"], ["configmaps"], ns=OWN)
     allow(user, ["get", "list", "watch"], ["secrets"], ns=NS, names=["cacerts", "vault-sync", "istio-ca-secret"])
     allow(user, ["create"], ["events"], ns=NS, group="events.k8s.io")
     world.plugin()
@@ -303,7 +307,7 @@ def test_a_bad_api_server_is_a_delay(world):
     world.ready(1)
     world.api.fail(500, times=5, method="PUT")
     world.api.fail(429, times=10, retry_after=1)
-    world.api.lose("PUT", "configmaps/default-plan")
+    world.api.lose("PUT", f"configmaps/{PLAN}")
     world.api.lose("PUT", "secrets/cacerts")
     world.mesh.set_all(world.sets["A2"])
     wait_for("through all of it", lambda: world.holds("A2") and world.status().get("phase") == "Ready")
@@ -401,10 +405,10 @@ def test_a_plan_that_is_deleted_is_made_anew_by_the_next_step(world):
     world.plugin()
     world.run("--lease", "off")
     world.ready(1)
-    world.api.delete("ConfigMap", NS, "default-plan")
+    world.api.delete("ConfigMap", OWN, PLAN)
     world.mesh.set_all(world.sets["A2"])
     wait_for("the next step", lambda: world.holds("A2") and world.generation() == 2)
-    assert json.loads(world.api.get("ConfigMap", NS, "default-plan")["data"]["plan.json"])["generation"] == 2
+    assert json.loads(world.plan()["data"]["plan.json"])["generation"] == 2
 
 
 def test_a_crd_of_an_older_version(world):

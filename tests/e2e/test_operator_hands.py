@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 
 from conftest import wait_for
 from https_peer import HttpsPeer
-from test_operator import CM, FOUR, NS, world  # noqa: F401
+from test_operator import CM, FOUR, NS, OWN, PLAN, world  # noqa: F401
 
 
 def test_many_pluginca_displace_nobody(world):  # noqa: F811
@@ -64,7 +64,7 @@ def test_a_mesh_that_is_somebody_else_s_keeps_its_roots(world):  # noqa: F811
     d.stop()
     for ns in (NS, "shop"):
         assert world.api.get("ConfigMap", ns, CM)["data"]["root-cert.pem"] == root
-    assert world.api.get("ConfigMap", NS, "default-plan") is None and world.roots("late") == 0
+    assert world.plan() is None and world.roots("late") == 0
 
 
 def test_adopting_cuts_nobody_off(world):  # noqa: F811
@@ -115,13 +115,13 @@ def test_a_plan_taken_away_opens_no_gate(world):  # noqa: F811
     world.mesh.set_all(world.sets["B1"])
     wait_for("widened, and held", lambda: world.generation() == 2 and world.is_condition("Held", "True", "Trust"))
     d.stop()
-    world.api.delete("ConfigMap", NS, "default-plan")
+    world.api.delete("ConfigMap", OWN, PLAN)
     d = world.run("--lease", "off")
     wait_for("held again", lambda: world.status()["generation"] == 3 and world.is_condition("Held", "True", "Trust"))
     assert world.holds("A1") and world.generation() == 3 and world.part("root-cert.pem").count("BEGIN CERT") == 2
     assert all(world.roots(ns) == 2 for ns in (NS, "shop"))
     d.stop()
-    world.api.delete("ConfigMap", NS, "default-plan")
+    world.api.delete("ConfigMap", OWN, PLAN)
     world.api.delete("Secret", NS, "cacerts")
     world.run("--lease", "off")
     wait_for("from the vault again", lambda: world.holds("B1"))
@@ -165,3 +165,22 @@ def test_what_lay_there_while_nobody_looked_counts(world):  # noqa: F811
     world.run("--lease", "off")
     wait_for("it begins anew", lambda: world.status()["distribution"].get("since", since) > since and world.status()["distribution"]["generation"] == 1)
     assert world.part("root-cert.pem") == world.api.get("ConfigMap", "shop", CM)["data"]["root-cert.pem"]
+
+
+def test_config_maps_of_the_mesh_s_namespace_say_nothing(world):  # noqa: F811
+    """The plan lies where the operator does: who may write the ConfigMaps beside the PluginCA adds no root, and takes none away."""
+    world.plugin()
+    d = world.run("--lease", "off")
+    world.ready(1)
+    assert not [m for m in world.api.all("ConfigMap", NS) if m["metadata"]["name"] != CM]
+    plan = json.loads(world.plan()["data"]["plan.json"])
+    root = (world.sets["B1"] / "root-cert.pem").read_text()
+    plan["roots"].append({"id": "0" * 64, "since": 1, "pem": root})
+    d.stop()
+    for name in ("default-plan", PLAN):
+        world.api.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": NS}, "data": {"plan.json": json.dumps(plan)}})
+    world.run("--lease", "off")
+    world.mesh.set_all(world.sets["A2"])
+    wait_for("the next step", lambda: world.holds("A2"))
+    world.ready(2)
+    assert world.roots("shop") == 1 and root.strip() not in world.api.get("ConfigMap", "shop", CM)["data"]["root-cert.pem"]
