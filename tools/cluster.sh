@@ -3,9 +3,11 @@
 #   cluster_api_start DIR    etcd, API server and controllers on loopback; DIR/admin.conf is the administrator's kubeconfig
 #   cluster_start DIR        a whole node too (scheduler, proxy, containerd, kubelet), in a network namespace of its own; commands
 #                            that speak to it run by `cluster_in DIR COMMAND...`
-#   cluster_stop DIR         ends every process by its pid, unmounts, removes the namespace and DIR
+#   cluster_stop DIR         ends every process by its pid, unmounts, removes the namespace, the cgroups, and DIR
+#   cluster_session COMMAND...  COMMAND with CLUSTER_RUN, a folder for clusters that are stopped however it ends
 #
-# DIR is new and belongs to one cluster. Call cluster_stop from a trap: it copes with a start that failed half way.
+# DIR is new and belongs to one cluster. Call cluster_stop from a trap: it copes with a start that failed half way. A session that is
+# killed with SIGKILL is swept by the next one.
 # Settings and why: ../shared/specs/cluster.md. Binaries: cluster_build, once per machine.
 
 kube_version=1.37.2
@@ -95,7 +97,7 @@ cluster_end() {
   pid=$(cat "$dir/pid/$name" 2>/dev/null) || return 0
   if cluster_alive "$pid" "$dir"; then
     kill "$pid" 2>/dev/null || true
-    cluster_wait 5 "the end of $name" cluster_gone "$pid" "$dir" || kill -9 "$pid" 2>/dev/null || true
+    cluster_wait 20 "the end of $name" cluster_gone "$pid" "$dir" || kill -9 "$pid" 2>/dev/null || true
   fi
   rm -f "$dir/pid/$name"
 }
@@ -166,11 +168,11 @@ cluster_control() {
   cluster_run "$dir" etcd etcd --data-dir "$dir/etcd" --listen-client-urls "http://127.0.0.1:$etcd" --advertise-client-urls "http://127.0.0.1:$etcd" \
     --listen-peer-urls "http://127.0.0.1:$peer" --initial-advertise-peer-urls "http://127.0.0.1:$peer" --initial-cluster "default=http://127.0.0.1:$peer" --unsafe-no-fsync
   cluster_api_run "$dir"
-  cluster_wait 60 "the API server ($dir/log/apiserver.log)" cluster_api_ready "$dir" || return 1
+  cluster_wait 240 "the API server ($dir/log/apiserver.log)" cluster_api_ready "$dir" || return 1
   cluster_run "$dir" controllers "$cluster_cache/kube-controller-manager" --kubeconfig="$dir/controllers.conf" --root-ca-file="$dir/pki/ca.crt" \
     --service-account-private-key-file="$dir/pki/sa.key" --use-service-account-credentials --leader-elect=false --bind-address=127.0.0.1 \
     --secure-port="$([ "$bind" = 127.0.0.1 ] && echo 0 || echo 10257)" --cert-dir="$dir/pki"
-  cluster_wait 60 "the controllers ($dir/log/controllers.log)" cluster_kubectl "$dir" get serviceaccount default
+  cluster_wait 240 "the controllers ($dir/log/controllers.log)" cluster_kubectl "$dir" get serviceaccount default
 }
 
 cluster_folder() { [ ! -e "$1/pid" ] || { cluster_say "$1 has a cluster already"; return 1; }; mkdir -p "$1/log" "$1/pid"; }
@@ -223,6 +225,8 @@ state = "$dir/run"
 disabled_plugins = ["io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]
 [grpc]
   address = "$dir/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$dir/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
@@ -236,7 +240,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.devmapper", "io.containerd.sna
     conf_dir = "$dir/cni"
 TXT
   cluster_run "$dir" containerd containerd -c "$dir/containerd.toml"
-  cluster_wait 20 "containerd ($dir/log/containerd.log)" ctr -a "$dir/containerd.sock" version || return 1
+  cluster_wait 120 "containerd ($dir/log/containerd.log)" ctr -a "$dir/containerd.sock" version || return 1
   cluster_pause_image "$dir" && cluster_image "$dir" "$dir/pause.tar"
 }
 # cluster_image DIR ARCHIVE: into the node's images
@@ -272,13 +276,15 @@ TXT
   [ -e /var/lib/kubelet ] || touch "$dir/made-var-lib-kubelet"
   cluster_run "$dir" kubelet "$cluster_cache/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/kubelet.conf" --root-dir="$dir/kubelet" \
     --hostname-override=node1 --node-ip=10.96.0.2
-  cluster_wait 60 "the node ($dir/log/kubelet.log)" cluster_node_ready "$dir"
+  cluster_wait 240 "the node ($dir/log/kubelet.log)" cluster_node_ready "$dir"
 }
 cluster_node_ready() { [ "$(cluster_kubectl "$1" get node node1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
 
 cluster_start() {
-  local dir=$1
-  cluster_folder "$dir" && cluster_netns "$dir" && cluster_control "$dir" 2379 2380 443 0.0.0.0 || return 1
+  local dir=$1 at
+  cluster_folder "$dir" || return 1
+  for at in /run/containerd /run/containerd/{s,runc,runc/k8s.io,fifo} /var/lib/cni /var/lib/cni/results /var/log/containers; do [ -e "$at" ] || echo "$at"; done >"$dir/made"
+  cluster_netns "$dir" && cluster_control "$dir" 2379 2380 443 0.0.0.0 || return 1
   cluster_kubeconfig "$dir" scheduler /CN=system:kube-scheduler
   cluster_kubeconfig "$dir" proxy /CN=system:kube-proxy
   cluster_run "$dir" scheduler "$cluster_cache/kube-scheduler" --kubeconfig="$dir/scheduler.conf" --leader-elect=false --bind-address=127.0.0.1
@@ -290,26 +296,84 @@ cluster_start() {
 
 # -- the end -------------------------------------------------------------------------------------------------------------
 
-# Shims outlive containerd on purpose, and containers their shim: all of them have DIR in their arguments or are in DIR's list.
+# cluster_ids DIR: of its pods' sandboxes and containers, also when containerd is not there any more
+cluster_ids() {
+  local cri=$1/containerd/io.containerd.grpc.v1.cri
+  find "$cri/sandboxes" "$cri/containers" "$1/run/io.containerd.runtime.v2.task/k8s.io" -mindepth 1 -maxdepth 1 -type d -printf '%f\n' 2>/dev/null | sort -u || true
+}
+
+# cluster_cgroups IDS: the folders of those containers in every hierarchy, inner ones first
+cluster_cgroups() {
+  [ -z "$1" ] || find /sys/fs/cgroup -depth -type d -path '*/k8s.io/*' 2>/dev/null | grep -F "$1" || true
+}
+
+# Shims outlive containerd on purpose, and containers their shim: a shim has DIR in its arguments, a container a cgroup of its own.
 cluster_end_containers() {
-  local dir=$1 pid
-  [ -S "$dir/containerd.sock" ] || return 0
-  for pid in $(ctr -a "$dir/containerd.sock" -n k8s.io task ls 2>/dev/null | awk 'NR > 1 && $2 > 1 { print $2 }'); do kill -9 "$pid" 2>/dev/null || true; done
+  local dir=$1 groups pid at
+  groups=$(cluster_cgroups "$2")
+  for at in $groups; do
+    while read -r pid; do kill -9 "$pid" 2>/dev/null || true; done < <(cat "$at/cgroup.procs" 2>/dev/null || true)
+  done
   for pid in $(pgrep -f "containerd-shim.* -address $dir/containerd.sock" || true); do
     kill -TERM "$pid" 2>/dev/null || true
-    cluster_wait 3 "a shim's end" cluster_gone "$pid" "$dir" 2>/dev/null || kill -9 "$pid" 2>/dev/null || true
+    cluster_wait 10 "a shim's end" cluster_gone "$pid" "$dir" 2>/dev/null || kill -9 "$pid" 2>/dev/null || true
   done
+  for at in $groups; do cluster_wait 10 "the end of $at" cluster_rmdir "$at" || true; done
+}
+cluster_rmdir() { rmdir "$1" 2>/dev/null || [ ! -d "$1" ]; }
+
+# cluster_end_traces DIR IDS: what runc, shims, CNI and kubelet keep of a container outside DIR
+cluster_end_traces() {
+  local dir=$1 id at
+  find "$dir/run" -path '*/k8s.io/*/address' -exec sed 's|^unix://||;s|$|\n|' {} + 2>/dev/null |
+    while read -r at; do case "$at" in /run/containerd/s/*) rm -f "$at" ;; esac; done || true
+  for id in $2; do
+    rm -rf "/run/containerd/runc/k8s.io/$id"
+    rm -f /var/lib/cni/results/*-"$id"-* /var/log/containers/*-"$id".log
+  done
+  find /sys/fs/cgroup -depth -type d -name k8s.io 2>/dev/null | while read -r at; do rmdir "$at" 2>/dev/null || true; done
+  while read -r at; do rmdir "$at" 2>/dev/null || true; done <<<"$(sort -r "$dir/made" 2>/dev/null)"
 }
 
 cluster_stop() {
-  local dir=$1 name at
+  local dir=$1 name at ids
   [ -d "$dir/pid" ] || return 0
   cluster_end "$dir" kubelet
-  cluster_end_containers "$dir"
-  for name in containerd dns proxy scheduler controllers apiserver etcd; do cluster_end "$dir" "$name"; done
+  cluster_end "$dir" containerd
+  ids=$(cluster_ids "$dir")
+  cluster_end_containers "$dir" "$ids"
+  for name in dns proxy scheduler controllers apiserver etcd; do cluster_end "$dir" "$name"; done
   awk -v d="$dir/" 'index($2, d) == 1 { print $2 }' /proc/mounts | sort -r | while read -r at; do umount -l "$at" 2>/dev/null || true; done
-  find /var/log/containers -maxdepth 1 -lname "$dir/*" -delete 2>/dev/null || true
+  cluster_end_traces "$dir" "$ids"
   [ ! -f "$dir/netns" ] || ip netns del "$(cat "$dir/netns")" 2>/dev/null || true
-  [ ! -e "$dir/made-var-lib-kubelet" ] || rm -rf /var/lib/kubelet
-  [ -n "${CLUSTER_KEEP:-}" ] || rm -rf "$dir"
+  [ ! -e "$dir/made-var-lib-kubelet" ] || rm -rf --one-file-system /var/lib/kubelet
+  [ -n "${CLUSTER_KEEP:-}" ] || rm -rf --one-file-system "$dir"
+}
+
+# cluster_session COMMAND...: with CLUSTER_RUN, a folder for clusters; what is left in it is stopped when COMMAND ends, or when we are told to
+cluster_session() {
+  local child='' status=0
+  cluster_sweep
+  CLUSTER_RUN=$(mktemp -d "/tmp/meshroot-cluster.$$.XXXXXX")
+  export CLUSTER_RUN
+  trap 'cluster_sweep "$CLUSTER_RUN"' EXIT
+  trap 'kill $child 2>/dev/null || true; exit 143' TERM INT HUP # and so on to EXIT
+  "$@" &
+  child=$!
+  wait "$child" || status=$?
+  cluster_sweep "$CLUSTER_RUN"
+  trap - EXIT TERM INT HUP
+  return "$status"
+}
+
+# cluster_sweep [RUN]: stops the clusters of that session; without one, of each whose process is gone (it was killed: no trap ran)
+cluster_sweep() {
+  local run dir owner
+  for run in ${1:-/tmp/meshroot-cluster.*}; do
+    owner=${run#/tmp/meshroot-cluster.}; owner=${owner%%.*}
+    [ -d "$run" ] || continue
+    [ $# -gt 0 ] || [ ! -d "/proc/$owner" ] || continue
+    for dir in "$run"/*/; do CLUSTER_KEEP='' cluster_stop "${dir%/}"; done
+    rm -rf --one-file-system "$run"
+  done
 }

@@ -197,7 +197,7 @@ run_cluster() {
   IMAGE_USER=1337:1337 /usr/bin/python3 tests/cluster/image.py build/cluster/istiod.tar meshroot.test/istiod:1 /pilot-discovery "$cluster_cache/pilot-discovery:/pilot-discovery"
   proxy_image
   CLUSTER_KUBECTL=$cluster_cache/kubectl HELM=$helm \
-    build/venv/bin/python -m pytest -q -s --tb=short -p no:cacheprovider tests/cluster ${word:+-k "$word"}
+    cluster_session build/venv/bin/python -m pytest -q -s --tb=short -p no:cacheprovider tests/cluster ${word:+-k "$word"}
   say "the report: build/cluster-report.md"
 }
 
