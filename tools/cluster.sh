@@ -97,7 +97,7 @@ cluster_end() {
   pid=$(cat "$dir/pid/$name" 2>/dev/null) || return 0
   if cluster_alive "$pid" "$dir"; then
     kill "$pid" 2>/dev/null || true
-    cluster_wait 20 "the end of $name" cluster_gone "$pid" "$dir" || kill -9 "$pid" 2>/dev/null || true
+    cluster_wait 5 "the end of $name" cluster_gone "$pid" "$dir" || kill -9 "$pid" 2>/dev/null || true
   fi
   rm -f "$dir/pid/$name"
 }

@@ -24,7 +24,7 @@ class Cluster:
     def __init__(self, folder):
         self.dir = folder
 
-    def sh(self, call, timeout=180):
+    def sh(self, call, timeout=900):
         done = subprocess.run(["bash", "-c", f". tools/cluster.sh; {call}"], cwd=TOP, capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, f"{call}\n{done.stdout}{done.stderr}{self.tails()}"
         return done.stdout
@@ -40,7 +40,7 @@ class Cluster:
     def kubectl_command(self, *args):
         return self.command(binary("kubectl"), f"--kubeconfig={self.dir}/admin.conf", *args)
 
-    def kubectl(self, *args, stdin=None, check=True, timeout=90):
+    def kubectl(self, *args, stdin=None, check=True, timeout=200):
         done = subprocess.run(self.kubectl_command(*args), input=stdin, capture_output=True, text=True, timeout=timeout)
         assert not check or done.returncode == 0, f"kubectl {' '.join(map(str, args))}: {done.stderr or done.stdout}"
         return done.stdout
@@ -51,7 +51,16 @@ class Cluster:
     def get(self, *args):
         return json.loads(self.kubectl("get", *args, "-o", "json"))
 
-    def rolled_out(self, what, namespace, timeout=60):
+    def config_of(self, account, namespace, folder):
+        """A kubeconfig with a token of that service account."""
+        path, token = folder / f"{account}.conf", self.kubectl("create", "token", account, "-n", namespace).strip()
+        path.write_text(json.dumps({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                                    "clusters": [{"name": "c", "cluster": {"server": (self.dir / "server").read_text().strip(),
+                                                                           "certificate-authority": str(self.dir / "pki/ca.crt")}}],
+                                    "users": [{"name": "u", "user": {"token": token}}]}))
+        return path
+
+    def rolled_out(self, what, namespace, timeout=240):
         return self.kubectl("rollout", "status", what, "-n", namespace, f"--timeout={timeout}s", timeout=timeout + 10)
 
 
@@ -66,7 +75,7 @@ def binary(name):
     return f"{cache}/meshroot-cluster/{kube_version()}/{name}"
 
 
-def wait_for(what, condition, seconds=60, step=0.1):
+def wait_for(what, condition, seconds=180, step=0.1):
     """Until condition() is true; says `what` when it never is. An assertion that fails on the way (kubectl's) is tried again."""
     ends, last = time.monotonic() + seconds, None
     while time.monotonic() < ends:
@@ -81,7 +90,7 @@ def wait_for(what, condition, seconds=60, step=0.1):
 
 @contextlib.contextmanager
 def started(verb):
-    with tempfile.TemporaryDirectory(prefix="meshroot-cluster-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cluster-", dir=os.environ.get("CLUSTER_RUN")) as folder:
         c = Cluster(pathlib.Path(folder))
         try:
             c.sh(f"{verb} {folder}")
@@ -117,10 +126,13 @@ class Report:
     """build/cluster-report.md: what was done, how long it took, what was read."""
 
     def __init__(self):
-        self.text = ["# Report of ./dev cluster-test", ""]
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=TOP, capture_output=True, text=True).stdout.strip()
+        self.text = ["# Report of ./dev cluster-test", "",
+                     f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, commit {commit or 'unknown'}, Kubernetes {kube_version()}, "
+                     f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} at the start."]
 
     def line(self, text=""):
-        self.text.append(text)
+        self.text += ["", text]
 
     def heading(self, text):
         self.text += ["", f"## {text}", "", "| step | seconds | seen |", "| --- | --- | --- |"]
@@ -137,6 +149,7 @@ class Report:
             said = "<br>".join(str(s).replace("|", "\\|").replace("\n", "<br>") for s in seen)
             self.text.append(f"| {name} | {time.monotonic() - begun:.1f} | {said} |")
             print(f"{time.monotonic() - begun:6.1f} s  {name}", flush=True)
+            self.write()  # as far as it is: a run that is killed leaves that
 
     def write(self):
         BUILD.mkdir(exist_ok=True)

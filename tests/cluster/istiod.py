@@ -78,5 +78,5 @@ class Istiod:
         """Log lines with one of `words`, without their time."""
         return [x.split("\t", 1)[-1].replace("\t", " ") for x in self.logs().splitlines() if any(w in x for w in words)]
 
-    def says(self, word, count, seconds=90):
+    def says(self, word, count, seconds=180):
         return wait_for(f"istiod's {count} lines with {word!r}", lambda: (found := self.lines(word)) and len(found) >= count and found, seconds)

@@ -38,16 +38,16 @@ class Mesh:
         self.cluster.kubectl("label", "--overwrite", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted")
         sets = [x for k, v in {**SETTINGS, **{k.replace("__", "."): v for k, v in settings.items()}}.items() for x in ("--set", f"{k}={v}")]
         done = subprocess.run(self.cluster.command(helm(), "install", "meshroot", CHART, "-n", SYSTEM, "-f", CHART / "values-aks.yaml", *sets,
-                                                   "--kubeconfig", self.cluster.dir / "admin.conf"), capture_output=True, text=True, timeout=90)
+                                                   "--kubeconfig", self.cluster.dir / "admin.conf"), capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         self.cluster.rolled_out("statefulset/meshroot-vault", SYSTEM)
 
     def uninstall(self):
         """The PluginCA first: its operator must still be there to let go of what it owns."""
-        self.cluster.kubectl("delete", "pluginca", "--all", "-n", NS, "--timeout=30s", check=False)
+        self.cluster.kubectl("delete", "pluginca", "--all", "-n", NS, "--timeout=60s", check=False)
         subprocess.run(self.cluster.command(helm(), "uninstall", "meshroot", "-n", SYSTEM, "--kubeconfig", self.cluster.dir / "admin.conf"),
-                       capture_output=True, timeout=90)
-        self.cluster.kubectl("delete", "namespace", NS, SYSTEM, "shop", "--ignore-not-found", "--timeout=90s", timeout=120)
+                       capture_output=True, timeout=240)
+        self.cluster.kubectl("delete", "namespace", NS, SYSTEM, "shop", "--ignore-not-found", "--timeout=300s", timeout=330)
 
     def vault(self, *args, stdin=None):
         return self.cluster.kubectl("exec", *(["-i"] if stdin else []), "-n", SYSTEM, "meshroot-vault-0", "--", "meshroot", "vault", *args, stdin=stdin)
@@ -64,7 +64,7 @@ class Mesh:
         roots = next(base64.b64decode(v) for v in data.values() if b"BEGIN CERTIFICATE" in base64.b64decode(v))
         (self.tmp / "vault-ca.pem").write_bytes(roots)
 
-    def meshroot(self, *args, timeout=200):
+    def meshroot(self, *args, timeout=400):
         done = subprocess.run(self.cluster.command(MESHROOT, *args, "--namespace", NS, "--kubeconfig", self.cluster.dir / "admin.conf"),
                               capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, f"meshroot {' '.join(args)}: {done.stderr}{done.stdout}\n{self.describe()}"
@@ -72,7 +72,7 @@ class Mesh:
 
     def enable(self, target):
         return self.meshroot("mesh", "enable", "--key-vault-id", VAULT, "--credential-secret", CREDENTIALS, "--vault-ca-file", str(self.tmp / "vault-ca.pem"),
-                             "--target", target, "--rotation-poll-interval", "1s", "--stock-wait", "5s", "--wait", "--wait-timeout", "2m").strip()
+                             "--target", target, "--rotation-poll-interval", "1s", "--stock-wait", "5s", "--wait", "--wait-timeout", "5m").strip()
 
     def patch(self, **spec):
         self.cluster.kubectl("patch", "pluginca", "default", "-n", NS, "--type=merge", "-p", json.dumps({"spec": spec}))
@@ -80,7 +80,7 @@ class Mesh:
     def status(self):
         return self.cluster.get("pluginca", "default", "-n", NS).get("status", {})
 
-    def ready(self, holds, seconds=120):
+    def ready(self, holds, seconds=300):
         """Until PluginCA says Ready and holds(status)."""
         def look():
             s = self.status()

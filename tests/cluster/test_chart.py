@@ -21,8 +21,8 @@ KUBECTL = os.environ.get("CLUSTER_KUBECTL", "kubectl")
 ON = "vault.enabled=true,operator.enabled=true,validator.enabled=true"
 
 
-def kubectl(*args, check=True, **kw):
-    done = subprocess.run([KUBECTL, *map(str, args)], capture_output=True, text=True, timeout=60, **kw)
+def kubectl(*args, check=True, timeout=120, **kw):
+    done = subprocess.run([KUBECTL, *map(str, args)], capture_output=True, text=True, timeout=timeout, **kw)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -51,8 +51,8 @@ def spaces():
     kubectl("apply", "-f", "-", input=text)
     yield
     kubectl("delete", "--ignore-not-found", "-f", "-", input=text)
-    for n in made:
-        kubectl("delete", "namespace", n, "--wait=false")
+    if made:  # until they are gone: the next file may want the same
+        kubectl("delete", "namespace", *made, timeout=300)
 
 
 @pytest.mark.parametrize("flags", [(), ("-f", manifests.CHART / "values-aks.yaml"), ("--set", "ca.tokenReview=true")],

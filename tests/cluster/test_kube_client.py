@@ -34,13 +34,7 @@ def account(api, tmp_path, name, *rules, ns=NS):
               {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": name, "namespace": ns},
                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": ns}]})
-    token = api.kubectl("create", "token", name, "-n", ns).strip()
-    path = tmp_path / f"{name}.conf"
-    path.write_text(json.dumps({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                                "clusters": [{"name": "c", "cluster": {"server": (api.dir / "server").read_text().strip(),
-                                                                       "certificate-authority": str(api.dir / "pki" / "ca.crt")}}],
-                                "users": [{"name": "u", "user": {"token": token}}]}))
-    return path
+    return api.config_of(name, ns, tmp_path)
 
 
 def test_create_update_delete(api, client):

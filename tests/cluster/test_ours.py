@@ -5,8 +5,11 @@ expire. At the end they are restarted one after the other.
 """
 from mesh import IMAGE, NS, SYSTEM, Mesh, both, signs, trusts
 from pki import Pki
+from conftest import wait_for
 import mesh as names
 import workload
+
+CA = "statefulset/meshroot-ca"
 
 
 def settle(mesh, counter, seen, values, holds):
@@ -16,6 +19,14 @@ def settle(mesh, counter, seen, values, holds):
     tried, failed, last = counter.more(100)
     seen(mesh.row())
     seen(f"{tried} handshakes tried, {failed} failed {last or ''}")
+
+
+def ca_says(cluster, word, least):
+    """The last lines of the CA's log with `word`, without their time, once there are so many."""
+    def look():
+        found = [x.split("\t", 1)[-1].replace("\t", " ") for x in cluster.kubectl("logs", CA, "-c", "ca", "-n", SYSTEM).splitlines() if word in x]
+        return found[-least:] if len(found) >= least else None
+    return wait_for(f"the CA's {least} lines with {word!r}", look)
 
 
 def test_procedure(cluster, report, tmp_path):
@@ -29,15 +40,28 @@ def test_procedure(cluster, report, tmp_path):
         with report.step("four secrets into the vault; its credentials as a Secret"):
             mesh.secrets(pki.intermediate("A", "A1"))
             mesh.credentials()
-        with report.step("`meshroot mesh enable --target meshroot --wait`") as seen:
-            seen(mesh.enable("meshroot"))
-            mesh.patch(ttl={"renewWindow": "5s"})  # 5m in the field
-            cluster.rolled_out("statefulset/meshroot-ca", SYSTEM)
-            seen(cluster.kubectl("get", "secret", "-n", SYSTEM).strip())
+        with report.step("`meshroot mesh enable --target both --wait`: for our CA, and `cacerts` beside it") as seen:
+            seen(mesh.enable("both"))
+            mesh.patch(ttl={"renewWindow": "5s"}, gates={"mountWait": "5s"})  # 5m and 3m in the field
+            cluster.rolled_out(CA, SYSTEM)
+        with report.step(f"`kubectl get secret -n {NS}`; what our CA mounts, in {SYSTEM}") as seen:
+            seen(cluster.kubectl("get", "secret", "-n", NS).strip())
+            seen(cluster.kubectl("get", "secret", "meshroot-ca", "-n", SYSTEM).strip())
+            assert len(cluster.get("secret", "cacerts", "-n", NS)["data"]) == 4
             assert sorted(cluster.get("secret", "meshroot-ca", "-n", SYSTEM)["data"]) == ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "manifest.json", "root-cert.pem"]
+        with report.step(f"`kubectl logs {CA} -n {SYSTEM} \\| grep x509`") as seen:
+            lines = ca_says(cluster, "x509 cert", 3)
+            seen("\n".join(lines))
+            assert any('Subject: "CN=Intermediate A1' in x for x in lines) and any('Subject: "CN=Root A' in x for x in lines), lines
         procedure(cluster, mesh, pki, report)
     finally:
         mesh.uninstall()
+
+
+def pods_of_ca(cluster):
+    """{name: (UID, how often its containers were started anew)}"""
+    pods = cluster.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=ca")["items"]
+    return {p["metadata"]["name"]: (p["metadata"]["uid"], [c["restartCount"] for c in p["status"]["containerStatuses"]]) for p in pods}
 
 
 def procedure(cluster, mesh, pki, report):
@@ -54,22 +78,27 @@ def procedure(cluster, mesh, pki, report):
 
 def rotations(cluster, mesh, pki, counter, report):
     with report.step("intermediate rotation, no restart") as seen:
+        restarts = pods_of_ca(cluster)
         settle(mesh, counter, seen, pki.intermediate("A", "A2"), both(signs("A2"), trusts("A")))
+        seen("\n".join(ca_says(cluster, "Istiod has detected the newly added intermediate CA", 1)))
+        assert pods_of_ca(cluster) == restarts
     with report.step("root-cert = old + new") as seen:
         settle(mesh, counter, seen, {"root-cert": pki.roots("A", "B")}, both(signs("A2"), trusts("A", "B")))
+        seen("\n".join(ca_says(cluster, "Added 2 certs to trust domain", 1)))
     with report.step("intermediate under the new root") as seen:
         settle(mesh, counter, seen, pki.intermediate("B", "B1", also="A"), both(signs("B1"), trusts("A", "B")))
     with report.step("root-cert = new only") as seen:
         settle(mesh, counter, seen, {"root-cert": pki.roots("B")}, both(signs("B1"), trusts("B")))
+        assert pods_of_ca(cluster) == restarts  # all three rotations without a restart
     with report.step("`kubectl rollout restart deployment` of the workloads") as seen:
         workload.restart(cluster, seen)
         tried, failed, last = counter.more(100)
         seen(f"{tried} handshakes tried, {failed} failed {last or ''}")
-    with report.step("`kubectl rollout restart statefulset/meshroot-ca`") as seen:
-        cluster.kubectl("rollout", "restart", "statefulset/meshroot-ca", "-n", SYSTEM)
-        seen(cluster.rolled_out("statefulset/meshroot-ca", SYSTEM, 120).strip().splitlines()[-1])
+    with report.step(f"`kubectl rollout restart {CA}`") as seen:
+        cluster.kubectl("rollout", "restart", CA, "-n", SYSTEM)
+        seen(cluster.rolled_out(CA, SYSTEM).strip().splitlines()[-1])
         tried, failed, last = counter.more(100)
         seen(f"{tried} handshakes tried, {failed} failed {last or ''}")
         seen(f"Events of the PluginCA in {NS}: {', '.join(mesh.event_reasons())}")
-    report.line(f"\nmeshroot's CA: {tried} handshakes tried, {failed} failed.")
+    report.line(f"meshroot's CA: {tried} handshakes tried, {failed} failed.")
     assert tried >= 500 and failed == 0, (tried, failed, last)

@@ -10,17 +10,34 @@ import workload
 
 
 def counted(counter, seen, more=100):
-    tried, failed, last = counter.more(more, 120)
+    tried, failed, last = counter.more(more)
     seen(f"{tried} handshakes tried, {failed} failed {last or ''}")
     return failed
 
 
-def validator(cluster, name):
-    """One run of the CronJob, now: (its lines, did it succeed)."""
-    cluster.kubectl("create", "job", name, "--from=cronjob/meshroot-validator", "-n", SYSTEM)
-    ended = wait_for("the validator", lambda: (s := cluster.get("job", name, "-n", SYSTEM)["status"]).get("succeeded") or s.get("failed"), 200) and \
-        cluster.get("job", name, "-n", SYSTEM)["status"]
-    return cluster.kubectl("logs", f"job/{name}", "-n", SYSTEM).strip(), ended.get("succeeded") == 1
+class Validator:
+    """The pods that the CronJob makes by itself, every minute here."""
+
+    SCHEDULE, RESTARTS = "* * * * *", "Root certificate update detected. Restarting deployment..."
+
+    def __init__(self, cluster):
+        self.cluster, self.read = cluster, set()
+
+    def look(self):
+        """(job, its lines, did it succeed) of the run that restarts, once it has ended; each is said once."""
+        for job in self.cluster.get("jobs", "-n", SYSTEM)["items"]:
+            name, status = job["metadata"]["name"], job["status"]
+            assert job["metadata"]["ownerReferences"][0]["name"] == "meshroot-validator"
+            if name in self.read or not (status.get("succeeded") or status.get("failed")):
+                continue
+            said = self.cluster.kubectl("logs", f"job/{name}", "-n", SYSTEM).strip()
+            self.read.add(name)
+            if self.RESTARTS in said:
+                return name, said, status.get("succeeded") == 1
+        return None
+
+    def restarts(self):
+        return wait_for("the validator's pod that restarts istiod", self.look, 400, 1)
 
 
 def test_procedure(cluster, report, tmp_path):
@@ -30,7 +47,8 @@ def test_procedure(cluster, report, tmp_path):
     report.heading("a stock istiod with cacerts")
     try:
         with report.step("`helm install meshroot`, profile aks; four secrets into the vault"):
-            mesh.install(ca__enabled="false", validator__workloadPods="true", validator__extraArgs="{--clock-skew=0s}")
+            mesh.install(ca__enabled="false", validator__workloadPods="true", validator__schedule=Validator.SCHEDULE,
+                         validator__extraArgs="{--clock-skew=0s}")
             mesh.secrets(pki.intermediate("A", "A1"))
             mesh.credentials()
         with report.step(f"`meshroot mesh enable --target istiod`; `kubectl get secret -n {NS}`") as seen:
@@ -48,6 +66,14 @@ def test_procedure(cluster, report, tmp_path):
         mesh.uninstall()
 
 
+def why(failed, last):
+    """What stands behind the figure."""
+    if failed:
+        return "Not ours to hide: the last of each client pod were " + "; ".join(last) + "."
+    return ("None of them waits for istiod: a workload's handshake needs the leaf and the roots that it has, each of the two restarts by the validator is a "
+            "new pod beside the old one, and each step comes when all workloads trust what it brings.")
+
+
 def procedure(cluster, mesh, istiod, pki, report):
     with report.step("client and server pods, a new mTLS connection every 10 ms"):
         names.namespaces(cluster, workload.NAMESPACE)
@@ -57,10 +83,10 @@ def procedure(cluster, mesh, istiod, pki, report):
         counter.more(100)
         intermediate(mesh, istiod, pki, counter, report)
         roots(cluster, mesh, istiod, pki, counter, report)
-        tried, failed, _ = counter.counts()
+        tried, failed, last = counter.counts()
     finally:
         counter.close()
-    report.line(f"\nStock istiod: {tried} handshakes tried, {failed} failed.")
+    report.line(f"Stock istiod: {tried} handshakes tried, {failed} failed. {why(failed, last)}")
     assert tried >= 500
 
 
@@ -77,21 +103,23 @@ def in_cacerts(cluster, n):
     """Until cacerts has n roots: istiod publishes the old ones until it is restarted, and so long the PluginCA is not Ready."""
     def look():
         return base64.b64decode(cluster.get("secret", "cacerts", "-n", NS)["data"]["root-cert.pem"]).count(b"BEGIN CERT") == n
-    wait_for(f"{n} root(s) in cacerts", look, 90)
+    wait_for(f"{n} root(s) in cacerts", look)
 
 
-def restarted_by_validator(cluster, seen, name):
-    text, worked = validator(cluster, name)
+def restarted_by_validator(cluster, validator, seen):
+    job, text, worked = validator.restarts()
+    seen(f"`kubectl logs job/{job}`, by the CronJob's own clock:")
     seen(text)
-    assert worked and "Root certificate update detected. Restarting deployment..." in text and f"Deployment {NAME} restarted." in text, text
+    assert worked and f"Deployment {NAME} restarted." in text, text
     seen(cluster.rolled_out(f"deployment/{NAME}", NS).strip().splitlines()[-1])
 
 
 def roots(cluster, mesh, istiod, pki, counter, report):
+    validator = Validator(cluster)
     with report.step("root-cert = old + new; the validator's pod; `rollout status`") as seen:
         mesh.secrets({"root-cert": pki.roots("A", "B")})
         in_cacerts(cluster, 2)
-        restarted_by_validator(cluster, seen, "validate-wide")
+        restarted_by_validator(cluster, validator, seen)
         seen("\n".join(istiod.says("Added 2 certs to trust domain", 1)[-1:]))
         mesh.ready(trusts("A", "B"))
         counted(counter, seen)
@@ -105,14 +133,11 @@ def roots(cluster, mesh, istiod, pki, counter, report):
         counted(counter, seen)
     with report.step("workloads restarted: all leaves end in the new root") as seen:
         workload.restart(cluster, seen)
-        # The validator takes for a workload whoever mounts a token for the CA, the operator too.
-        cluster.kubectl("rollout", "restart", "deployment/meshroot-operator", "-n", SYSTEM)
-        cluster.rolled_out("deployment/meshroot-operator", SYSTEM)
         counted(counter, seen)
     with report.step("root-cert = new only; the validator's pod") as seen:
         mesh.secrets({"root-cert": pki.roots("B")})
         in_cacerts(cluster, 1)
-        restarted_by_validator(cluster, seen, "validate-narrow")
+        restarted_by_validator(cluster, validator, seen)
         seen("\n".join(istiod.says("Added 1 certs to trust domain", 1)[-1:]))
         mesh.ready(trusts("B"))
         counted(counter, seen)

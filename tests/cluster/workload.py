@@ -19,7 +19,7 @@ def sidecar(account, image, ca_addr, *more):
             "args": ["agent", "run", "--dir=/run/mesh/certs", f"--identity={identity(account)}", f"--ca-addr={ca_addr}",
                      "--ca-root-cert=/var/run/secrets/istio/root-cert.pem", "--token-file=/var/run/secrets/tokens/istio-token",
                      "--monitoring=0.0.0.0:15020", "--ephemeral", *more],
-            "startupProbe": {"httpGet": {"path": "/readyz", "port": 15020}, "periodSeconds": 1, "failureThreshold": 90},
+            "startupProbe": {"httpGet": {"path": "/readyz", "port": 15020}, "periodSeconds": 1, "failureThreshold": 300},
             "readinessProbe": {"httpGet": {"path": "/readyz", "port": 15020}, "periodSeconds": 1},
             "volumeMounts": [{"name": "run", "mountPath": "/run/mesh"}, {"name": "root", "mountPath": "/var/run/secrets/istio"},
                              {"name": "token", "mountPath": "/var/run/secrets/tokens"}]}
@@ -50,7 +50,7 @@ def start(cluster, image, ca_addr):
                   deployment("server", server, ["serve", "127.0.0.1:8080"], drain=3),
                   deployment("client", client, ["call", "127.0.0.1:9001"]))
     for account in ("server", "client"):
-        cluster.rolled_out(f"deployment/{account}", NAMESPACE, 90)
+        cluster.rolled_out(f"deployment/{account}", NAMESPACE)
 
 
 class Counter:
@@ -84,7 +84,7 @@ class Counter:
                 last += [c["last_failure"]] if c["last_failure"] else []
         return tried, failed, last
 
-    def more(self, n, seconds=60):
+    def more(self, n, seconds=240):
         """Until n further handshakes have been tried."""
         least = self.counts()[0] + n
         wait_for(f"{n} handshakes more", lambda: self.counts()[0] >= least, seconds)
@@ -102,5 +102,5 @@ class Counter:
 def restart(cluster, seen):
     cluster.kubectl("rollout", "restart", "deployment", "-n", NAMESPACE)
     for account in ("server", "client"):
-        seen(cluster.rolled_out(f"deployment/{account}", NAMESPACE, 120).strip().splitlines()[-1])
+        seen(cluster.rolled_out(f"deployment/{account}", NAMESPACE).strip().splitlines()[-1])
     wait_for("the end of the old pods", lambda: len(cluster.get("pods", "-n", NAMESPACE)["items"]) == 2)
