@@ -62,7 +62,7 @@ void open_files_raise(void);
 #define OPT_STATE_DIR(type, member)                                                                \
     {                                                                                              \
         "state-dir", OPT_STRING, offsetof(type, member), NULL, NULL, NULL, 0, "DIR",               \
-            "state folder of meshroot up [~/.meshroot]"                                            \
+            "the daemon's state folder [~/.meshroot]"                                              \
     }
 /* The folder in use: `given`, or the default. Owner: caller, free(). */
 MUST_USE int state_dir(const char *given, char **ret, struct err *e);
