@@ -2,8 +2,9 @@
  *
  * A forked child runs the CA (server.h); the parent keeps calls under way (load.h). What is counted
  * is the CPU time of the whole child process, the ledger's writer included, and of its signer
- * process. The floor (floor.h) runs in slices meanwhile. Each row is the median of several short
- * rounds, and its ratio the median of the rounds' ratios: other work on the machine comes and goes.
+ * process. The floor (floor.h) runs in slices meanwhile; with a connection for each leaf it has an
+ * OpenSSL handshake too. Each row is the median of several short rounds, and its ratio the median
+ * of the rounds' ratios: other work on the machine comes and goes.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -106,6 +107,9 @@ row_run(const struct row *row, const struct scene *scene, const struct server *s
 {
     struct load_conf lc = { scene,      server->port, row->connections,
                             row->calls, row->connect, row->server == SERVER_BARE };
+    static const enum floor_connect floors[] = {
+        [LOAD_KEEP] = FLOOR_KEEP, [LOAD_FRESH] = FLOOR_NEW, [LOAD_RESUME] = FLOOR_RESUMED
+    };
     size_t leaves = row->leaves * c->scale / 100 + 1;
     struct floor_run *floor = NULL;
     struct load *load;
@@ -113,7 +117,7 @@ row_run(const struct row *row, const struct scene *scene, const struct server *s
     TRY(load_new(&lc, &load, e));
     int r = load_run(load, leaves / WARM_UP_PART + row->connections, e);
     if (r == 0 && row->measure == CPU)
-        r = floor_start(scene->ca_key, scene->leaf_key, &floor, e);
+        r = floor_start(scene->ca_key, scene->leaf_key, floors[row->connect], &floor, e);
     for (uint64_t i = 0; r == 0 && i < c->rounds; i++)
         r = round_run(row, server, load, floor, leaves, s, e);
     floor_stop(floor);

@@ -1,5 +1,6 @@
 /* floor.h - what one leaf cannot cost less than: its CSR's public key made from its bytes, the
- * CSR's signature verified, the TBSCertificate signed; all in memory, contexts prepared.
+ * CSR's signature verified, the TBSCertificate signed; all in memory, contexts prepared. For a
+ * connection to each leaf, OpenSSL's own handshake too (handshake.h).
  *
  * It runs in slices on a thread of its own, beside the load and in the same seconds, so that it
  * meets the same machine; only its own CPU time counts.
@@ -11,16 +12,13 @@
 
 struct floor_run;
 
-MUST_USE int floor_start(struct key *ca, struct key *leaf, struct floor_run **ret, struct err *e);
+enum floor_connect { FLOOR_KEEP, FLOOR_NEW, FLOOR_RESUMED };
+
+MUST_USE int floor_start(struct key *ca, struct key *leaf, enum floor_connect connect,
+                         struct floor_run **ret, struct err *e);
 /* Microseconds for each since the last call; waits for the first slice. 0: the crypto failed. */
 double floor_take(struct floor_run *f);
 void floor_stop(struct floor_run *f); /* NULL is fine */
-
-/* Microseconds of the parts, alone on this thread: key made, verify, sign. */
-struct floor_parts {
-    double key_us, verify_us, sign_us;
-};
-MUST_USE int floor_parts(struct key *ca, struct key *leaf, struct floor_parts *ret, struct err *e);
 
 double clock_us(int id); /* of clock_gettime */
 
