@@ -247,8 +247,9 @@ group_take(struct store *s, const struct timespec *last, struct group *ret)
 
     deadline_after(last, pause_us(s->group_n), &until);
     do {
+        if (s->group_n > 1)
+            writer_sleep(s, GROUP_FULL, &until); /* before idling: one waking less for a group */
         writer_idle(s);
-        writer_sleep(s, GROUP_FULL, &until);
         while (s->changing_n > 0)
             (void)pthread_cond_wait(&s->calm, &s->lock);
     } while (s->waiting_n == 0 && !s->stopping);
