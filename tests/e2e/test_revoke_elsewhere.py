@@ -117,7 +117,8 @@ def test_what_is_malformed_changes_nothing(courier, pb, tmp_path):  # noqa: F811
 def test_a_signer_that_was_never_here_is_listed_unsigned(courier, pb, tmp_path, daemon):  # noqa: F811
     """A leaf of before this replica's first start: only our own agents are told, as after a restart."""
     other = pki(tmp_path, "a0")
-    before = Ca(tmp_path, daemon, pb, folder=other, state=tmp_path / "before").ready()
+    (tmp_path / "before").mkdir()  # with an issuer of its own
+    before = Ca(tmp_path / "before", daemon, pb, folder=other).ready()
     key, chain, cert = leaf(before)
     issuer = x509.load_pem_x509_certificate((other / "ca-cert.pem").read_bytes())
     with courier.channel(key, chain.encode()) as c:
@@ -131,4 +132,3 @@ def test_a_signer_that_was_never_here_is_listed_unsigned(courier, pb, tmp_path, 
         assert row["entries"] == 1 and not row["signed"]
         courier.daemon.kill()  # and after a restart
         courier = Ca(tmp_path, daemon, pb, "--revocation-courier", "ops/operator").ready()
-        courier.issuer = before.issuer
