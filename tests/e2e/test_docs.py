@@ -145,6 +145,17 @@ def test_every_field_of_a_plugin_ca_is_in_its_table_with_its_default():
     look(spec, "")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_nothing_is_said_twice_in_a_row(page):
+    """What a merge that keeps both sides leaves behind: a table's row, a list's item or a line of prose beside its older self."""
+    twice = []
+    for block in re.split(r"\n\n|^```.*$", page.read_text(), flags=re.M):
+        heads = re.findall(r"^- (\*\*.*?\*\*)", block, re.M) + re.findall(r"^\| (`[^|]*`) \|", block, re.M)
+        prose = [x for x in block.splitlines() if len(x) > 60]
+        twice += [x for x in heads + prose if (heads + prose).count(x) > 1]
+    assert not twice
+
+
 def test_every_page_is_listed_in_the_readme():
     readme = (docs.HERE / "README.md").read_text()
     assert {p.name for p in docs.HERE.glob("docs/*.md") if f"](docs/{p.name})" not in readme} == set()
