@@ -302,8 +302,12 @@ evidence_replicas(const struct plugin *p)
         char at[RFC3339_BYTES], until[RFC3339_BYTES];
         rfc3339_s(r->seen, at);
         rfc3339_s(r->until, until);
-        (void)json_array_append_new(list, json_pack("{s:s, s:s, s:s*}", "name", r->name, "lastSeen",
-                                                    at, "leavesEnd", r->until > 0 ? until : NULL));
+        json_t *one = json_pack("{s:s, s:s, s:s*}", "name", r->name, "lastSeen", at, "leavesEnd",
+                                r->until > 0 ? until : NULL);
+        if (json_array_append_new(list, one) < 0) {
+            json_decref(list);
+            return NULL;
+        }
     }
     return list;
 }

@@ -30,7 +30,8 @@ struct istiod_tls {
     bool is_known, exists, is_ours;
     char version[128];
     uint64_t generation, asked; /* of the one in the Secret; of the request under way */
-    int64_t not_before, not_after, since;
+    int64_t not_before, not_after;
+    uint64_t since_ms; /* monotonic: it lies there; 0: not known */
     uint64_t look_at;
     char why[PROBLEM_BYTES]; /* the last trouble since it was written; "": none */
 };
@@ -83,7 +84,7 @@ on_read(const json_t *body, const struct err *why, void *arg)
         bool is_first = !t->is_known;
         secret_take(t, body);
         if (is_first)
-            t->since = unix_s();
+            t->since_ms = mono_ms();
         if (!t->is_ours && !t->plugin->spec.adopt) {
             struct err e;
             (void)err_set(&e, E_DENIED, "belongs to somebody else; delete it, or adopt: true");
@@ -126,7 +127,7 @@ on_written(const json_t *body, const struct err *why, void *arg)
         return;
     }
     secret_take(t, body);
-    t->since = unix_s();
+    t->since_ms = mono_ms();
     t->why[0] = '\0';
     log_info("operator", "generation %" PRIu64 " is in %s", t->generation, t->text);
 }
@@ -287,8 +288,8 @@ istiod_tls_tells(const struct plugin *p, const struct ledger_workload *w, ledger
     if (t == NULL || strcmp(w->instance, t->instance) != 0)
         return false;
     known.can_acknowledge = false;
-    if (t->generation != 0 && t->since != 0 &&
-        unix_s() - t->since >= (int64_t)(p->spec.mount_wait_ms / 1000)) {
+    if (t->generation != 0 && t->since_ms != 0 &&
+        mono_ms() - t->since_ms >= p->spec.mount_wait_ms) {
         known.min_row_generation = t->generation;
         if (t->generation == p->roots_generation) {
             known.leaf_roots = (const uint8_t(*)[DIGEST_BYTES]) & p->signer_root;

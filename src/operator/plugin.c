@@ -309,12 +309,13 @@ self_signed_passed(struct plugin *p)
 /* -- retire --------------------------------------------------------------------------------------
  */
 
-/* What others have there, and ours. */
+/* What others have there, and ours. Owner: caller; NULL: out of memory. */
 static json_t *
 finalizers_list(const struct plugin *p, bool has_ours)
 {
     const json_t *meta = json_object_get(plugin_object(p), "metadata");
     json_t *list = json_array(), *one;
+    bool is_whole = list != NULL;
     size_t i;
 
     json_array_foreach(json_object_get(meta, "finalizers"), i, one)
@@ -322,11 +323,14 @@ finalizers_list(const struct plugin *p, bool has_ours)
         const char *name = json_string_value(one);
 
         if (name != NULL && strcmp(name, PLUGIN_FINALIZER) != 0)
-            (void)json_array_append(list, one);
+            is_whole = is_whole && json_array_append(list, one) == 0;
     }
     if (has_ours)
-        (void)json_array_append_new(list, json_string(PLUGIN_FINALIZER));
-    return list;
+        is_whole = is_whole && json_array_append_new(list, json_string(PLUGIN_FINALIZER)) == 0;
+    if (is_whole)
+        return list;
+    json_decref(list);
+    return NULL; /* one that is left out would be another's, taken away */
 }
 
 static void

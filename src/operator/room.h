@@ -120,7 +120,8 @@ void login_end(struct plugin *p);
 /* evidence.c */
 void evidence_tick(struct plugin *p);
 void evidence_workloads(void *plugin, ledger_workload_fn *fn, void *arg);
-json_t *evidence_replicas(const struct plugin *p); /* for the status; owner: caller */
+/* For the status; owner: caller; NULL: no memory for all of them, and the old list stays. */
+json_t *evidence_replicas(const struct plugin *p);
 void evidence_end(struct plugin *p);
 
 /* istiod_tls.c: `c` is a replica that has loaded the plan's set; NULL: none. */
