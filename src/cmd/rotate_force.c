@@ -90,6 +90,7 @@ const struct command cmd_rotate_force = {
     "A rotation step waits until the evidence says that no workload is stranded by it. This takes "
     "the step that\n"
     "waits now all the same. Without --force it only says which workloads would be cut off.\n"
+    "It is for the mesh of meshroot up; on Kubernetes no step is forced.\n"
     "\n"
     "Examples:\n"
     "  meshroot rotate force             # what is held, and who is at risk\n"
