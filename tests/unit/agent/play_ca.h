@@ -460,7 +460,7 @@ word_is_said(struct world *w)
 
 /* Into the next pushes: a list that says it is of `of`, signed with the key of `by`, with one
  * serial number, hex. */
-static void
+static inline void
 list_make(struct world *w, const struct mint_ca *of, const struct mint_ca *by, int64_t life_s,
           const char *serial, struct buf *der)
 {
@@ -485,7 +485,7 @@ list_make(struct world *w, const struct mint_ca *of, const struct mint_ca *by, i
     leaf_template_free(by_t);
 }
 
-static void
+static inline void
 lists_file(const struct world *w, struct buf *b)
 {
     char path[160];
@@ -496,13 +496,39 @@ lists_file(const struct world *w, struct buf *b)
     assert_ok(file_read(path, b, &e));
 }
 
-static bool
+static inline bool
 lists_are_gone(const struct world *w)
 {
     char path[160];
 
     (void)snprintf(path, sizeof(path), "%s/ca-crl.pem", w->state);
     return access(path, F_OK) != 0;
+}
+
+static inline bool
+two_csrs(struct world *w)
+{
+    return w->csrs_n >= 2 && word_is_said(w);
+}
+
+static inline bool
+file_holds(struct world *w, const char *name, const char *part)
+{
+    struct buf b = BUF_INIT(65536);
+    char path[160];
+    struct err e;
+
+    (void)snprintf(path, sizeof(path), "%s/%s", w->state, name);
+    assert_int_equal(file_read(path, &b, &e), 0);
+    bool has = strstr(buf_text(&b), part) != NULL;
+    buf_done(&b);
+    return has;
+}
+
+static inline bool
+newest_is_said(struct world *w)
+{
+    return word_is_said(w) && last_word(w)->generation == w->generation;
 }
 
 #endif
