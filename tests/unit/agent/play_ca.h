@@ -465,15 +465,19 @@ list_make(struct world *w, const struct mint_ca *of, const struct mint_ca *by, i
           const char *serial, struct buf *der)
 {
     CLEANUP(buf_done) struct buf tbs = BUF_INIT(CRL_MAX_BYTES);
-    struct crl_entry entry = { .serial_n = strlen(serial) / 2, .revoked = unix_s() - 900 };
+    size_t digits = strlen(serial);
+    struct crl_entry entry = { .serial_n = (digits + 1) / 2, .revoked = unix_s() - 900 };
     const struct crl_request q = { (uint64_t)unix_s(), unix_s() - 900, unix_s() + life_s, &entry,
                                    1 };
     uint8_t signature[SIGNATURE_MAX_BYTES];
     struct leaf_template *t, *by_t;
+    char even[SERIAL_TEXT_BYTES];
     size_t n;
     struct err e;
 
-    assert_ok(hex_parse(span_str(serial), entry.serial, entry.serial_n, &e));
+    /* as it is shown it has no zero in front */
+    (void)snprintf(even, sizeof(even), "%s%s", digits % 2 == 1 ? "0" : "", serial);
+    assert_ok(hex_parse(span_str(even), entry.serial, entry.serial_n, &e));
     assert_ok(leaf_template_new(of->cert, of->key, &t, &e));
     assert_ok(leaf_template_new(by->cert, by->key, &by_t, &e));
     assert_ok(crl_tbs(t, &q, &tbs, &e));
