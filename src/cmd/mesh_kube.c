@@ -93,6 +93,15 @@ mesh_is_on_kube(const struct mesh_kube *k)
     return k->kubeconfig != NULL || k->namespace != NULL || k->context != NULL;
 }
 
+/* Of the environment, where meshroot up looks for it too: that is no word for Kubernetes. */
+static bool
+is_shared_with_up(const char *ca_file)
+{
+    const char *shared = getenv("MESHROOT_VAULT_CA_FILE");
+
+    return shared != NULL && strcmp(ca_file, shared) == 0;
+}
+
 int
 mesh_kube_flags_refuse(const struct mesh_kube *k, const struct mesh_kube_enable *s,
                        const struct mesh_kube_change *c, struct err *e)
@@ -107,7 +116,7 @@ mesh_kube_flags_refuse(const struct mesh_kube *k, const struct mesh_kube_enable 
         { "dry-run", strcmp(c->dry_run, "none") != 0 },
         { "wait", c->wait },
         { "name", strcmp(k->name, "default") != 0 },
-        { "vault-ca-file", s->ca_file != NULL },
+        { "vault-ca-file", s->ca_file != NULL && !is_shared_with_up(s->ca_file) },
         { "credential-secret", s->secret != NULL },
         { "workload-identity", s->workload != NULL },
         { "managed-identity", s->managed != NULL },

@@ -79,14 +79,17 @@ def series(tmp_path, daemon, pb, kube):  # noqa: F811
     mesh = Mesh(folder, daemon)
     sets = [openssl_intermediate(folder / f"i{x}", openssl_root(folder / f"r{x}", f"Root {x}", "p256"), f"I {x}", "p256") for x in "ab"]
     mesh.set_all(sets[0])
-    mesh.enable()
+    mesh.enable(flags=("--ca-crl-object-name", "ca-crl"))
+    (folder / "no-list.pem").write_text("no list\n")
+    mesh.set_secret("ca-crl", folder / "no-list.pem")
     agent = mesh.agent("web")
     wait_for("a workload", lambda: len(mesh.status()["fleet"]["agents"]) == 1)
     agent.kill()
     mesh.set_all(sets[1])
     wait_for("held", lambda: mesh.status()["rotation"]["held"])
     mesh.set_secret("ca-key", sets[0] / "ca-key.pem")
-    wait_for("not taken", lambda: "meshroot_sync_refused" in page(mesh.ports["monitoring"]))
+    for name in ("meshroot_sync_refused", "meshroot_sync_lists_refused"):
+        wait_for("not taken", lambda n=name: n in page(mesh.ports["monitoring"]))
     s.read(mesh.ports["monitoring"])
     return s
 
