@@ -273,7 +273,7 @@ streams_beyond_the_limit_wait(void **state)
         grpc_client_call(w->client, "/t.T/Echo", NULL, span_str("x"), 10000, &answer, NULL, &e));
     run(w, GRPC_MAX_STREAMS + 1);
     assert_int_equal(late.code, GRPC_OK);
-    assert_true(late.ended_before > 0); /* not all of them: the last may end beside it */
+    assert_true(late.ended_before > 0);    /* not all of them: the last may end beside it */
     (void)call(w, "/t.T/Echo", "y", 5000); /* after the last reset has gone out */
     run(w, GRPC_MAX_STREAMS + 2);
     assert_string_equal(w->msgs, "[x][y]");
