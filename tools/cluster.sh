@@ -156,7 +156,7 @@ cluster_api_run() {
 }
 cluster_api_ready() { cluster_kubectl "$1" get --raw /readyz; }
 
-# cluster_control DIR ETCD_PORT PEER_PORT API_PORT BIND: etcd, API server, controllers
+# cluster_control DIR ETCD_PORT PEER_PORT API_PORT BIND: etcd (which does not wait for the disk), API server, controllers
 cluster_control() {
   local dir=$1 etcd=$2 peer=$3 api=$4 bind=$5 host=127.0.0.1
   echo "$etcd $peer $api $bind" >"$dir/ports"

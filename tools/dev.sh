@@ -13,8 +13,8 @@ usage() {
 ./dev fuzz [TARGET] [S] every fuzz target (or one) for S seconds each (60)
 ./dev image             the container image as an archive, without a container engine: build/meshroot-image.tar
 ./dev manifests         render deploy/manifests/ from the Helm chart; --check: are they what the chart renders?
-./dev cluster-test [WORD] the procedure on a real Kubernetes that it starts and removes (as root): build/cluster-report.md;
-                        builds the cluster's binaries first, once per machine (30 minutes)
+./dev cluster-test [WORD] the procedure on a real Kubernetes that it starts and removes (as root): build/cluster-report.md
+                        (19 minutes); builds the cluster's binaries first, once per machine (30 more)
 ./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (8 minutes)
 ./dev clean             remove build/
 TXT
