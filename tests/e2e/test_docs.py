@@ -10,7 +10,7 @@ from conftest import meshroot
 
 PAGES = docs.pages()
 OF_OTHERS = {  # what pages name that is not ours: whose it is
-    "--service-node": "Envoy", "--previous": "kubectl", "--set": "helm",
+    "--service-node": "Envoy", "--previous": "kubectl", "--set": "helm", "--unsafe-no-fsync": "etcd",
     "SECRET_TTL": "Istio's agent", "tools/certs": "Istio",
 }
 
