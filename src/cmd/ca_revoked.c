@@ -39,8 +39,7 @@ answer_print(const json_t *answer)
     {
         printf("list of ");
         print_text(shown_text(x, "signer"), 0);
-        printf(": %lld entries, good until %s%s\n",
-               (long long)json_integer_value(json_object_get(x, "entries")),
+        printf(": %lld entries, good until %s%s\n", (long long)shown_number(x, "entries"),
                shown_text(x, "next_update"),
                json_is_true(json_object_get(x, "signed")) ? "" : ", not signed");
     }

@@ -328,8 +328,11 @@ condition(const json_t *status, const char *type)
     const json_t *c;
     size_t i;
 
-    json_array_foreach(json_object_get(status, "conditions"), i,
-                       c) if (strcmp(shown_text(c, "type"), type) == 0) return c;
+    json_array_foreach(json_object_get(status, "conditions"), i, c)
+    {
+        if (strcmp(shown_text(c, "type"), type) == 0)
+            return c;
+    }
     return NULL;
 }
 
@@ -337,8 +340,8 @@ static void
 bar_print(const json_t *status, char last[120])
 {
     const json_t *d = json_object_get(status, "distribution");
-    json_int_t all = json_integer_value(json_object_get(d, "namespaces"));
-    json_int_t done = json_integer_value(json_object_get(d, "done"));
+    json_int_t all = shown_number(d, "namespaces");
+    json_int_t done = shown_number(d, "done");
     int cells = all > 0 ? (int)(done * BAR_CELLS / all) : 0;
     char line[120];
 
@@ -380,8 +383,7 @@ wait_ready(struct session *s, json_int_t revision, uint64_t timeout_ms, struct e
         TRY(get(s, &kube_plugin_ca, s->name, e));
         const json_t *status = json_object_get(s->body, "status");
         const json_t *held = condition(status, "Held"), *loaded = condition(status, "Loaded");
-        bool is_current =
-            json_integer_value(json_object_get(status, "observedGeneration")) >= revision;
+        bool is_current = shown_number(status, "observedGeneration") >= revision;
 
         bar_print(status, last);
         if (is_current && strcmp(shown_text(status, "phase"), "Ready") == 0)
@@ -445,8 +447,7 @@ enable_send(struct session *s, const json_t *o, const struct mesh_kube_change *c
         print_json(s->body);
         return 0;
     }
-    json_int_t revision =
-        json_integer_value(json_object_get(json_object_get(s->body, "metadata"), "generation"));
+    json_int_t revision = shown_number(json_object_get(s->body, "metadata"), "generation");
     if (c->wait)
         TRY(wait_ready(s, revision, c->timeout_ms, e));
     printf("mesh enabled: plug-in CA certificates, PluginCA %s/%s\n", s->ns, s->name);
@@ -521,8 +522,7 @@ status_print(const json_t *o)
     printf("%-14s %s/%s\n", "PluginCA", kube_object_ns(o), kube_object_name(o));
     printf("%-14s %s\n", "Mode", shown_text(s, "mode"));
     printf("%-14s %s\n", "Phase", shown_text(s, "phase"));
-    printf("%-14s %lld\n", "Generation",
-           (long long)json_integer_value(json_object_get(s, "generation")));
+    printf("%-14s %lld\n", "Generation", (long long)shown_number(s, "generation"));
     printf("%-14s %s  every %s\n", "Vault",
            json_object_get(vault, "url") != NULL ? shown_text(vault, "url")
                                                  : shown_text(vault, "keyVaultID"),
@@ -530,9 +530,8 @@ status_print(const json_t *o)
     printf("%-14s %s\n", "Root", shown_text(s, "root"));
     printf("%-14s %s  until %s\n", "Intermediate",
            shown_text(json_object_get(s, "intermediate"), "subject"), shown_text(s, "expires"));
-    printf("%-14s %lld of %lld\n", "Namespaces",
-           (long long)json_integer_value(json_object_get(d, "done")),
-           (long long)json_integer_value(json_object_get(d, "namespaces")));
+    printf("%-14s %lld of %lld\n", "Namespaces", (long long)shown_number(d, "done"),
+           (long long)shown_number(d, "namespaces"));
     json_array_foreach(json_object_get(s, "conditions"), i, c)
         printf("%-14s %-6s %s: %s\n", shown_text(c, "type"), shown_text(c, "status"),
                shown_text(c, "reason"), shown_text(c, "message"));

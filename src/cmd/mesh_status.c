@@ -91,9 +91,12 @@ fleet_print(const json_t *f)
     if (json_array_size(json_object_get(f, "agents")) == 0)
         return;
     printf("\n%-52s %-10s %-6s %s\n", "IDENTITY", "INSTANCE", "TRUST", "LEAVES UNTIL");
-    json_array_foreach(json_object_get(f, "agents"), i, a) printf(
-        "%-52s %-10.8s %-6" JSON_INTEGER_FORMAT " %s\n", shown_text(a, "identity"),
-        shown_text(a, "instance"), shown_number(a, "trust_generation"), shown_text(a, "until"));
+    json_array_foreach(json_object_get(f, "agents"), i, a)
+    {
+        printf("%-52s %-10.8s %-6" JSON_INTEGER_FORMAT " %s\n", shown_text(a, "identity"),
+               shown_text(a, "instance"), shown_number(a, "trust_generation"),
+               shown_text(a, "until"));
+    }
 }
 
 static void

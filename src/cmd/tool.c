@@ -41,14 +41,10 @@ use_color(int fd)
 void
 log_flags_setup(const struct log_flags *f)
 {
-    static const char *const levels[] = {
-        [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error"
-    };
-    enum log_level level = LOG_INFO;
+    enum log_level level = LOG_DEBUG;
 
-    for (size_t i = 0; i < ARRAY_LEN(levels); i++)
-        if (strcmp(levels[i], f->level) == 0)
-            level = (enum log_level)i;
+    while (level < LOG_ERROR && strcmp(log_level_name(level), f->level) != 0)
+        level++;
     log_setup(STDOUT_FILENO, level, strcmp(f->format, "json") == 0);
 }
 

@@ -25,6 +25,12 @@ static const char *const names[] = {
     [LOG_ERROR] = "error",
 };
 
+const char *
+log_level_name(enum log_level level)
+{
+    return names[level];
+}
+
 void
 log_setup(int fd, enum log_level min, bool json)
 {

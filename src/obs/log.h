@@ -17,6 +17,7 @@
 #include "base/err.h"
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+const char *log_level_name(enum log_level level); /* "debug", "info", "warn", "error" */
 
 struct log_label {
     const char *key, *value; /* borrowed; a NULL value leaves the label out */
