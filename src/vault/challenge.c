@@ -209,7 +209,7 @@ challenge_parse(const char *header, struct challenge *ret, struct err *e)
 }
 
 bool
-challenge_is_microsoft_s(const struct challenge *c)
+challenge_is_of_microsoft(const struct challenge *c)
 {
     for (size_t i = 0; i < ARRAY_LEN(authorities); i++)
         if (c->authority.is_https && c->authority.port == 443 &&
@@ -220,7 +220,7 @@ challenge_is_microsoft_s(const struct challenge *c)
 
 /* A vault at an address asks for tokens of its own; on this machine there are no strangers. */
 static bool
-resource_is_the_vault_s(const struct challenge *c, const struct origin *vault)
+resource_is_of_vault(const struct challenge *c, const struct origin *vault)
 {
     if (origin_is_loopback(vault))
         return true;
@@ -232,7 +232,7 @@ resource_is_the_vault_s(const struct challenge *c, const struct origin *vault)
 static bool
 authority_is_known(const struct challenge *c, const struct origin *vault)
 {
-    return challenge_is_microsoft_s(c) || strcmp(c->authority.host, vault->host) == 0 ||
+    return challenge_is_of_microsoft(c) || strcmp(c->authority.host, vault->host) == 0 ||
            (!origin_is_bare(&c->resource) && host_is_under(c->authority.host, c->resource.host));
 }
 
@@ -241,7 +241,7 @@ challenge_check(const struct challenge *c, const struct origin *vault, struct er
 {
     bool is_local = !vault->is_https && origin_is_loopback(vault);
 
-    if (!resource_is_the_vault_s(c, vault))
+    if (!resource_is_of_vault(c, vault))
         return err_set(e, E_DENIED,
                        "the vault %s:%u asks for a token for %s:%u, which is another service's: "
                        "no token is sent",

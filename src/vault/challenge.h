@@ -48,12 +48,12 @@ struct challenge {
  * strict: known form, no repeats, bounded. Errors: PEER. */
 MUST_USE int challenge_parse(const char *header, struct challenge *ret, struct err *e);
 /* May a token for `c` go to `vault`, and our credentials to the authority? As the SDKs: the vault's
- * host and port must lie under the resource's, or be it when the vault has no DNS name (on
- * loopback anything goes). The authority must
- * be one of Microsoft's, or on the vault's own host, or under the resource's; and https, except
- * where the vault itself is clear text on loopback. Errors: DENIED. */
+ * host and port must lie under the resource's, or be it when the vault has no DNS name (on loopback
+ * anything goes). The authority must be one of Microsoft's, or on the vault's own host, or under
+ * the resource's; and https, except where the vault itself is clear text on loopback. Errors:
+ * DENIED. */
 MUST_USE int challenge_check(const struct challenge *c, const struct origin *vault, struct err *e);
 /* The authority is one of Microsoft's own. */
-bool challenge_is_microsoft_s(const struct challenge *c);
+bool challenge_is_of_microsoft(const struct challenge *c);
 
 #endif

@@ -251,7 +251,7 @@ answer_list(struct vault_call *q, const json_t *j)
 static int
 assertion_check(const struct vault_client *c, struct err *e)
 {
-    if (c->assertion_file == NULL || c->has_authority || challenge_is_microsoft_s(&c->challenge))
+    if (c->assertion_file == NULL || c->has_authority || challenge_is_of_microsoft(&c->challenge))
         return 0;
     return err_set(e, E_DENIED,
                    "the vault sends us to the authority %s: a service account's token is sent to "
