@@ -240,10 +240,9 @@ replicas_recall(struct plugin *p)
     {
         const char *name = json_string_value(json_object_get(o, "name"));
         const char *seen = json_string_value(json_object_get(o, "lastSeen"));
+        const char *until = json_string_value(json_object_get(o, "leavesEnd"));
         struct replica *r = name == NULL ? NULL : replica_get(p->evidence, name);
         struct err e;
-
-        const char *until = json_string_value(json_object_get(o, "leavesEnd"));
 
         if (r != NULL && (seen == NULL || rfc3339_parse(span_str(seen), &r->seen, &e) < 0))
             r->seen = unix_s();

@@ -58,10 +58,10 @@ struct plugin {
     struct vault_client *vault;
     int ca_fd; /* spec.vault.caBundle for the TLS library; -1 */
     struct sync *sync;
-    struct bundle *offer; /* owned: the first set, until it may become the plan; NULL: none waits */
+    struct bundle *offer; /* owned: the vault's newest, until rotation may have it; NULL: it has */
     struct sync_versions offer_versions;
     struct rotate *rotate;
-    struct roots *roots; /* of the set last written or read; owned */
+    struct roots *roots; /* of the plan's set, as are the next three; owned */
     uint8_t signer_id[DIGEST_BYTES], signer_root[DIGEST_BYTES];
     uint64_t roots_generation;
     uint64_t floor; /* the generation that the status told of: agents drop what is older */

@@ -29,8 +29,9 @@ struct one {
     struct err why;
     struct kube_call *call;
     uint64_t writing; /* generation under way; 0: none */
-    uint64_t tried; /* generation and signer last written, or found well: what is another one is */
-    uint8_t tried_signer[DIGEST_BYTES]; /* somebody else's */
+    /* generation and signer last written, or found well: another one is somebody else's */
+    uint64_t tried;
+    uint8_t tried_signer[DIGEST_BYTES];
 };
 
 struct sets {

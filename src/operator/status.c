@@ -488,17 +488,17 @@ status_write(struct mesh_operator *op, const char *ns, const char *name, json_t 
     return r;
 }
 
-/* What the resource says from before: since when the present set lies in the ConfigMaps. */
+/* What the resource says from before: since when the present set lies in the ConfigMaps, the newest
+ * generation, the CA's replicas. */
 static void
 status_read(struct plugin *p)
 {
     const json_t *s = json_object_get(plugin_object(p), "status");
     const json_t *d = json_object_get(s, "distribution");
     const char *since = text(d, "since");
+    json_int_t generation = json_integer_value(json_object_get(s, "generation"));
     struct err e;
     int64_t at;
-
-    json_int_t generation = json_integer_value(json_object_get(s, "generation"));
 
     p->status_is_read = true;
     p->status = json_deep_copy(s);
