@@ -7,8 +7,7 @@
 
 #include "base/span.h"
 
-/* What is written where there is no terminal, and at most; a narrower terminal has its own width.
- */
+/* Where there is no terminal, and at most; a narrower terminal has its own width. */
 enum { HELP_COLUMNS = 100, HELP_COLUMNS_MIN = 40 };
 
 /* Columns for what goes to `fd`. */

@@ -1,6 +1,4 @@
-/* h2_fields.h - private to h2*.c: the header fields of a stream, in one piece of memory. Layer:
- * net.
- */
+/* h2_fields.h - private to h2*.c: a stream's header fields, in one piece of memory. Layer: net. */
 #ifndef NET_H2_FIELDS_H
 #define NET_H2_FIELDS_H
 

@@ -51,9 +51,7 @@ MUST_USE int stream_finish(struct stream *s, struct err *e);
  * nothing has come since, which on_io would say. */
 bool stream_is_drained(const struct stream *s);
 
-/* Bytes are here that on_io has not been called for: in on_open it means that it will be, this
- * turn.
- */
+/* Bytes are here that on_io has not been called for; in on_open: it will be, this turn. */
 bool stream_has_more(const struct stream *s);
 void stream_want(struct stream *s, bool readable, bool writable);
 /* The owner stopped reading early (its budget is used up): on_io comes again. */

@@ -1,6 +1,5 @@
-/* versions.h - the vault's versions of a set, as a Secret's annotation has them. Layer: operator
- * (private). Thread: any.
- */
+/* versions.h - the vault's versions of a set, as a Secret's annotation has them. Thread: any.
+ * Layer: operator (private). */
 #ifndef OPERATOR_VERSIONS_H
 #define OPERATOR_VERSIONS_H
 
