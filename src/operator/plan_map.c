@@ -11,7 +11,6 @@
 
 #define KEY_PLAN  "plan.json"
 #define KEY_FLOOR "generation"
-#define FLOOR_MAX (UINT64_C(1) << 53) /* no number that was handed out comes near it */
 
 /* A save under way. */
 struct save {
@@ -54,7 +53,7 @@ map_read(struct plan_map *m, const json_t *o, struct err *e)
 
     if (version[0] == '\0' || strlen(version) >= sizeof(m->version))
         return err_set(e, E_PEER, "ConfigMap %s/%s: has no resourceVersion", m->ns, m->name);
-    if (floor != NULL && u64_parse(span_str(floor), 0, FLOOR_MAX, &n, e) < 0)
+    if (floor != NULL && u64_parse(span_str(floor), 0, GENERATION_TOLD_MAX, &n, e) < 0)
         return err_wrap(e, "ConfigMap %s/%s: " KEY_FLOOR, m->ns, m->name);
     if (plan != NULL)
         TRY(str_dup(span_str(plan), &copy, e));

@@ -9,8 +9,6 @@
 #include "obs/log.h"
 #include "operator/room.h"
 
-#define GENERATION_TOLD_MAX (INT64_C(1) << 53) /* no number that was handed out comes near it */
-
 enum { RESTORED_SHOWN_MS = 60 * 1000, STATUS_RETRY_MS = 5000 };
 
 /* -- Events --------------------------------------------------------------------------------------
@@ -503,7 +501,7 @@ status_read(struct plugin *p)
     p->status_is_read = true;
     p->status = json_deep_copy(s);
     p->replicas_told = json_deep_copy(json_object_get(s, "replicas"));
-    if (generation > 0 && generation <= GENERATION_TOLD_MAX)
+    if (generation > 0 && (uint64_t)generation <= GENERATION_TOLD_MAX)
         p->floor = (uint64_t)generation;
     if (since == NULL || rfc3339_parse(span_str(since), &at, &e) < 0 || at > unix_s())
         return;

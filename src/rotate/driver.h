@@ -19,9 +19,6 @@ enum {
     POKE_SHARE = 10, /* ... and looking takes a tenth of the time at most, however big the fleet */
 };
 
-#define GENERATION_MAX (UINT64_C(1) << 62) /* no number that was handed out comes near it */
-#define AHEAD_MAX      (UINT64_C(1) << 53) /* nor near this: a target may not lift a plan further */
-
 /* What keeps the driver, not a gate, from going on. */
 enum trouble {
     TROUBLE_NONE,

@@ -22,6 +22,8 @@ enum {
     PLAN_JSON_BYTES = 256 * 1024, /* = STORE_VALUE_BYTES */
 };
 
+#define GENERATION_MAX (UINT64_C(1) << 62) /* no number that was handed out comes near it */
+
 /* Which intermediate signs, under which root, presented with which chain, and the vault's versions
  * it came from (not compared: the same content set again is no change). */
 struct plan_signer {

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "base/str.h"
-#include "rotate/driver.h"
 
 enum { PLAN_FORMAT = 1 };
 

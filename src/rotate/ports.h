@@ -10,6 +10,10 @@
 #include "store/store.h"
 #include "sync/sync.h"
 
+/* A generation that is found outside the plan (in a target, a kept floor, a status) counts up to
+ * this: numbers only grow, and none that was handed out comes near it. */
+#define GENERATION_TOLD_MAX (UINT64_C(1) << 53)
+
 /* Of `load` and `write`. */
 enum { ROTATE_ABSENT = 1, ROTATE_LATER = 1 };
 

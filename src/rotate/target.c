@@ -163,7 +163,7 @@ target_bring_up(struct rotate *r, bool may_fetch)
     int read = target_read(r, &there, &m, &e);
 
     r->target_look_at = mono_ms() + TARGET_LOOK_MS;
-    bool is_ahead = m.generation > r->plan.generation && m.generation <= AHEAD_MAX;
+    bool is_ahead = m.generation > r->plan.generation && m.generation <= GENERATION_TOLD_MAX;
     r->ahead = read == 0 && is_ahead ? m.generation : 0;
     r->lagging = read != 0 || m.generation != r->plan.generation || !signs_as_planned(r, there) ||
                  !roots_equal(bundle_roots(there), r->roots) || !lists_as_planned(r, there);
