@@ -31,6 +31,7 @@ enum trouble {
 };
 extern const char *const trouble_names[TROUBLE__N]; /* also reasons of status and metric */
 
+/* What holds the vault's revocation lists back: they may not be taken; the target wants more. */
 enum lists_why { LISTS_WHY_TAKE, LISTS_WHY_WHOLE, LISTS_WHY__N };
 
 struct replica {
@@ -59,8 +60,8 @@ struct commit {
     struct roots *roots;   /* owned */
     struct bundle *signer; /* owned; NULL: the signer stays */
     struct action action;
-    bool moves_lists; /* to ... */
-    struct crls *lists;
+    bool moves_lists;   /* to ... */
+    struct crls *lists; /* owned; NULL: none */
     char lists_version[VERSION_TEXT_BYTES];
 };
 
@@ -92,8 +93,8 @@ struct rotate {
      * workload is stranded by their absence, and the vault's next answer brings them. */
     struct crls *lists; /* owned; NULL: none are in force */
     char lists_version[VERSION_TEXT_BYTES];
-    char lists_why[LISTS_WHY__N]
-                  [ERR_MSG_BYTES]; /* why the vault's are not in force; "": they are */
+    /* Why the vault's are not in force; "": they are. */
+    char lists_why[LISTS_WHY__N][ERR_MSG_BYTES];
 
     struct bundle *want; /* owned; NULL: not known yet */
     struct plan_wanted wanted;
@@ -144,8 +145,8 @@ bool rotate_lists_are_due(struct rotate *r, const struct bundle *signer);
 /* The same, for the signer that the target has now. */
 bool rotate_lists_are_due_now(struct rotate *r);
 bool rotate_lists_are_pending(const struct rotate *r); /* for the status: not settled yet */
-void rotate_lists_go_along(const struct rotate *r,
-                           struct commit *c); /* the vault's become those in force */
+/* The vault's become those in force. */
+void rotate_lists_go_along(const struct rotate *r, struct commit *c);
 void rotate_lists_committed(struct rotate *r, struct commit *c);
 void rotate_lists_action(const struct rotate *r, struct action *a);
 /* What goes with `b` into the target; *ret NULL: none. Owner: caller. Errors: NOMEM. */

@@ -77,12 +77,9 @@ rotate_lists_are_due_now(struct rotate *r)
     struct set_manifest m = { .generation = 0 };
     struct err e;
 
-    if (!is_other(r)) {
-        note(r, LISTS_WHY_TAKE, NULL);
+    if (is_other(r) && r->conf.target.read(r->conf.target.self, &there, &m, &e) != 0)
         return false;
-    }
-    return r->conf.target.read(r->conf.target.self, &there, &m, &e) == 0 &&
-           rotate_lists_are_due(r, there);
+    return rotate_lists_are_due(r, there);
 }
 
 bool

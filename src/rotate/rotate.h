@@ -34,9 +34,9 @@ struct rotate_conf {
                            with less than a leaf lifetime; 0: it must not have expired */
     uint64_t floor;    /* generations up to this one were used before; the first plan is above it */
     size_t replicas_n; /* how many CA replicas must report before a gate opens */
-    bool recovers;     /* without a plan, a set in the target is one whose plan was lost: it is in
-                          force,     and the vault's is gone to by the gates. False: it is written over
-                        */
+    /* Without a plan, a set in the target is one whose plan was lost: it is in force, and the
+     * vault's is gone to by the gates. False: it is written over. */
+    bool recovers;
     /* Fetches a pinned set (sync_fetch); NULL while no vault is configured. */
     int (*fetch)(void *self, const struct sync_versions *v, sync_fetched_fn *done, void *arg,
                  struct err *e);
@@ -96,9 +96,10 @@ bool rotate_in_force(const struct rotate *r, struct rotate_in_force *ret);
  * "waits_for":[{"identity","instance","why","until"}],"waits_for_total","workloads_waiting"},
  * "roots":[{"subject","id","since","not_after"}],"signer":{"subject","id","root_id","versions"},
  * "wanted":null|{"roots","signer","since"},"replicas":[{"name","generation","signer_id"}],
- * "lists":null|{"version","lists","entries","next_update","held"},"last_steps":[{"time","generation","step","class","reason","forced"}]};
- * times are RFC 3339 or null. "class" is of the change as it came, "remaining" of what is left of
- * it. Without a plan "roots" is empty and "signer" null. Owner: caller; NULL: out of memory. */
+ * "lists":null|{"version","lists","entries","next_update","held"},
+ * "last_steps":[{"time","generation","step","class","reason","forced"}]}; times are RFC 3339 or
+ * null. "class" is of the change as it came, "remaining" of what is left of it. Without a plan
+ * "roots" is empty and "signer" null. Owner: caller; NULL: out of memory. */
 json_t *rotate_status(const struct rotate *r);
 
 #endif

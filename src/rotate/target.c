@@ -87,8 +87,8 @@ target_write(struct rotate *r, const struct bundle *signer, struct err *e)
                               .renew_window_ms = r->conf.renew_window_ms };
 
     TRY(bundle_as_planned(r, signer, &b, e));
-    memcpy(m.versions.v[PART_CA_CRL], bundle_lists(b) == NULL ? "" : r->lists_version,
-           bundle_lists(b) == NULL ? 1 : VERSION_TEXT_BYTES);
+    const char *version = bundle_lists(b) == NULL ? "" : r->lists_version;
+    memcpy(m.versions.v[PART_CA_CRL], version, strlen(version) + 1);
     return r->conf.target.write(r->conf.target.self, b, &m, e);
 }
 
