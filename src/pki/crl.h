@@ -140,7 +140,7 @@ struct crl *crls_at(const struct crls *s, size_t i); /* borrowed */
 bool crls_equal(const struct crls *a, const struct crls *b);
 bool crls_revoke(const struct crls *s, const struct cert *cert);
 bool crls_revoke_mark(const struct crls *s, const struct cert_mark *m);
-/* A list of this certificate's; NULL: there is none. Borrowed. */
+/* The signed list of this certificate's; NULL: there is none. Borrowed. */
 struct crl *crls_of(const struct crls *s, const struct cert *issuer);
 size_t crls_entries(const struct crls *s); /* of all of them */
 /* Every issuer of leaves has a signed list, so that those who want one for each (Envoy, OpenSSL)

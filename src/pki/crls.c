@@ -183,7 +183,7 @@ struct crl *
 crls_of(const struct crls *s, const struct cert *issuer)
 {
     for (size_t i = 0; i < crls_count(s); i++)
-        if (crl_is_of(s->all[i], issuer))
+        if (crl_is_signed(s->all[i]) && crl_is_of(s->all[i], issuer))
             return s->all[i];
     return NULL;
 }
@@ -225,20 +225,11 @@ crls_are_for_all(const struct crls *s, const struct roots *roots)
     return crls_count(s) > 0;
 }
 
-static bool
-has_signed_of(const struct crls *s, const struct cert *issuer)
-{
-    for (size_t i = 0; i < crls_count(s); i++)
-        if (crl_is_signed(s->all[i]) && crl_is_of(s->all[i], issuer))
-            return true;
-    return false;
-}
-
 bool
 crls_reach_roots(const struct crls *s, const struct roots *roots)
 {
     for (size_t i = 0; i < roots_count(roots); i++)
-        if (!has_signed_of(s, roots_at(roots, i)))
+        if (crls_of(s, roots_at(roots, i)) == NULL)
             return false;
     return true;
 }
