@@ -175,10 +175,12 @@ lists_take(struct bundle **b, struct span pem, struct err *ret_why, struct err *
 {
     CLEANUP(crls_unrefp) struct crls *lists = NULL;
     struct bundle *with;
+    struct err why;
 
-    if (bundle_lists_read(*b, pem, &lists, ret_why) < 0) {
-        (void)err_wrap(ret_why, "%s", bundle_file_names[PART_CA_CRL]);
-        return ret_why->code == E_NOMEM ? err_nomem(e) : 0;
+    if (bundle_lists_read(*b, pem, &lists, &why) < 0) {
+        (void)err_wrap(&why, "%s", bundle_file_names[PART_CA_CRL]);
+        *ret_why = why; /* not sooner: it may be set on the way to success */
+        return why.code == E_NOMEM ? err_nomem(e) : 0;
     }
     if (bundle_lists_spare(*b, lists, e) < 0)
         return err_wrap(e, "%s", bundle_file_names[PART_CA_CRL]);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../pki/ca_kit.h"
 #include "base/file.h"
 #include "mint.h"
 #include "mint_list.h"
@@ -243,6 +244,49 @@ test_lists_beside_the_set(void **state)
     crls_unref(lists);
 }
 
+/* A root that was renewed with its key, so that it may sign lists: both are trusted for a while. */
+static void
+test_lists_of_a_renewed_root(void **state)
+{
+    const struct kit *k = *state;
+    struct ca before, after;
+    struct mint_ca signer;
+    struct err e = { 0 };
+
+    ca_bent(&before, NULL, "Twin", -1, 10,
+            "basicConstraints=critical,CA:TRUE;keyUsage=critical,keyCertSign");
+    after = (struct ca){ .key = before.key };
+    after.cert = cert_bent(after.key, "Twin", NULL, -1, 20, CA_EXT);
+    mint_ca(&signer, "O=Istio,CN=A1",
+            &(struct mint_ca){ .key = after.key, .cert = after.cert, .roots = NULL });
+    struct crls *lists = mint_lists(after.cert, after.key, 7, k->a2.cert);
+    for (int i = 0; i < 2; i++) { /* in either order */
+        struct cert *both[] = { i == 0 ? before.cert : after.cert,
+                                i == 0 ? after.cert : before.cert };
+        struct bundle *one = bundle_of(&(struct mint_ca){ .cert = after.cert }, &signer);
+        struct bundle *two = NULL, *with = NULL, *b = NULL;
+        struct set_manifest got = { 0 };
+        struct roots *roots = NULL;
+
+        assert_ok(roots_from_certs(both, 2, &roots, &e));
+        assert_ok(bundle_with_roots(one, roots, &two, &e));
+        assert_ok(bundle_with_lists(two, lists, &with, &e));
+        assert_ok(set_write(k->dir, with, &manifest, &e));
+        assert_int_equal(read_back(k, -1, -1, NULL, &b, &got, &e), 0);
+        assert_true(crls_equal(bundle_lists(b), lists));
+        assert_int_equal(got.lists_why.code, E_NONE);
+        roots_unref(roots);
+        bundle_unref(one);
+        bundle_unref(two);
+        bundle_unref(with);
+        bundle_unref(b);
+    }
+    crls_unref(lists);
+    mint_ca_done(&signer);
+    cert_unref(after.cert);
+    ca_done(&before);
+}
+
 /* A manifest of one set beside the files of another: somebody copied files by hand. */
 static void
 test_manifest_of_another_signer(void **state)
@@ -285,6 +329,7 @@ main(void)
         cmocka_unit_test(test_without_manifest),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_lists_beside_the_set),
+        cmocka_unit_test(test_lists_of_a_renewed_root),
         cmocka_unit_test(test_manifest_of_another_signer),
         cmocka_unit_test(test_absent),
     };
