@@ -34,8 +34,10 @@ int
 ca_load_check(const struct ca_conf *conf, const struct ca_loaded *now, const struct ca_loaded *next,
               const char **ret_reason, struct err *e)
 {
-    bool same =
-        now->mode == next->mode && memcmp(now->content_id, next->content_id, DIGEST_BYTES) == 0;
+    /* content_id has the lists that are good; of a ca-crl.pem that is not, why tells it apart */
+    bool same = now->mode == next->mode &&
+                memcmp(now->content_id, next->content_id, DIGEST_BYTES) == 0 &&
+                strcmp(now->manifest.lists_why.msg, next->manifest.lists_why.msg) == 0;
 
     *ret_reason = "";
     if (now->mode == CA_MODE_SELF_SIGNED && next->mode == CA_MODE_PLUGGED_IN)

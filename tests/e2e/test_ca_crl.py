@@ -223,6 +223,24 @@ def test_a_ca_keeps_its_lists_beside_bad_ones(tmp_path, daemon, pb):  # noqa: F8
     assert ca.status()["ca_lists"]["lists"] == 0 and ca.metric("meshroot_ca_lists_refused 0")
 
 
+def test_bad_lists_come_and_go(tmp_path, daemon, pb):  # noqa: F811
+    """A file that is no list is said also where there was none; when it goes, the lists in force go with it."""
+    a1, a2 = pki(tmp_path, "a1"), pki(tmp_path, "a2")
+    plug(a2, tmp_path / "cacerts")
+    ca = Ca(tmp_path, daemon, pb).ready()
+    file = tmp_path / "cacerts/ca-crl.pem"
+    file.write_text("hello")
+    wait_for("said", lambda: "no revocation list" in (ca.status()["ca_lists"]["refused"] or ""))
+    file.write_text(crl(tmp_path / "root", load(a1 / "ca-cert.pem"), number=9))
+    wait_for("in force", lambda: ca.status()["ca_lists"]["entries"] == 1)
+    file.write_text("hello")
+    wait_for("said again", lambda: "no revocation list" in (ca.status()["ca_lists"]["refused"] or ""))
+    assert ca.status()["ca_lists"]["entries"] == 1
+    file.unlink()
+    wait_for("gone", lambda: "what they revoked is accepted again" in ca.daemon.text())
+    assert ca.status()["ca_lists"]["lists"] == 0 and ca.metric("meshroot_ca_lists_refused 0")
+
+
 def test_a_list_of_the_signers_own_is_in_ours(tmp_path, daemon, pb):  # noqa: F811
     """A list that the intermediate made elsewhere, about its leaves: verifiers look at one list of a name, so ours has both."""
     a1 = pki(tmp_path, "a1")

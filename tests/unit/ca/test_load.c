@@ -63,6 +63,27 @@ reload_rules(void **state)
     kit_done(&k);
 }
 
+/* content_id has good lists alone: of bad ones, only what is said differs. */
+static void
+bad_lists_come_and_go(void **state)
+{
+    struct ca_conf conf = kit_conf();
+    const char *reason = "";
+    struct kit k;
+    struct err e = { 0 };
+
+    (void)state;
+    kit_make(&k, "A", 365);
+    struct ca_loaded none = loaded(k.bundle, CA_MODE_PLUGGED_IN, 4, 1), bad = none, worse = none;
+    (void)err_set(&bad.manifest.lists_why, E_PARSE, "no revocation list");
+    (void)err_set(&worse.manifest.lists_why, E_DENIED, "two lists");
+    assert_ok(ca_load_check(&conf, &none, &bad, &reason, &e));
+    assert_ok(ca_load_check(&conf, &bad, &worse, &reason, &e));
+    assert_ok(ca_load_check(&conf, &worse, &none, &reason, &e));
+    assert_int_equal(ca_load_check(&conf, &bad, &bad, &reason, &e), CA_LOAD_SAME);
+    kit_done(&k);
+}
+
 static void
 an_intermediate_with_little_life(void **state)
 {
@@ -99,6 +120,7 @@ main(int argc, char *argv[])
     signer_child_run(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reload_rules),
+        cmocka_unit_test(bad_lists_come_and_go),
         cmocka_unit_test(an_intermediate_with_little_life),
     };
 
