@@ -14,8 +14,8 @@ issuer_key(const uint8_t id[DIGEST_BYTES], char ret[ISSUER_KEY_BYTES])
     hex_text(span_of(id, DIGEST_BYTES), ret + sizeof(ISSUER_PREFIX) - 1);
 }
 
-static int
-issuer_put(struct store *s, const struct cert *c, struct err *e)
+int
+ledger_issuer_keep(struct store *s, const struct cert *c, struct err *e)
 {
     char key[ISSUER_KEY_BYTES];
     struct store_op op = { .kind = STORE_PUT, .key = key, .value = cert_der(c) };
@@ -30,14 +30,8 @@ issuers_put(struct store *s, const struct bundle *b, struct err *e)
     const struct roots *roots = bundle_roots(b);
 
     for (size_t i = 0; i < roots_count(roots); i++)
-        TRY(issuer_put(s, roots_at(roots, i), e));
-    return issuer_put(s, bundle_signer(b), e);
-}
-
-int
-ledger_issuer_keep(struct store *s, const struct cert *c, struct err *e)
-{
-    return issuer_put(s, c, e);
+        TRY(ledger_issuer_keep(s, roots_at(roots, i), e));
+    return ledger_issuer_keep(s, bundle_signer(b), e);
 }
 
 static int

@@ -1,7 +1,8 @@
 /* record.h - private to ledger/: what the store holds. Thread: any.
  *
- *   ledger/row/<16 hex digits of seq>   2, seq, hash of the row before, fields, own hash (1: no key
- * id) ledger/head                         1, seq, rows, longest lifetime, hash of the newest row
+ *   ledger/row/<16 hex digits of seq>   2, seq, hash of the row before, fields, own hash;
+ *                                       1: without a key id
+ *   ledger/head                         1, seq, rows, longest lifetime, hash of the newest row
  *   ledger/floor                        the same, as it was at the last row that retention removed
  *   ledger/issuer/<hex id>              DER of a signer or root that rows may name
  *   fleet/<identity>/<instance>         the workload's last word: 1, or 2 when it says how old its
