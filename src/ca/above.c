@@ -7,8 +7,6 @@
 #include "base/file.h"
 #include "ca/room.h"
 
-const char ca_above_file[] = "ca-crl.pem";
-
 static const struct metric_desc m_refused = {
     "meshroot_ca_lists_refused", "1 while the revocation lists beside the set are not used.",
     METRIC_GAUGE
@@ -56,7 +54,7 @@ ca_above_choose(struct ca *c, const struct bundle *b, const struct set_manifest 
 }
 
 static void
-say(const struct ca *c, const struct crls *lists)
+say(const struct crls *lists)
 {
     struct err e;
 
@@ -71,7 +69,6 @@ say(const struct ca *c, const struct crls *lists)
         log_warn("revoke",
                  "%s: our agents go on with it, other verifiers do not get it; sign a new one",
                  e.msg);
-    (void)c;
 }
 
 void
@@ -80,7 +77,7 @@ ca_above_put(struct ca *c, struct crls *take)
     int64_t end = bundle_lists_end(take);
 
     if (!crls_equal(c->above, take))
-        say(c, take);
+        say(take);
     crls_unref(c->above);
     c->above = take;
     metric_set(c->conf.metrics, &m_entries, "", (double)crls_entries(take));
@@ -92,16 +89,16 @@ ca_above_put(struct ca *c, struct crls *take)
 void
 ca_above_recall(struct ca *c)
 {
-    const char *const names[] = { ca_above_file };
+    const char *const *name = &bundle_file_names[PART_CA_CRL];
     CLEANUP(buf_done) struct buf text = BUF_INIT(PEM_MAX_BYTES);
     bool present = false;
     struct err e;
 
     if (c->conf.trust_dir == NULL ||
-        fileset_read(c->conf.trust_dir, names, 1, &text, &present, &e) != 0 || !present)
+        fileset_read(c->conf.trust_dir, name, 1, &text, &present, &e) != 0 || !present)
         return;
     if (crls_from_pem(buf_span(&text), &c->above, &e) < 0)
-        log_warn("revoke", "%s/%s is not used: %s", c->conf.trust_dir, ca_above_file, e.msg);
+        log_warn("revoke", "%s/%s is not used: %s", c->conf.trust_dir, *name, e.msg);
 }
 
 json_t *

@@ -84,8 +84,8 @@ struct evidence_teller { /* one replica: evidence_client_told and its client, or
  *
  * - A row, its answer's "meshroot-generation" and the trust set in that answer are of one view of
  *   the CA, so what the agent says of its leaf is what the row says, here or elsewhere.
- * - An agent refuses an answer of a lower generation than the trust set it holds, which is as new
- * as its leaf at least (design.md "Rotation", rule 4). So a row of a lower generation, though its
+ * - An agent refuses an answer of a lower generation than the trust set it holds, which is at least
+ *   as new as its leaf (design.md "Rotation", rule 4). So a row of a lower generation, though its
  *   answer is under way still, or its replica lags behind, is of a leaf that is never used again.
  *   What it holds outlives a restart with the leaf, in one file set; without that set it is
  *   another instance.

@@ -172,8 +172,7 @@ on_word(const struct ledger_workload *w, void *arg)
         word_note(t, w, m->by);
 }
 
-/* The holder uses a leaf that came later than all of these by the clocks, and of another replica.
- */
+/* The holder uses a leaf of another replica that came later, by the clocks, than all of these. */
 static bool
 is_replaced(const struct told *t, const struct ledger_workload *w, size_t by)
 {

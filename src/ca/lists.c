@@ -1,6 +1,4 @@
-/* lists.c - one revocation list for each signer whose leaves may be alive, and those of the CAs
- * above.
- */
+/* lists.c - a revocation list for each signer whose leaves may be alive, and those of CAs above. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -63,17 +61,16 @@ list_append(struct crl_lists *l, struct cert *cert)
     l->all[l->n++] = x;
 }
 
-static bool
-list_is_there(const struct crl_lists *l, const uint8_t id[DIGEST_BYTES])
+const struct crl_list *
+lists_find(const struct crl_lists *l, const uint8_t signer_id[DIGEST_BYTES])
 {
     for (size_t i = 0; i < l->n; i++)
-        if (memcmp(l->all[i].signer_id, id, DIGEST_BYTES) == 0)
-            return true;
-    return false;
+        if (memcmp(l->all[i].signer_id, signer_id, DIGEST_BYTES) == 0)
+            return &l->all[i];
+    return NULL;
 }
 
-/* Signers of other replicas, whose leaves are in the table: no list of theirs was ever signed here.
- */
+/* Signers of other replicas, whose leaves are in the table: no list of theirs was signed here. */
 static int
 issuers_open(struct crl_lists *l, struct err *e)
 {
@@ -81,7 +78,7 @@ issuers_open(struct crl_lists *l, struct err *e)
         CLEANUP(cert_unrefp) struct cert *cert = NULL;
         const uint8_t *id = l->table->all[i].signer_id;
 
-        if (!list_is_there(l, id) && TRY(ledger_issuer(l->table->store, id, &cert, e)) == 0)
+        if (lists_find(l, id) == NULL && TRY(ledger_issuer(l->table->store, id, &cert, e)) == 0)
             list_append(l, cert);
     }
     return 0;
@@ -175,7 +172,7 @@ lists_signer(struct crl_lists *l, struct cert *cert, struct signer *s)
 int
 lists_issuer(struct crl_lists *l, struct cert *cert, struct err *e)
 {
-    if (list_is_there(l, cert_id(cert)))
+    if (lists_find(l, cert_id(cert)) != NULL)
         return 0;
     if (l->n == CA_LISTS_MAX)
         return err_set(e, E_LIMIT, "more than %d signers have leaves alive", CA_LISTS_MAX);

@@ -90,6 +90,7 @@ trust_dir_write(const struct ca *c)
     CLEANUP(buf_done) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
     CLEANUP(buf_done) struct buf jwt = BUF_INIT(JWT_FILE_BYTES);
     CLEANUP(buf_done) struct buf lists = BUF_INIT(PEM_MAX_BYTES);
+    const char *lists_name = bundle_file_names[PART_CA_CRL];
     char line[GENERATION_FILE_BYTES], id[DIGEST_TEXT_BYTES];
     struct err e;
 
@@ -102,7 +103,7 @@ trust_dir_write(const struct ca *c)
         const struct fileset_file files[] = { { "root-cert.pem", 0644, buf_span(&pem) },
                                               { "generation", 0644, span_str(line) },
                                               { ca_jwt_file, 0600, buf_span(&jwt) },
-                                              { ca_above_file, 0644, buf_span(&lists) } };
+                                              { lists_name, 0644, buf_span(&lists) } };
         size_t n = ARRAY_LEN(files) - (lists.n == 0 ? 1 : 0);
 
         if (fileset_write(c->conf.trust_dir, files, n, &e) == 0)

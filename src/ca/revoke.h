@@ -1,8 +1,9 @@
 /* revoke.h - private to ca/: which leaves are revoked, and the lists that say so.
  *
  * revoked.c keeps the table, on disk before anything acts on it; lists.c makes one revocation list
- * for each signer whose leaves may be alive; revoke.c is the operation and its admin calls. All on
- * the control loop. Source: RFC 5280 5; specs/peers.md 29 ("revoked and unexpired: in the list").
+ * for each signer whose leaves may be alive; revoke.c is the operation and its admin calls;
+ * revoke_share.c tells other replicas, and is told. All on the control loop. Source: RFC 5280 5;
+ * specs/peers.md 29 ("revoked and unexpired: in the list").
  *
  *   revoked/<hex id of the signer>/<hex serial>   one leaf, JSON
  *   crl/<hex id of the signer>                    its last signed list, DER
@@ -76,6 +77,11 @@ void lists_done(struct crl_lists *l);
 /* This signer is about to sign: it comes first, with a list from before its first leaf on. Its
  * predecessor's key stays loaded until the last of its leaves is over. */
 void lists_signer(struct crl_lists *l, struct cert *cert, struct signer *s);
+/* Leaves of this one are revoked, though it never signed here: a list without a key, at the end,
+ * unless there is one. Its certificate is kept for the next start. Errors: LIMIT, NOMEM. */
+MUST_USE int lists_issuer(struct crl_lists *l, struct cert *cert, struct err *e);
+/* Of this signer; NULL: none. Borrowed, until the lists change. */
+const struct crl_list *lists_find(const struct crl_lists *l, const uint8_t signer_id[DIGEST_BYTES]);
 /* The lists that came with the set (NULL: none): they go along with ours. What one says of leaves
  * of a signer of ours goes into our list of that signer: verifiers look at one. */
 void lists_above(struct crl_lists *l, struct crls *above);
@@ -88,11 +94,6 @@ void lists_dirty(struct crl_lists *l);
 bool lists_update(struct crl_lists *l);
 /* [{"signer","id","number","this_update","next_update","entries","signed","key_held"}] */
 json_t *lists_json(const struct crl_lists *l);
-
-/* Leaves of this one are revoked, though it never signed here: a list without a key, at the end.
- * Its certificate is kept for the next start. Nothing to do when it is there. Errors: LIMIT, NOMEM.
- */
-MUST_USE int lists_issuer(struct crl_lists *l, struct cert *cert, struct err *e);
 
 /* -- all of it: revoke.c -- */
 

@@ -74,10 +74,9 @@ go_back(struct exchange *x)
 static struct cert *
 issuer_known(const struct crl_lists *l, const uint8_t id[DIGEST_BYTES])
 {
-    for (size_t i = 0; i < l->n; i++)
-        if (memcmp(l->all[i].signer_id, id, DIGEST_BYTES) == 0)
-            return l->all[i].cert;
-    return NULL;
+    const struct crl_list *x = lists_find(l, id);
+
+    return x == NULL ? NULL : x->cert;
 }
 
 static int

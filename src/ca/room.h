@@ -392,8 +392,8 @@ void ca_load_server_cert(struct ca *c); /* at half-life */
 MUST_USE int ca_above_choose(struct ca *c, const struct bundle *b, const struct set_manifest *m,
                              struct crls **ret, struct err *e);
 void ca_above_put(struct ca *c, struct crls *take);
-void ca_above_recall(struct ca *c); /* at the start: those of the last run */
-extern const char ca_above_file[];  /* in TRUST_DIR */
+/* At the start: those of the last run, in TRUST_DIR. */
+void ca_above_recall(struct ca *c);
 json_t *ca_above_status(const struct ca *c);
 /* The rules for one new set against what is loaded; r: 0 load it; CA_LOAD_SAME nothing new.
  * *ret_reason is the metric's word. Errors: DENIED, STATE. */
