@@ -1,15 +1,11 @@
 /* Which writes may wait in the kernel for the next one, and that none waits for ever. send(2) is
  * ours here: it notes what it is asked, and asks the kernel. */
-#include "mint.h"
+#include "grpc_tls_kit.h"
 
 #include <arpa/inet.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include "net/addr.h"
-#include "net/grpc.h"
-
-enum { WAIT_MS = 60000, STEP_MS = 5, SENDS_MAX = 32 };
+enum { SENDS_MAX = 32 };
 
 #define PREFACE  "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #define SETTINGS "\0\0\0\4\0\0\0\0\0"
@@ -42,33 +38,14 @@ __wrap_send(int fd, const void *p, size_t n, int flags)
     return r;
 }
 
-struct world {
-    struct loop *l;
-    struct timer *step;
-    struct mint_ca root;
-    struct key *key;
-    struct cert *leaf;
-    struct grpc_server *server;
-    int fd; /* the raw client's; -1: none */
+/* A client in clear text. */
+static struct {
+    int fd; /* -1: none */
     uint8_t got[4096];
-    size_t got_n, calls_n;
-    int code; /* of the last answer; -1: none yet */
-    const char *want;
-    size_t want_n; /* to be found in `got`; 0: the loop runs for the answer */
-    uint64_t by_ms;
-    bool gave_up;
-};
-
-static void
-echo(struct grpc_call *c, struct span msg, void *self)
-{
-    struct world *w = self;
-    struct err e;
-
-    w->calls_n++;
-    assert_ok(grpc_send(c, msg, &e));
-    grpc_finish(c, GRPC_OK, NULL);
-}
+    size_t got_n;
+    const char *want; /* to be found in `got` */
+    size_t want_n;
+} raw;
 
 static void
 never(struct grpc_call *c, struct span msg, void *self)
@@ -88,140 +65,58 @@ static const struct grpc_method methods[] = {
 static bool
 is_there(struct world *w)
 {
-    if (w->want_n == 0)
-        return w->code >= 0;
-    ssize_t r = recv(w->fd, w->got + w->got_n, sizeof(w->got) - w->got_n, MSG_DONTWAIT);
+    ssize_t r = recv(raw.fd, raw.got + raw.got_n, sizeof(raw.got) - raw.got_n, MSG_DONTWAIT);
 
+    (void)w;
     assert_int_not_equal(r, 0);
-    w->got_n += r > 0 ? (size_t)r : 0;
-    return memmem(w->got, w->got_n, w->want, w->want_n) != NULL;
+    raw.got_n += r > 0 ? (size_t)r : 0;
+    return memmem(raw.got, raw.got_n, raw.want, raw.want_n) != NULL;
 }
 
+/* Until that has come to the raw client. */
 static void
-on_step(void *arg)
+run_until_got(struct world *w, const char *want, size_t n)
 {
-    struct world *w = arg;
-
-    w->gave_up = mono_ms() > w->by_ms;
-    if (w->gave_up || is_there(w))
-        loop_stop(w->l);
-    else
-        timer_set(w->step, STEP_MS);
+    raw.want = want;
+    raw.want_n = n;
+    run_until(w, is_there);
 }
 
-/* Until `want` has come to the raw client; NULL: until the client's call is answered. */
+/* take_tls NULL: in clear text. */
 static void
-run_until(struct world *w, const char *want, size_t n)
+open_server(struct world *w, struct tls_conf *take_tls)
 {
-    struct err e;
-
-    w->want = want;
-    w->want_n = n;
-    w->by_ms = mono_ms() + WAIT_MS;
-    timer_set(w->step, 0);
-    assert_ok(loop_run(w->l, &e));
-    assert_false(w->gave_up);
-}
-
-static struct tls_conf *
-tls(struct world *w, bool is_server)
-{
-    const struct tls_conf_args a = { .is_server = is_server,
-                                     .key = is_server ? w->key : NULL,
-                                     .leaf = is_server ? w->leaf : NULL,
-                                     .roots = w->root.roots,
-                                     .rule = is_server ? TLS_PEER_OPTIONAL : TLS_PEER_NAME,
-                                     .alpn = "h2",
-                                     .resumes = true };
-    struct tls_conf *c;
-    struct err e;
-
-    assert_ok(tls_conf_new(&a, &c, &e));
-    return c;
-}
-
-static void
-serve(struct world *w, struct tls_conf *take_tls)
-{
-    struct grpc_server_conf sc = {
-        .methods = methods, .methods_n = ARRAY_LEN(methods), .self = w, .tls = take_tls
-    };
-    struct err e;
-
-    assert_ok(
-        addr_listen(&(struct addr){ "127.0.0.1", 0 }, false, &sc.listen_fd, &server_port, &e));
-    assert_ok(grpc_server_new(w->l, &sc, &w->server, &e));
-    tls_conf_unref(take_tls);
+    serve(w, (struct grpc_server_conf){
+                 .methods = methods, .methods_n = ARRAY_LEN(methods), .tls = take_tls });
+    server_port = w->port;
 }
 
 static int
 setup(void **state)
 {
-    struct world *w = calloc(1, sizeof(*w));
-    struct err e;
-
-    assert_non_null(w);
-    *w = (struct world){ .fd = -1, .code = -1 };
     by_server = by_client = (struct sends){ .n = 0 };
-    mint_ca(&w->root, "CN=Root", NULL);
-    assert_ok(key_make(KEY_P256, &w->key, &e));
-    w->leaf = mint_leaf(&w->root, w->key, "ca.local", 7200);
-    assert_ok(loop_new(&w->l, &e));
-    assert_ok(timer_new(w->l, on_step, w, &w->step, &e));
-    *state = w;
+    raw.fd = -1;
+    raw.got_n = 0;
+    *state = world_open();
     return 0;
 }
 
 static int
 teardown(void **state)
 {
-    struct world *w = *state;
-
-    grpc_server_free(w->server);
-    timer_free(w->step);
-    loop_free(w->l);
-    if (w->fd >= 0)
-        (void)close(w->fd);
-    cert_unref(w->leaf);
-    key_unref(w->key);
-    mint_ca_done(&w->root);
-    free(w);
+    world_close(*state);
+    if (raw.fd >= 0)
+        (void)close(raw.fd);
     return 0;
-}
-
-static void
-on_done(int code, const char *msg, const struct grpc_request *q, void *arg)
-{
-    struct world *w = arg;
-
-    (void)msg;
-    (void)q;
-    w->code = code;
-}
-
-static void
-on_message(struct span msg, void *arg)
-{
-    (void)msg;
-    (void)arg;
 }
 
 static void
 ticket_and_last_flight_wait_for_what_follows(void **state)
 {
     struct world *w = *state;
-    const struct grpc_answer answer = { on_message, on_done, w };
-    struct grpc_client *client;
-    struct err e;
 
-    serve(w, tls(w, true));
-    const struct grpc_client_conf cc = {
-        .host = "127.0.0.1", .port = server_port, .verify_name = "ca.local", .tls = tls(w, false)
-    };
-    assert_ok(grpc_client_new(w->l, &cc, &client, &e));
-    tls_conf_unref(cc.tls);
-    assert_ok(grpc_client_call(client, "/t.T/Echo", NULL, span_str("x"), 0, &answer, NULL, &e));
-    run_until(w, NULL, 0);
+    open_server(w, tls(w, true));
+    struct grpc_client *client = ask_once(w, 0);
     assert_int_equal(w->code, GRPC_OK);
     assert_true(by_client.n >= 3); /* hello, Finished, request */
     assert_false(by_client.more[0]);
@@ -247,7 +142,7 @@ frame(struct buf *b, uint8_t type, uint8_t flags, uint8_t id, struct span s)
 /* Says preface, SETTINGS and a request for `path`, whole or not, in one write; HPACK: literals
  * without indexing. */
 static void
-ask(struct world *w, const char *path, bool is_whole)
+ask(const char *path, bool is_whole)
 {
     const char *const words[] = { ":method", "POST",     ":scheme",      "http",
                                   ":path",   path,       ":authority",   "a",
@@ -265,7 +160,7 @@ ask(struct world *w, const char *path, bool is_whole)
     frame(&b, 1, 4, 1, buf_span(&head)); /* HEADERS, END_HEADERS */
     if (is_whole)
         frame(&b, 0, 1, 1, span_of("\0\0\0\0\1x", 6)); /* DATA, END_STREAM */
-    assert_int_equal(__real_send(w->fd, b.p, b.n, MSG_NOSIGNAL), b.n);
+    assert_int_equal(__real_send(raw.fd, b.p, b.n, MSG_NOSIGNAL), b.n);
     buf_done(&b);
     buf_done(&head);
 }
@@ -276,9 +171,9 @@ dial(struct world *w)
 {
     struct err e;
 
-    serve(w, NULL);
-    assert_ok(addr_connect(&(struct addr){ "127.0.0.1", server_port }, &w->fd, &e));
-    run_until(w, "\4\0\0\0\0\0", 6); /* SETTINGS of the server */
+    open_server(w, NULL);
+    assert_ok(addr_connect(&(struct addr){ "127.0.0.1", server_port }, &raw.fd, &e));
+    run_until_got(w, "\4\0\0\0\0\0", 6); /* SETTINGS of the server */
     assert_false(by_server.more[by_server.n - 1]);
 }
 
@@ -288,8 +183,8 @@ an_ack_waits_for_the_answer_but_not_for_ever(void **state)
     struct world *w = *state;
 
     dial(w);
-    ask(w, "/t.T/Never", true);
-    run_until(w, ACK, sizeof(ACK) - 1);
+    ask("/t.T/Never", true);
+    run_until_got(w, ACK, sizeof(ACK) - 1);
     assert_int_equal(w->calls_n, 1);
     assert_true(by_server.more[by_server.n - 1]);
 }
@@ -300,8 +195,8 @@ the_answer_does_not_wait(void **state)
     struct world *w = *state;
 
     dial(w);
-    ask(w, "/t.T/Echo", true);
-    run_until(w, "\0\0\0\0\1x", 6);
+    ask("/t.T/Echo", true);
+    run_until_got(w, "\0\0\0\0\1x", 6);
     assert_int_equal(w->calls_n, 1);
     assert_false(by_server.more[by_server.n - 1]);
 }
@@ -312,8 +207,8 @@ nothing_waits_while_a_request_is_not_whole(void **state)
     struct world *w = *state;
 
     dial(w);
-    ask(w, "/t.T/Echo", false);
-    run_until(w, ACK, sizeof(ACK) - 1);
+    ask("/t.T/Echo", false);
+    run_until_got(w, ACK, sizeof(ACK) - 1);
     for (size_t i = 0; i < by_server.n; i++)
         assert_false(by_server.more[i]);
 }
