@@ -1,8 +1,7 @@
 /* Four texts, parted by a line of "====", as bundle_new takes them, and a fifth as the lists beside
  * them. A bundle that is accepted keeps its promises: the key matches, each link verifies, its
  * parts written again give the same bundle; so do lists: each is signed by a certificate of the
- * bundle.
- */
+ * bundle. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>

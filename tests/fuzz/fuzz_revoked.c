@@ -1,7 +1,7 @@
 /* fuzz_revoked.c - a page of revoked leaves, from a courier or a replica: what is sound is written
- * as it was read, and fits a page.
- */
+ * as it was read, and fits a page. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "ca/revoke_page.h"
 #include "net/grpc.h"

@@ -143,8 +143,7 @@ write_run(struct tool *t, const char *word, const json_t *q, struct err *e)
     return json_object_get(t->said, "error") == NULL ? 0 : 1;
 }
 
-/* -- a verb beside watches ----------------------------------------------------------------------
- */
+/* -- a verb beside watches -- */
 
 enum { WATCHES_MAX = 100 };
 

@@ -103,7 +103,7 @@ row_of(const char *identity, const char *instance, uint8_t n, int64_t ttl)
     return r;
 }
 
-static enum err_code
+static inline enum err_code
 append(struct fix *f, const struct ledger_row *r)
 {
     struct err e = { 0 };

@@ -1,9 +1,6 @@
 /* test_grpc_raw.c - raw HTTP/2 against the gRPC server. */
 #include "grpc_kit.h"
 
-/* -- raw HTTP/2 ---------------------------------------------------------------------------------
- */
-
 #define PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 struct raw {
@@ -114,6 +111,18 @@ raw_play(struct raw *r, struct buf *b, bool shut)
     if (!r->closed)
         run(r->w, 1);
     buf_done(b);
+}
+
+/* One request whose DATA is `body`, with those flags. */
+static void
+raw_ask(struct raw *r, struct world *w, const char *const *words, uint8_t flags, struct span body)
+{
+    struct buf b;
+
+    raw_start(r, w, &b);
+    headers(&b, 1, 4, words);
+    frame(&b, 0, flags, 1, body);
+    raw_play(r, &b, true);
 }
 
 static void
@@ -325,12 +334,8 @@ raw_stream_of_requests_that_breaks(void **state)
     static const char *const words[] = { HEAD_OF("/t.T/Chat") };
     struct world *w = *state;
     struct raw r;
-    struct buf b;
 
-    raw_start(&r, w, &b);
-    headers(&b, 1, 4, words);
-    frame(&b, 0, 0, 1, span_of("\0\0\0\0\1a", 6));
-    raw_play(&r, &b, true);
+    raw_ask(&r, w, words, 0, span_of("\0\0\0\0\1a", 6));
     assert_int_equal(w->requests_n, 1);
     assert_int_equal(w->gone_n, 1);
     raw_done(&r);
@@ -343,12 +348,8 @@ raw_compressed_message_is_unimplemented(void **state)
     static const uint8_t body[] = { 1, 0, 0, 0, 1, 'x' };
     struct world *w = *state;
     struct raw r;
-    struct buf b;
 
-    raw_start(&r, w, &b);
-    headers(&b, 1, 4, words);
-    frame(&b, 0, 1, 1, span_of(body, sizeof(body)));
-    raw_play(&r, &b, true);
+    raw_ask(&r, w, words, 1, span_of(body, sizeof(body)));
     assert_int_equal(w->requests_n, 0);
     assert_answer(&r, "grpc-status: 12\n");
     assert_answer(&r, "grpc-accept-encoding: identity\n");
@@ -362,12 +363,8 @@ raw_answer_before_the_end_stops_the_client(void **state)
     static const uint8_t body[] = { 0, 0, 1, 0, 1 }; /* 65537 bytes will come */
     struct world *w = *state;
     struct raw r;
-    struct buf b;
 
-    raw_start(&r, w, &b);
-    headers(&b, 1, 4, words);
-    frame(&b, 0, 0, 1, span_of(body, sizeof(body)));
-    raw_play(&r, &b, true);
+    raw_ask(&r, w, words, 0, span_of(body, sizeof(body)));
     assert_answer(&r, "grpc-status: 8\n");
     assert_true(has_error(&r, 3, 0)); /* RST_STREAM NO_ERROR: RFC 9113 8.1 */
     raw_done(&r);

@@ -1,9 +1,6 @@
 /* test_http_raw.c - bytes that no client of ours would send, against the HTTP server. */
 #include "http_kit.h"
 
-/* -- below the client: bytes --------------------------------------------------------------------
- */
-
 static int
 raw_connect(const struct fixture *f)
 {

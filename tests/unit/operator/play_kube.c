@@ -31,8 +31,7 @@ static struct {
     size_t deferred_n;
 } play;
 
-/* -- in the place of the rooms' own --------------------------------------------------------------
- */
+/* -- in the place of the rooms' own -- */
 
 uint64_t
 __wrap_mono_ms(void)
@@ -150,8 +149,7 @@ __wrap_kube_feed_trouble(const struct kube_feed *f)
     return "";
 }
 
-/* -- what the test says --------------------------------------------------------------------------
- */
+/* -- what the test says -- */
 
 void
 play_start(void)

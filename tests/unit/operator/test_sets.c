@@ -1,8 +1,7 @@
 /* test_sets.c - the set in Secrets: what is written and over what, and what is left alone. */
 #include "sets_kit.h"
 
-/* -- writes --------------------------------------------------------------------------------------
- */
+/* -- writes -- */
 
 static void
 nothing_is_written_before_all_is_known(void **state)
@@ -186,8 +185,7 @@ a_write_that_does_not_begin(void **state)
     assert_int_equal(sets_generation(s->sets), 7);
 }
 
-/* -- whose it is ---------------------------------------------------------------------------------
- */
+/* -- whose it is -- */
 
 static void
 somebody_elses_is_not_touched(void **state)

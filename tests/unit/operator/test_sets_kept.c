@@ -2,8 +2,7 @@
  * who is told to look, and how it ends. */
 #include "sets_kit.h"
 
-/* -- what is a set of ours -----------------------------------------------------------------------
- */
+/* -- what is a set of ours -- */
 
 enum bend { NOTE, DATA, PUT_DATA };
 
@@ -91,8 +90,7 @@ other_bytes_are_not_ours(void **state)
     assert_non_null(strstr(s->what, "root-cert.pem is not as it was written"));
 }
 
-/* -- watches -------------------------------------------------------------------------------------
- */
+/* -- watches -- */
 
 static void
 what_is_deleted_is_told(void **state)
@@ -146,8 +144,7 @@ news_from_before_our_write_is_old(void **state)
     assert_int_equal(sets_generation(s->sets), 0);
 }
 
-/* -- pods ----------------------------------------------------------------------------------------
- */
+/* -- pods -- */
 
 static void
 pods_are_told_to_look(void **state)
@@ -186,8 +183,7 @@ pods_are_told_to_look(void **state)
     assert_int_equal(s->why.code, E_NONE);
 }
 
-/* -- retire --------------------------------------------------------------------------------------
- */
+/* -- retire -- */
 
 static void
 retired_only_ours_goes(void **state)

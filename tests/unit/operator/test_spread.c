@@ -1,8 +1,7 @@
 /* test_spread.c - the trust set in every selected namespace: who gets it, and how it is written. */
 #include "spread_kit.h"
 
-/* -- who gets it ---------------------------------------------------------------------------------
- */
+/* -- who gets it -- */
 
 static void
 nothing_is_written_before_it_is_known_what_is_there(void **state)
@@ -105,8 +104,7 @@ names_that_no_namespace_has(void **state)
     }
 }
 
-/* -- how it is written ---------------------------------------------------------------------------
- */
+/* -- how it is written -- */
 
 static void
 where_none_is_it_is_made(void **state)

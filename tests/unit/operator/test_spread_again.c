@@ -2,8 +2,7 @@
  * when somebody else is let be. */
 #include "spread_kit.h"
 
-/* -- when it fails -------------------------------------------------------------------------------
- */
+/* -- when it fails -- */
 
 static void
 tried_again_later_and_later(void **state)
@@ -110,8 +109,7 @@ the_trouble_of_a_watch_is_told(void **state)
     assert_string_equal(spread_state(s->spread).trouble, "cannot list namespaces");
 }
 
-/* -- others --------------------------------------------------------------------------------------
- */
+/* -- others -- */
 
 static void
 a_change_by_hand_is_put_back_at_once(void **state)
@@ -222,8 +220,7 @@ other_config_maps_are_nobodys(void **state)
     assert_state(s, 1, 1);
 }
 
-/* -- lists ---------------------------------------------------------------------------------------
- */
+/* -- lists -- */
 
 static void
 what_a_list_leaves_out_is_gone(void **state)

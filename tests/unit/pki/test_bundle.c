@@ -1,18 +1,12 @@
-#include "pki/bundle.h"
+#include "bundle_kit.h"
 
-#include "ca_kit.h"
-
-/* Root A, A1 (path length 1) under it, A2 (path length 0) under A1; another root B. */
-static struct ca a, a1, a2, b, b1;
+static struct ca b1; /* under B */
 
 static int
 setup(void **state)
 {
     (void)state;
-    ca_make(&a, NULL, "O=Istio,CN=Root A", -1);
-    ca_make(&a1, &a, "O=Istio,CN=A1", 1);
-    ca_make(&a2, &a1, "O=Istio,CN=A2", 0);
-    ca_make(&b, NULL, "O=Istio,CN=Root B", -1);
+    cas_make();
     ca_make(&b1, &b, "O=Istio,CN=B1", 0);
     return 0;
 }
@@ -20,48 +14,10 @@ setup(void **state)
 static int
 teardown(void **state)
 {
-    struct ca *all[] = { &a, &a1, &a2, &b, &b1 };
-
     (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        ca_done(all[i]);
+    cas_done();
+    ca_done(&b1);
     return 0;
-}
-
-/* Four files; certificate lists end with NULL. */
-struct set {
-    struct cert *roots[ROOTS_MAX + 2], *ca[3], *chain[CHAIN_MAX + 3];
-    struct key *key;
-};
-
-static size_t
-count(struct cert *const *v)
-{
-    size_t n = 0;
-
-    while (v[n] != NULL)
-        n++;
-    return n;
-}
-
-static int
-make(const struct set *s, struct bundle **ret, struct err *e)
-{
-    struct buf roots = pem_of(s->roots, count(s->roots)), ca = pem_of(s->ca, count(s->ca));
-    struct buf chain = pem_of(s->chain, count(s->chain)), key = pem_of_key(s->key);
-    const struct span parts[PART__N] = {
-        [PART_ROOT_CERT] = buf_span(&roots),
-        [PART_CA_CERT] = buf_span(&ca),
-        [PART_CA_KEY] = buf_span(&key),
-        [PART_CERT_CHAIN] = buf_span(&chain),
-    };
-    int r = bundle_new(parts, ret, e);
-
-    buf_done(&roots);
-    buf_done(&ca);
-    buf_done(&chain);
-    buf_wipe(&key);
-    return r;
 }
 
 static void

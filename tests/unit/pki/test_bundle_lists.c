@@ -1,29 +1,18 @@
 /* test_bundle_lists.c - which lists may go with a bundle, which may follow which, what they say. */
-#include "pki/bundle.h"
-
-#include "ca_kit.h"
+#include "bundle_kit.h"
 #include "mint_list.h"
 #include "pki/pem.h"
 
-/* Root A, A1 under it, A2 under A1; a stranger B; C under A may sign no lists. */
-static struct ca a, a1, a2, b, mute;
+static struct ca mute; /* under A, and may sign no lists */
 static struct bundle *a2_set, *a1_set, *mute_set;
 
 static struct bundle *
-set_of(const struct ca *signer, struct cert *const *chain, size_t n)
+bundle_of(struct set s)
 {
-    struct buf roots = pem_of(&a.cert, 1), ca = pem_of(&signer->cert, 1), path = pem_of(chain, n);
-    struct buf key = pem_of_key(signer->key);
-    const struct span parts[PART__N] = { buf_span(&roots), buf_span(&ca), buf_span(&key),
-                                         buf_span(&path) };
     struct bundle *ret = NULL;
     struct err e;
 
-    assert_ok(bundle_new(parts, &ret, &e));
-    buf_done(&roots);
-    buf_done(&ca);
-    buf_done(&path);
-    buf_wipe(&key);
+    assert_ok(make(&s, &ret, &e));
     return ret;
 }
 
@@ -31,26 +20,21 @@ static int
 setup(void **state)
 {
     (void)state;
-    ca_make(&a, NULL, "O=Istio,CN=Root A", -1);
-    ca_make(&a1, &a, "O=Istio,CN=A1", 1);
-    ca_make(&a2, &a1, "O=Istio,CN=A2", 0);
-    ca_make(&b, NULL, "O=Istio,CN=Root B", -1);
+    cas_make();
     ca_bent(&mute, &a, "Mute", -1, 10,
             "basicConstraints=critical,CA:TRUE;keyUsage=critical,keyCertSign");
-    a1_set = set_of(&a1, (struct cert *[]){ a1.cert, a.cert }, 2);
-    a2_set = set_of(&a2, (struct cert *[]){ a2.cert, a1.cert }, 2);
-    mute_set = set_of(&mute, (struct cert *[]){ mute.cert }, 1);
+    a1_set = bundle_of((struct set){ { a.cert }, { a1.cert }, { a1.cert, a.cert }, a1.key });
+    a2_set = bundle_of((struct set){ { a.cert }, { a2.cert }, { a2.cert, a1.cert }, a2.key });
+    mute_set = bundle_of((struct set){ { a.cert }, { mute.cert }, { mute.cert }, mute.key });
     return 0;
 }
 
 static int
 teardown(void **state)
 {
-    struct ca *all[] = { &a, &a1, &a2, &b, &mute };
-
     (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        ca_done(all[i]);
+    cas_done();
+    ca_done(&mute);
     bundle_unref(a1_set);
     bundle_unref(a2_set);
     bundle_unref(mute_set);

@@ -265,9 +265,8 @@ a_store_put_back_to_an_older_state_goes_on_above(void **state)
 static void
 store_lose(struct scene *s)
 {
-    struct err e;
-
     char lost[160];
+    struct err e;
 
     driver_crash(s);
     (void)snprintf(lost, sizeof(lost), "%s.lost", s->state);
@@ -517,8 +516,6 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        scene_test(a_lost_plan_is_what_the_target_holds),
-        scene_test(a_target_lifts_no_plan_beyond_all_numbers),
         scene_test(the_first_set_is_the_plan_at_once),
         scene_test(the_same_content_again_changes_nothing),
         scene_test(an_intermediate_under_the_same_root_signs_at_once),
@@ -531,6 +528,8 @@ main(void)
         scene_test(a_damaged_folder_is_written_anew),
         scene_test(another_driver_s_plan_is_respected),
         scene_test(a_store_put_back_to_an_older_state_goes_on_above),
+        scene_test(a_lost_plan_is_what_the_target_holds),
+        scene_test(a_target_lifts_no_plan_beyond_all_numbers),
         scene_test(generations_grow_across_a_reset),
         scene_test(the_first_generation_is_above_what_workloads_hold),
         scene_test(a_generation_beyond_all_is_nobody_s),

@@ -114,6 +114,13 @@ secret_put(struct fake *f, size_t part, struct span value)
     f->version[part]++;
 }
 
+static void
+set_put(struct fake *f, size_t k)
+{
+    for (size_t i = 0; i < PART__N; i++)
+        secret_put(f, i, buf_span(&f->text[k][i]));
+}
+
 /* One look at the vault, to its end. */
 static void
 look(struct fake *f)
@@ -159,8 +166,7 @@ fake_open_with(struct fake *f, bool with_lists)
     mint_ca_done(&ca[1]);
     mint_ca_done(&root);
     (void)err_set(&f->refuse[PART_CA_CRL], E_NOTFOUND, "no such secret");
-    for (size_t i = 0; i < PART__N; i++)
-        secret_put(f, i, buf_span(&f->text[0][i]));
+    set_put(f, 0);
     assert_ok(loop_new(&f->loop, &e));
     struct sync_conf conf = { .get = fake_get,
                               .self = f,
@@ -447,8 +453,7 @@ test_bad_lists_block_nothing(void **state)
     looks(&f, 3);
     assert_true(f.given == 1 && f.lists == 0 && strcmp(f.versions.v[PART_CA_CRL], "1") == 0);
     lists_are(&f, "refused", "secret ca-crl version 1: list 1: the revocation list of \"CN=Root A");
-    for (size_t i = 0; i < PART__N; i++) /* the key goes on beside it */
-        secret_put(&f, i, buf_span(&f.text[1][i]));
+    set_put(&f, 1); /* the key goes on beside it */
     looks(&f, 3);
     assert_true(f.given == 2 && f.lists == 0 && f.refused == 0);
     secret_put(&f, PART_CA_CRL, span_str("garbage"));
@@ -475,8 +480,7 @@ test_lists_that_cannot_be_read_stay_as_they_were(void **state)
     looks(&f, 3);
     lists_are(&f, "refused", "ca-crl: forbidden");
     assert_int_equal(f.given, 1);
-    for (size_t i = 0; i < PART__N; i++)
-        secret_put(&f, i, buf_span(&f.text[1][i]));
+    set_put(&f, 1);
     looks(&f, 3);
     assert_true(f.given == 2 && f.lists == 0 && strcmp(f.versions.v[PART_CA_CRL], "1") == 0);
     f.refuse[PART_CA_CRL] = (struct err){ .code = E_NONE };
@@ -499,8 +503,7 @@ test_a_set_that_its_list_revokes_is_refused(void **state)
     assert_true(f.given == 1 && f.refused == 1 && f.why.code == E_DENIED);
     assert_non_null(strstr(f.why.msg, "secret ca-crl version 1: \"CN=A1,O=Istio\""));
     assert_non_null(strstr(f.why.msg, "set another intermediate"));
-    for (size_t i = 0; i < PART__N; i++)
-        secret_put(&f, i, buf_span(&f.text[1][i]));
+    set_put(&f, 1);
     looks(&f, 2);
     assert_true(f.given == 2 && f.entries == 1);
     fake_close(&f);
@@ -551,7 +554,6 @@ main(void)
         cmocka_unit_test(test_bad_lists_block_nothing),
         cmocka_unit_test(test_lists_that_cannot_be_read_stay_as_they_were),
         cmocka_unit_test(test_a_set_that_its_list_revokes_is_refused),
-
         cmocka_unit_test(test_a_fetch_under_way_ends_with_it),
         cmocka_unit_test(test_limits),
     };
