@@ -14,6 +14,8 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 BINARY = os.environ.get("MESHROOT", str(pathlib.Path(__file__).resolve().parents[2] / "build" / "meshroot"))
 SECRETS = ("root-cert", "ca-cert", "ca-key", "cert-chain")
+VAULT = "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/meshroot"
+WITH_LISTS = ("--ca-crl-object-name", "ca-crl")
 
 
 def wait_for(what, look, seconds=60.0, step=0.05):
@@ -44,6 +46,12 @@ def meshroot(*args, check=True, env=None, **kw):
     if check and done.returncode != 0:
         raise AssertionError(f"meshroot {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done
+
+
+def command_names():
+    """Every command that --help lists."""
+    listed = meshroot("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
+    return [line[2:31].strip() for line in listed.splitlines() if line[2] != " "]
 
 
 class Daemon:
@@ -196,10 +204,13 @@ class Mesh:
         for s in SECRETS:
             self.set_secret(s, folder / f"{s}.pem")
 
+    def put_lists(self, text):
+        """The lists' secret, where --ca-crl-object-name names it."""
+        (self.tmp / "list.pem").write_text(text)
+        self.set_secret("ca-crl", self.tmp / "list.pem")
+
     def enable(self, check=True, poll="1s", flags=()):
-        return self.run("mesh", "enable", "--key-vault-id",
-                        "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/meshroot",
-                        "--rotation-poll-interval", poll, *flags, check=check)
+        return self.run("mesh", "enable", "--key-vault-id", VAULT, "--rotation-poll-interval", poll, *flags, check=check)
 
     def status(self):
         return json.loads(self.run("mesh", "status", "--output", "json").stdout)

@@ -33,8 +33,9 @@ class Refused(Exception):
                        "reason": reason or REASONS.get(code, "Unknown"), "details": details or {}, "code": code}
 
 
-def now():
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def now(later_s=0):
+    """As the API server writes times: so many seconds from now."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + later_s))
 
 
 def selected(selector, of):

@@ -12,12 +12,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from conftest import SECRETS, Mesh, meshroot, openssl, wait_for
-from test_agent import echo, pair, talk  # noqa: F401  (echo is a fixture)
+from conftest import VAULT, WITH_LISTS, Mesh, meshroot, openssl, wait_for
+from test_agent import echo, talk  # noqa: F401  (echo is a fixture)
 from test_ca import Ca, make_csr, pb, refused  # noqa: F401  (pb is a fixture)
 from test_revoke import leaf, pki, plug
 
-VAULT = "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/meshroot"
 ID = "spiffe://cluster.local/ns/test/sa/"
 
 
@@ -57,14 +56,7 @@ def openssl_crl(tmp, root, *revoked):
 
 
 class Place(Mesh):
-    """meshroot up with the lists' secret named, and what it says of them."""
-
-    def enable_with_lists(self, check=True):
-        return self.run("mesh", "enable", "--key-vault-id", VAULT, "--ca-crl-object-name", "ca-crl", "--rotation-poll-interval", "1s", check=check)
-
-    def put_lists(self, text):
-        (self.tmp / "list.pem").write_text(text)
-        self.set_secret("ca-crl", self.tmp / "list.pem")
+    """meshroot up, and what it says of the lists."""
 
     def lists(self):
         """What rotation has in force; {} without."""
@@ -109,7 +101,7 @@ def verify(leaf_files, lists, root):
 
 def test_a_revoked_intermediate_is_refused_everywhere_once_another_signs(place, echo, tmp_path):  # noqa: F811
     m = place
-    m.enable_with_lists()
+    m.enable(flags=WITH_LISTS)
     assert m.sync_lists() == {"state": "none", "error": None} and m.lists() == {}
     web, db, port = mesh_pair(m, echo)
     thief = tmp_path / "thief"
@@ -153,7 +145,7 @@ def test_what_is_no_list_for_this_set_blocks_no_key(place, tmp_path):
     m, root = place, tmp_path / "root"
     meshroot("pki", "root", "--out", tmp_path / "other", "--subject", "O=Istio,CN=Other")
     m.put_lists(crl(root, number=5))
-    m.enable_with_lists()
+    m.enable(flags=WITH_LISTS)
     wait_for("in force", lambda: m.lists().get("lists") == 1)
     good = m.lists()["version"]
     for text, words in ((crl(tmp_path / "other"), 'a list of "CN=Other,O=Istio", which is no certificate of root-cert.pem or cert-chain.pem'),
@@ -260,7 +252,7 @@ def test_a_list_of_the_signers_own_is_in_ours(tmp_path, daemon, pb):  # noqa: F8
 def test_sync_run_writes_the_fifth_file(place, tmp_path):
     m, folder = place, tmp_path / "out"
     flags = ["--state-dir", m.state, "--vault-name", "meshroot", "--credential-file", m.state / "credentials/sync.json", "--target-dir", folder,
-             "--ca-crl-object-name", "ca-crl", "--once"]
+             *WITH_LISTS, "--once"]
     meshroot("sync", "run", *flags)
     assert not (folder / "ca-crl.pem").exists()
     m.put_lists(crl(tmp_path / "root", number=3))
@@ -273,8 +265,7 @@ def test_sync_run_writes_the_fifth_file(place, tmp_path):
     m.put_lists(crl(tmp_path / "root", load(tmp_path / "a1/ca-cert.pem"), number=4))
     done = meshroot("sync", "run", *flags, check=False)
     assert done.returncode == 14 and "set another intermediate" in done.stderr
-    for s in SECRETS:
-        m.set_secret(s, tmp_path / "a2" / f"{s}.pem")
+    m.set_all(tmp_path / "a2")
     meshroot("sync", "run", *flags)
     assert meshroot("pki", "verify", folder, check=False).returncode == 0 and (folder / "ca-crl.pem").read_text() != before
 
@@ -293,5 +284,5 @@ def test_pki_verify_looks_at_the_fifth_file(tmp_path):
 def test_names(place):
     done = place.run("mesh", "enable", "--key-vault-id", VAULT, "--ca-crl-object-name", "ca-key", check=False)
     assert done.returncode == 2 and "name the same secret" in done.stderr
-    done = place.run("mesh", "enable", "--ca-crl-object-name", "ca-crl", check=False)
+    done = place.run("mesh", "enable", *WITH_LISTS, check=False)
     assert done.returncode == 2 and "object names need --key-vault-id" in done.stderr

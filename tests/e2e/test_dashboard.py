@@ -7,7 +7,7 @@ import urllib.request
 import grpc
 import pytest
 import yaml
-from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
+from conftest import WITH_LISTS, Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
 from manifests import CHART, HERE
 from test_ca import Ca, make_csr, pb, refused  # noqa: F401
 from test_callers import bound
@@ -42,9 +42,8 @@ class Series:
         self.labels = {}
 
     def read(self, port):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as r:
-            for m in re.finditer(r"^([a-z_]+)(?:\{(.*)\})? ", r.read().decode(), re.M):
-                self.labels.setdefault(m.group(1), set()).update(re.findall(r'([a-z_]+)="', m.group(2) or ""))
+        for m in re.finditer(r"^([a-z_]+)(?:\{(.*)\})? ", page(port), re.M):
+            self.labels.setdefault(m.group(1), set()).update(re.findall(r'([a-z_]+)="', m.group(2) or ""))
 
 
 @pytest.fixture
@@ -79,9 +78,8 @@ def series(tmp_path, daemon, pb, kube):  # noqa: F811
     mesh = Mesh(folder, daemon)
     sets = [openssl_intermediate(folder / f"i{x}", openssl_root(folder / f"r{x}", f"Root {x}", "p256"), f"I {x}", "p256") for x in "ab"]
     mesh.set_all(sets[0])
-    mesh.enable(flags=("--ca-crl-object-name", "ca-crl"))
-    (folder / "no-list.pem").write_text("no list\n")
-    mesh.set_secret("ca-crl", folder / "no-list.pem")
+    mesh.enable(flags=WITH_LISTS)
+    mesh.put_lists("no list\n")
     agent = mesh.agent("web")
     wait_for("a workload", lambda: len(mesh.status()["fleet"]["agents"]) == 1)
     agent.kill()

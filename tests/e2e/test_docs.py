@@ -4,9 +4,10 @@ import functools
 import re
 
 import docs
+import manifests
 import pytest
 import yaml
-from conftest import meshroot
+from conftest import command_names
 
 PAGES = docs.pages()
 OF_OTHERS = {  # what pages name that is not ours: whose it is
@@ -22,9 +23,7 @@ def ids(page):
 @functools.cache
 def flags_of_commands():
     """command -> its flags, as the binary tells them."""
-    page = meshroot("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
-    names = [line[2:31].strip() for line in page.splitlines() if line[2] != " "]
-    return {n: set(re.findall(r"^  (--[a-z0-9-]+)", meshroot(*n.split(), "--help").stdout, re.M)) for n in names}
+    return {n: manifests.flags_of(tuple(n.split())) for n in command_names()}
 
 
 @functools.cache

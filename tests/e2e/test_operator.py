@@ -26,7 +26,7 @@ class World:
         who = json.loads((self.mesh.state / "credentials/sync.json").read_text())
         self.url = (self.mesh.state / "vault.url").read_text().strip()
         self.ca = (self.mesh.state / "vault-ca.pem").read_text()
-        for ns in (NS, "meshroot-system", "shop", "kube-public"):
+        for ns in (NS, OWN, "shop", "kube-public"):
             self.namespace(ns)
         self.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault-sync", "namespace": NS},
                       "data": {k: base64.b64encode(who[k].encode()).decode() for k in ("tenant", "client_id", "client_secret")}})
@@ -40,7 +40,7 @@ class World:
             "gates": {"stockWait": "0s", "mountWait": "0s"}, **spec}})
 
     def run(self, *flags, token="own"):
-        return self.daemon("operator", "run", "--namespace", NS, "--own-namespace", "meshroot-system", "--kubeconfig",
+        return self.daemon("operator", "run", "--namespace", NS, "--own-namespace", OWN, "--kubeconfig",
                            self.api.kubeconfig(token, f"config-{token}"), *flags)
 
     def both(self, a="A1", b="B1"):

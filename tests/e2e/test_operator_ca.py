@@ -2,17 +2,15 @@
 import base64
 import json
 import threading
-import time
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from conftest import wait_for
+from kube_world import now
 from test_ca import ISSUER, Ca, Issuer, make_csr, pb  # noqa: F401
-from test_operator import NS, World
-
-OWN = "meshroot-system"
+from test_operator import NS, OWN, World
 
 
 class Pod(Ca):
@@ -119,16 +117,16 @@ def test_a_replica_that_is_not_there_is_waited_for(world, daemon, pb):  # noqa: 
 
 def test_a_replica_answers_for_leaves_that_live_longer_than_most(world, daemon, pb):  # noqa: F811
     """One was scaled away hours ago; a leaf that it gave for longer than ttl.default is in use. And one that is there says when its last ends."""
-    far = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 7200))
+    far = now(7200)
     world.plugin(target="meshroot", ttl={"default": "1m"})
     world.api.edit("PluginCA", NS, "default", {"status": {"replicas": [{"name": "meshroot-ca-9", "lastSeen": "2026-01-01T00:00:00Z", "leavesEnd": far}]}},
                    sub="status")
     a, b = start(world, daemon, pb)
     _, csr = make_csr()
-    before = time.time()
+    least = now(3590)
     assert a.call(csr, world.issuer.token(), validity=3600)[0]
     ends = lambda n: next((r.get("leavesEnd", "") for r in world.status().get("replicas", []) if r["name"] == n), "")  # noqa: E731
-    wait_for("told", lambda: ends("meshroot-ca-0") >= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(before + 3590)))
+    wait_for("told", lambda: ends("meshroot-ca-0") >= least)
     world.mesh.set_all(world.sets["B1"])
     wait_for("held", lambda: world.is_condition("Held", "True", "Replicas"))
     assert ends("meshroot-ca-9") == far and world.holds("A1") is False and world.generation("meshroot-ca", OWN) == 2

@@ -10,8 +10,8 @@ import pytest
 from conftest import wait_for
 from test_ca import pb  # noqa: F401
 from test_ca_crl import crl, load
-from test_operator import FOUR, NS, World
-from test_operator_ca import OWN, start, world as ca_world  # noqa: F401
+from test_operator import FOUR, NS, OWN, World
+from test_operator_ca import start, world as ca_world  # noqa: F401
 from test_revoke import pki
 
 FIVE = sorted(FOUR + ["ca-crl.pem"])
@@ -27,8 +27,7 @@ def own_pki(w):
 
 
 def put_lists(w, *texts):
-    (w.tmp / "list.pem").write_text("".join(texts))
-    w.mesh.set_secret("ca-crl", w.tmp / "list.pem")
+    w.mesh.put_lists("".join(texts))
 
 
 def both(w, name, number, *revoked):

@@ -4,12 +4,12 @@ Source: issue 5 "Targets", "Bad input"; design.md "What must hold" 1, 2 and 9.
 """
 import base64
 import json
-import time
 
 from cryptography.hazmat.primitives import serialization
 
 from conftest import wait_for
 from https_peer import HttpsPeer
+from kube_world import now
 from test_operator import CM, FOUR, NS, OWN, PLAN, world  # noqa: F401
 
 
@@ -138,8 +138,8 @@ def test_credentials_go_only_to_the_vault_they_are_of(world, tmp_path):  # noqa:
     peer = HttpsPeer(tmp_path / "peer", answer)
     secret = world.api.get("Secret", NS, "vault-sync")
     world.api.edit("Secret", NS, "vault-sync", {"data": {"vault-ca.pem": base64.b64encode(world.ca.encode()).decode()}})
-    theirs = {"url": f"https://127.0.0.1:{peer.port}", "caBundle": peer.root.read_text(), "auth": {"clientSecret": {"name": "vault-sync"}}}
-    world.plugin(vault=theirs)
+    own = {"url": f"https://127.0.0.1:{peer.port}", "caBundle": peer.root.read_text(), "auth": {"clientSecret": {"name": "vault-sync"}}}
+    world.plugin(vault=own)
     world.run("--lease", "off")
     wait_for("refused", lambda: world.is_condition("Synced", "False", "VaultRefused"))
     assert not got and base64.b64decode(secret["data"]["client_secret"]).decode() not in json.dumps(world.status())
@@ -157,7 +157,7 @@ def test_what_lay_there_while_nobody_looked_counts(world):  # noqa: F811
     since = world.status()["distribution"]["since"]
     d.stop()
     d = world.run("--lease", "off")
-    wait_for("a second later", lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 1)) > since)
+    wait_for("a second later", lambda: now(-1) > since)
     world.ready(1)
     assert world.status()["distribution"]["since"] == since, "another leader alone changes nothing"
     d.stop()

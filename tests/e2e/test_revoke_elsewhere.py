@@ -47,9 +47,9 @@ def test_revoked_at_one_is_refused_and_listed_by_all(world, daemon, pb, service)
         assert row["reason"] == "keyCompromise" and row["identity"].endswith(f"/sa/{at.name}")
         assert other.metric("meshroot_crl_unsigned 0")
     wait_for("both have both", lambda: all(len(revoked(p)["revoked"]) == 2 for p in (a, b)))
-    wait_for("the agent has them", lambda: (web.dir / "ca-crl.pem").exists() and all(
-        any(x.get_revoked_certificate_by_serial_number(c.serial_number) for x in [x509.load_pem_x509_crl((web.dir / "ca-crl.pem").read_bytes())])
-        for _, _, c in leaves.values()))
+    file = web.dir / "ca-crl.pem"
+    wait_for("the agent has them", lambda: file.exists() and all(
+        x509.load_pem_x509_crl(file.read_bytes()).get_revoked_certificate_by_serial_number(c.serial_number) for _, _, c in leaves.values()))
     assert web.run.stop() == 0
     key, chain, cert = leaves[a]
     b.daemon.kill()

@@ -3,10 +3,10 @@ import pytest
 from cryptography import x509
 
 from conftest import wait_for
-from test_agent import Agent
 from test_ca import pb  # noqa: F401
-from test_operator_ca import OWN, start, world  # noqa: F401
-from test_replicas import Service, snapshots
+from test_operator import OWN
+from test_operator_ca import start, world  # noqa: F401
+from test_replicas import Service, agent_at, snapshots
 
 
 class Elsewhere(Service):
@@ -40,9 +40,7 @@ def service():
 
 
 def agent(world, daemon, service, at, *flags):  # noqa: F811
-    class Of:  # what Agent asks of a CA
-        ports, issuer, state = {"ca": service.port}, world.issuer, at.state
-    return Agent(world.tmp, daemon, Of, "web", "--ca-name", "localhost", *flags)
+    return agent_at(world.tmp, daemon, at, "web", f"127.0.0.1:{service.port}", "--ca-name", "localhost", *flags)
 
 
 def evidence(replica, pb):  # noqa: F811
@@ -64,14 +62,9 @@ def begin(world, daemon, pb, service, window, *flags):  # noqa: F811
     return a, b, web
 
 
-def new_root_only(world):  # noqa: F811
-    """A straight to B: widened, signer moved, narrowed, each at its gate."""
-    world.mesh.set_all(world.sets["B1"])
-
-
 def test_a_root_goes_without_waiting_for_leaves_to_end(world, daemon, pb, service):  # noqa: F811
     a, b, web = begin(world, daemon, pb, service, "1s")
-    new_root_only(world)
+    world.mesh.set_all(world.sets["B1"])  # A straight to B: widened, signer moved, narrowed, each at its gate
     wait_for("through all gates", lambda: world.generation("meshroot-ca", OWN) == 4 and world.status().get("phase") == "Ready")
     assert "Root B" in world.status()["root"] and "CN=Root A" not in world.status()["root"]
     assert (a.issued(), b.issued()) == (1, 1), "the second leaf was the other's"
@@ -87,7 +80,7 @@ def test_a_root_goes_without_waiting_for_leaves_to_end(world, daemon, pb, servic
 
 def test_an_agent_on_its_old_leaf_holds_it_until_it_ends(world, daemon, pb, service):  # noqa: F811
     a, b, web = begin(world, daemon, pb, service, "0s", "--ephemeral")  # it renews at half-life only
-    new_root_only(world)
+    world.mesh.set_all(world.sets["B1"])  # A straight to B: widened, signer moved, narrowed, each at its gate
     wait_for("its leaf holds it", lambda: world.is_condition("Held", "True", "Leaves") and world.generation("meshroot-ca", OWN) == 3)
     wait_for("it has told of the new root", lambda: evidence(b, pb).ack_generation == 3)
     web.run.kill()  # no goodbye: what cannot be known to be gone counts

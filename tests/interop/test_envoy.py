@@ -1,7 +1,7 @@
 """Two real Envoys with mTLS between them, keys and trust from our agents by SDS; rotations under load lose nothing."""
 import pytest
 
-from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
+from conftest import WITH_LISTS, Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
 from envoy_peer import Envoy, Load, client_config, server_config
 from test_flow import settled
 from test_workload_api import status
@@ -161,7 +161,7 @@ def test_envoy_refuses_a_revoked_peer_and_no_other(tmp_path, daemon, start, sign
 
 def test_envoy_refuses_a_leaf_under_a_revoked_intermediate(tmp_path, daemon, start, signers):
     """With a list of each root Envoy looks above the leaf: A1 is in the root's, and web still shows a leaf under A1."""
-    pair = Pair(tmp_path, daemon, start, signers["a1"], "GRPC", flags=("--ca-crl-object-name", "ca-crl"))
+    pair = Pair(tmp_path, daemon, start, signers["a1"], "GRPC", flags=WITH_LISTS)
     other = pair.another("shop")
     load = Load(pair.port)
     more(load, 20)
