@@ -69,10 +69,12 @@ def kube_version():
     return line.split("=")[1]
 
 
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))) / "meshroot-cluster"
+
+
 def binary(name):
     """One of those that `cluster_build` makes."""
-    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-    return f"{cache}/meshroot-cluster/{kube_version()}/{name}"
+    return str(CACHE / kube_version() / name)
 
 
 def wait_for(what, condition, seconds=180, step=0.1):

@@ -1,11 +1,10 @@
 """The mesh under the managed add-on's names: the chart from the image archive, a vault in the cluster, PluginCA by `meshroot mesh enable`."""
 import base64
-import glob
 import json
 import os
 import subprocess
 
-from conftest import MESHROOT, TOP, wait_for
+from conftest import CACHE, MESHROOT, TOP, wait_for
 from pki import OBJECTS
 
 NS = "aks-istio-system"
@@ -19,9 +18,10 @@ SETTINGS = {"image.pullPolicy": "Never", "vault.enabled": "true", "vault.persist
             "operator.hurryIstiod": "true"}
 
 
-def helm():
-    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-    return os.environ.get("HELM") or glob.glob(f"{cache}/meshroot-cluster/helm-*/helm")[0]
+def helm(cluster, *args, check=True):
+    program = os.environ.get("HELM") or next(CACHE.glob("helm-*/helm"))
+    done = subprocess.run(cluster.command(program, *args, "--kubeconfig", cluster.dir / "admin.conf"), capture_output=True, text=True, timeout=240)
+    assert not check or done.returncode == 0, done.stderr
 
 
 def namespaces(cluster, *names):
@@ -37,16 +37,13 @@ class Mesh:
         namespaces(self.cluster, NS, SYSTEM)
         self.cluster.kubectl("label", "--overwrite", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted")
         sets = [x for k, v in {**SETTINGS, **{k.replace("__", "."): v for k, v in settings.items()}}.items() for x in ("--set", f"{k}={v}")]
-        done = subprocess.run(self.cluster.command(helm(), "install", "meshroot", CHART, "-n", SYSTEM, "-f", CHART / "values-aks.yaml", *sets,
-                                                   "--kubeconfig", self.cluster.dir / "admin.conf"), capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
+        helm(self.cluster, "install", "meshroot", CHART, "-n", SYSTEM, "-f", CHART / "values-aks.yaml", *sets)
         self.cluster.rolled_out("statefulset/meshroot-vault", SYSTEM)
 
     def uninstall(self):
         """The PluginCA first: its operator must still be there to let go of what it owns."""
         self.cluster.kubectl("delete", "pluginca", "--all", "-n", NS, "--timeout=60s", check=False)
-        subprocess.run(self.cluster.command(helm(), "uninstall", "meshroot", "-n", SYSTEM, "--kubeconfig", self.cluster.dir / "admin.conf"),
-                       capture_output=True, timeout=240)
+        helm(self.cluster, "uninstall", "meshroot", "-n", SYSTEM, check=False)
         self.cluster.kubectl("delete", "namespace", NS, SYSTEM, "shop", "--ignore-not-found", "--timeout=300s", timeout=330)
 
     def vault(self, *args, stdin=None):

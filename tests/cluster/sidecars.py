@@ -1,7 +1,6 @@
 """A stock istiod by its own chart, with no CA in it, and workloads with the sidecars that it injects: pilot-agent and Envoy."""
 import base64
 import json
-import subprocess
 
 from conftest import binary, wait_for
 from cryptography import x509
@@ -35,14 +34,12 @@ class Sidecars:
         self.cluster.kubectl("apply", "--server-side", "-f", f"{self.charts}/base/files/crd-all.gen.yaml")
         values = self.tmp / "istiod-values.json"
         values.write_text(json.dumps(VALUES))
-        done = subprocess.run(self.cluster.command(helm(), "install", RELEASE, f"{self.charts}/istio-control/istio-discovery", "-n", NS, "-f", values,
-                                                   "--kubeconfig", self.cluster.dir / "admin.conf"), capture_output=True, text=True, timeout=90)
-        assert done.returncode == 0, done.stderr
+        helm(self.cluster, "install", RELEASE, f"{self.charts}/istio-control/istio-discovery", "-n", NS, "-f", values)
         self.rolled_out(RELEASE, NS)
 
     def rolled_out(self, name, namespace):
         try:
-            return self.cluster.rolled_out(f"deployment/{name}", namespace, 120).strip().splitlines()[-1]
+            return self.cluster.rolled_out(f"deployment/{name}", namespace).strip().splitlines()[-1]
         except AssertionError as e:
             raise AssertionError(f"{e}\n{self.describe(namespace)}") from None
 
@@ -51,7 +48,7 @@ class Sidecars:
         return words + self.cluster.kubectl("logs", "-n", namespace, "-l", "app", "--all-containers", "--prefix", "--tail=25", check=False)
 
     def uninstall(self):
-        subprocess.run(self.cluster.command(helm(), "uninstall", RELEASE, "-n", NS, "--kubeconfig", self.cluster.dir / "admin.conf"), capture_output=True, timeout=90)
+        helm(self.cluster, "uninstall", RELEASE, "-n", NS, check=False)
         # Its webhooks are of the cluster; nobody answers them any more.
         self.cluster.kubectl("delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", "-l", f"istio.io/rev={REVISION}", "--ignore-not-found", check=False)
         self.cluster.kubectl("delete", "-f", f"{self.charts}/base/files/crd-all.gen.yaml", "--ignore-not-found", "--wait=false", check=False)
@@ -84,7 +81,7 @@ class Sidecars:
         of = dict(line.rsplit(": ", 1) for line in text.splitlines() if line.startswith("listener.0.0.0.0_8443.ssl."))
         return tuple(int(of.get(f"listener.0.0.0.0_8443.ssl.{what}", 0)) for what in ("handshake", "session_reused", "fail_verify_error"))
 
-    def settled(self, signer, roots, seconds=180):
+    def settled(self, signer, roots):
         """Every sidecar has a leaf of `signer` and trusts `roots`; what was seen."""
         def look():
             seen = {p: self.secrets(p) for a in ("client", "server") for p in self.pods(a)}
@@ -93,7 +90,7 @@ class Sidecars:
             said = {p: (s["default"][0].issuer.rfc4514_string(), sorted({c.subject.rfc4514_string() for c in s["ROOTCA"]})) for p, s in seen.items()}
             good = all(f"CN=Intermediate {signer}" in i and len(r) == len(roots) and all(any(f"CN=Root {n}" in x for x in r) for n in roots) for i, r in said.values())
             return said if len(said) == 2 and good else None
-        return wait_for(f"sidecars with {signer} and {roots}", look, seconds, 1)
+        return wait_for(f"sidecars with {signer} and {roots}", look, step=1)
 
 
 def workload(account, args):

@@ -16,9 +16,8 @@ def settle(mesh, counter, seen, values, holds):
     """New secrets in the vault, until all of the mesh has what they say; then handshakes under it."""
     mesh.secrets(values)
     mesh.ready(holds)
-    tried, failed, last = counter.more(100)
     seen(mesh.row())
-    seen(f"{tried} handshakes tried, {failed} failed {last or ''}")
+    counter.told(seen)
 
 
 def ca_says(cluster, word, least):
@@ -92,13 +91,11 @@ def rotations(cluster, mesh, pki, counter, report):
         assert pods_of_ca(cluster) == restarts  # all three rotations without a restart
     with report.step("`kubectl rollout restart deployment` of the workloads") as seen:
         workload.restart(cluster, seen)
-        tried, failed, last = counter.more(100)
-        seen(f"{tried} handshakes tried, {failed} failed {last or ''}")
+        counter.told(seen)
     with report.step(f"`kubectl rollout restart {CA}`") as seen:
         cluster.kubectl("rollout", "restart", CA, "-n", SYSTEM)
         seen(cluster.rolled_out(CA, SYSTEM).strip().splitlines()[-1])
-        tried, failed, last = counter.more(100)
-        seen(f"{tried} handshakes tried, {failed} failed {last or ''}")
+        tried, failed, last = counter.told(seen)
         seen(f"Events of the PluginCA in {NS}: {', '.join(mesh.event_reasons())}")
     report.line(f"meshroot's CA: {tried} handshakes tried, {failed} failed.")
     assert tried >= 500 and failed == 0, (tried, failed, last)

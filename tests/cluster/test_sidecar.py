@@ -9,18 +9,13 @@ from sidecars import RELEASE, Sidecars
 import workload
 
 
-def counted(counter, seen, more=100):
-    tried, failed, last = counter.more(more, 120)
-    seen(f"{tried} connections tried, {failed} failed {last or ''}")
-
-
 def settle(mesh, sidecars, counter, seen, values, signer, roots):
     """New secrets in the vault, until PluginCA is there and every Envoy has its leaf and roots of it; traffic goes on."""
     mesh.secrets(values)
-    mesh.ready(both(signs(signer), trusts(*roots)), 300)
+    mesh.ready(both(signs(signer), trusts(*roots)))
     for pod, (issuer, trusted) in sidecars.settled(signer, roots).items():
         seen(f"Envoy of {pod}: leaf by {issuer}, trusts {' and '.join(trusted)}")
-    counted(counter, seen)
+    counter.told(seen, "connections")
 
 
 def test_procedure(cluster, report, tmp_path):
@@ -83,7 +78,7 @@ def rotations(cluster, mesh, istiod, sidecars, pki, counter, report):
         workload.restart(cluster, seen)
         cluster.kubectl("rollout", "restart", f"deployment/{RELEASE}", "-n", NS)
         seen(sidecars.rolled_out(RELEASE, NS))
-        counted(counter, seen)
+        counter.told(seen, "connections")
     tried, failed, last = counter.counts()
-    report.line(f"\nStock istiod and sidecars, meshroot's CA: {tried} connections tried, {failed} failed.")
+    report.line(f"Stock istiod and sidecars, meshroot's CA: {tried} connections tried, {failed} failed.")
     assert tried >= 500 and failed == 0, (tried, failed, last)

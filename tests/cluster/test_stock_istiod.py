@@ -9,12 +9,6 @@ import mesh as names
 import workload
 
 
-def counted(counter, seen, more=100):
-    tried, failed, last = counter.more(more)
-    seen(f"{tried} handshakes tried, {failed} failed {last or ''}")
-    return failed
-
-
 class Validator:
     """The pods that the CronJob makes by itself, every minute here."""
 
@@ -96,7 +90,8 @@ def intermediate(mesh, istiod, pki, counter, report):
         seen("\n".join(istiod.says("Istiod has detected the newly added intermediate CA", 1)[-1:]))
         seen("\n".join(istiod.says('Subject: "CN=Intermediate A2', 1)[-1:]))
         mesh.ready(both(signs("A2"), trusts("A")))
-        assert counted(counter, seen) == 0
+        _, failed, _ = counter.told(seen)
+        assert failed == 0
 
 
 def in_cacerts(cluster, n):
@@ -122,25 +117,25 @@ def roots(cluster, mesh, istiod, pki, counter, report):
         restarted_by_validator(cluster, validator, seen)
         seen("\n".join(istiod.says("Added 2 certs to trust domain", 1)[-1:]))
         mesh.ready(trusts("A", "B"))
-        counted(counter, seen)
+        counter.told(seen)
     with report.step("workloads restarted: all trust both roots") as seen:
         workload.restart(cluster, seen)
-        counted(counter, seen)
+        counter.told(seen)
     with report.step("intermediate under the new root") as seen:
         mesh.secrets(pki.intermediate("B", "B1", also="A"))
         seen("\n".join(istiod.says('Subject: "CN=Intermediate B1', 1)[-1:]))
         mesh.ready(both(signs("B1"), trusts("A", "B")))
-        counted(counter, seen)
+        counter.told(seen)
     with report.step("workloads restarted: all leaves end in the new root") as seen:
         workload.restart(cluster, seen)
-        counted(counter, seen)
+        counter.told(seen)
     with report.step("root-cert = new only; the validator's pod") as seen:
         mesh.secrets({"root-cert": pki.roots("B")})
         in_cacerts(cluster, 1)
         restarted_by_validator(cluster, validator, seen)
         seen("\n".join(istiod.says("Added 1 certs to trust domain", 1)[-1:]))
         mesh.ready(trusts("B"))
-        counted(counter, seen)
+        counter.told(seen)
     with report.step("`kubectl rollout restart deployment` of the workloads") as seen:
         workload.restart(cluster, seen)
-        counted(counter, seen)
+        counter.told(seen)

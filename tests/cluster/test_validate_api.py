@@ -2,7 +2,6 @@
 what a kubelet and istiod would do (a new pod serves what the Secret has, istiod publishes its roots) is done here, with real TLS servers."""
 import base64
 import json
-import os
 import socket
 import subprocess
 import threading
@@ -10,7 +9,7 @@ import threading
 import pytest
 import yaml
 
-from conftest import MESHROOT, TOP, kube_version, wait_for
+from conftest import MESHROOT, TOP, binary, wait_for
 from test_validate import MEMORY, RESTARTED, Istiod, leaf_pem, lines, sets  # noqa: F401
 
 NS, NAME = "istio-system", "istiod"
@@ -98,15 +97,10 @@ class StockNode(Node):
             (folder / "cacerts" / f).write_bytes(data)
         env = {"POD_NAME": name, "POD_NAMESPACE": NS, "PILOT_CERT_PROVIDER": "istiod", "CLUSTER_ID": "Kubernetes", "ROOT_CA_DIR": str(folder / "cacerts"),
                "INJECTION_WEBHOOK_CONFIG_NAME": "", "VALIDATION_WEBHOOK_CONFIG_NAME": "", "HOME": str(folder)}
-        return subprocess.Popen([cached("pilot-discovery"), "discovery", "--kubeconfig", self.api.dir / "admin.conf", "--domain", "cluster.local",
+        return subprocess.Popen([binary("pilot-discovery"), "discovery", "--kubeconfig", self.api.dir / "admin.conf", "--domain", "cluster.local",
                                  "--secureGRPCAddr", f"{ip}:{self.port}", "--httpAddr", f"{ip}:8080", "--httpsAddr", f"{ip}:15017", "--grpcAddr",
                                  f"{ip}:15010", "--monitoringAddr", f"{ip}:15014", "--ctrlz_port", "0"],
                                 cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def cached(program):
-    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-    return f"{cache}/meshroot-cluster/{kube_version()}/{program}"
 
 
 def secret(api, files):

@@ -90,6 +90,12 @@ class Counter:
         wait_for(f"{n} handshakes more", lambda: self.counts()[0] >= least, seconds)
         return self.counts()
 
+    def told(self, seen, what="handshakes"):
+        """A hundred further ones, said with what came of all; (tried, failed, the last failures)"""
+        tried, failed, last = self.more(100)
+        seen(f"{tried} {what} tried, {failed} failed {last or ''}")
+        return tried, failed, last
+
     def close(self):
         self.stopped.set()
         self.thread.join()
