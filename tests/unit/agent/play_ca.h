@@ -420,6 +420,14 @@ start(struct world *w)
     assert_ok(agent_new(w->l, &c, &w->agent, &e));
 }
 
+/* The agent is gone without a word; what the next one says is counted anew. */
+static void
+crash(struct world *w)
+{
+    agent_free(STEAL(w->agent));
+    w->words_n = 0;
+}
+
 /* One value of the status, as text; numbers in decimal. */
 static const char *
 status(struct world *w, const char *name)

@@ -38,9 +38,7 @@ a_restart_goes_on_with_leaf_and_instance(void **state)
     run_until(w, word_is_said);
     (void)snprintf(serial, sizeof(serial), "%s", status(w, "serial"));
     (void)snprintf(instance, sizeof(instance), "%s", status(w, "instance"));
-    agent_free(w->agent);
-    w->agent = NULL;
-    w->words_n = 0;
+    crash(w);
     start(w);
     run_until(w, word_is_said);
     assert_int_equal(w->csrs_n, 1);
@@ -57,9 +55,7 @@ a_restart_knows_its_leaf_s_generation(void **state)
     run_until(w, word_is_said);
     push(w, w->generation = 6, w->roots, w->signer, 0);
     run_until(w, newest_is_said);
-    agent_free(w->agent);
-    w->agent = NULL;
-    w->words_n = 0;
+    crash(w);
     start(w);
     run_until(w, word_is_said);
     assert_int_equal(last_word(w)->generation, 6);
@@ -94,9 +90,7 @@ without_its_set_it_is_another_instance(void **state)
     for (size_t i = 0; i < ARRAY_LEN(lost); i++) {
         run_until(w, word_is_said);
         (void)snprintf(instance, sizeof(instance), "%s", status(w, "instance"));
-        agent_free(w->agent);
-        w->agent = NULL;
-        w->words_n = 0;
+        crash(w);
         (void)snprintf(path, sizeof(path), "%s/%s", w->state, lost[i] == NULL ? "" : lost[i]);
         if (lost[i] == NULL)
             clock_shift_for_test(700); /* it has expired */

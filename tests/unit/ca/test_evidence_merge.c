@@ -139,8 +139,7 @@ a_later_leaf_of_another_replica_replaces(void **state)
     assert_int_equal(s.w[0].last_issued, T + 3990);
 }
 
-/* -- generations: rotations may be seconds apart, what the clocks say of two leaves is nothing --
- */
+/* -- generations -- */
 
 static const uint8_t old_and_new[2][DIGEST_BYTES] = { { 0xa }, { 0xb } };
 
@@ -156,6 +155,7 @@ leaves(const char *instance, const uint64_t *generations, size_t n)
     return w;
 }
 
+/* Rotations may be seconds apart: what the clocks say of two leaves is then nothing. */
 static void
 a_leaf_of_a_later_generation_replaces(void **state)
 {

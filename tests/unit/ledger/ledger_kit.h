@@ -5,10 +5,6 @@
 #include "unit.h"
 
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 
 #include "base/clock.h"
 #include "base/str.h"

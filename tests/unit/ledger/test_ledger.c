@@ -1,6 +1,11 @@
 /* What ledger.h promises. */
 #include "ledger_kit.h"
 
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
 /* -- rows */
 
 struct listed {

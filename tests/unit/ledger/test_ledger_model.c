@@ -1,8 +1,6 @@
 /* test_ledger_model.c - what is in use, against a naive model. */
 #include "ledger_kit.h"
 
-/* -- against a naive model */
-
 enum { N_IDENTITIES = 3, N_INSTANCES = 3, N_ROWS = 600, STEPS = 500, TICK = 70, KEPT = 3600 };
 
 struct naive_row {

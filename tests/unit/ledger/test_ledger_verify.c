@@ -2,7 +2,9 @@
  */
 #include "ledger_kit.h"
 
-/* -- tampering */
+#include <pthread.h>
+
+/* -- tampering -- */
 
 static void
 put_raw(struct fix *f, const char *key, struct span value, bool del)

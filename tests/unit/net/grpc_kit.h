@@ -4,18 +4,13 @@
 
 #include "unit.h"
 
-#include <errno.h>
-#include <nghttp2/nghttp2.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "net/addr.h"
 #include "net/grpc.h"
-#include "net/grpc_frame.h"
-#include "net/grpc_server.h"
 
 enum { WAIT_MS = 20000 };
 

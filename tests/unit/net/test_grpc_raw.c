@@ -1,6 +1,13 @@
 /* test_grpc_raw.c - raw HTTP/2 against the gRPC server. */
 #include "grpc_kit.h"
 
+#include <errno.h>
+#include <nghttp2/nghttp2.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/grpc_server.h"
+
 #define PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 struct raw {

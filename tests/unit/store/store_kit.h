@@ -4,13 +4,6 @@
 
 #include "unit.h"
 
-#include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-
 #include "base/clock.h"
 #include "store/store.h"
 #include "tmpdir.h"

@@ -1,6 +1,8 @@
 /* What store.h promises, on SQLite. */
 #include "store_kit.h"
 
+#include <pthread.h>
+
 static void
 put_get_delete_and_revisions(void **state)
 {

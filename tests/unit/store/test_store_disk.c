@@ -2,7 +2,10 @@
  * own. */
 #include "store_kit.h"
 
-/* -- crashes and bad disks */
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 static void
 child_commits(const char *dir, int out)
