@@ -1,10 +1,11 @@
 /* kube_tool.c - the client of the Kubernetes API from a command line, for tests/e2e/test_kube_*.py.
  *
  *   kube_tool KUBECONFIG get|create|update|apply|patch|delete JSON
- *   with "watches": so many watches of "path" are open before the verb runs
- *   kube_tool KUBECONFIG lease JSON     until SIGTERM: {"gained": MS} and {"lost": MS, "message":
- * ...} JSON of a lease: ns, name, who, duration_ms, renew_ms, retry_ms; of the others: api, kind,
- * plural, ns, name, sub, object, manager, force, dry_run, uid, version, propagation, deadline_ms.
+ *   kube_tool KUBECONFIG lease JSON    until SIGTERM: {"gained": MS}, {"lost": MS, "message": ...}
+ *
+ * JSON of a lease: ns, name, who, duration_ms, renew_ms, retry_ms; of the others: api, kind,
+ * plural, ns, name, sub, object, manager, force, dry_run, uid, version, propagation, deadline_ms;
+ * with "watches", so many watches of "path" are open before the verb runs.
  * Says {"object": ...} or {"error": "conflict", "message": ...}. */
 #include <jansson.h>
 #include <signal.h>
