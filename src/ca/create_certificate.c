@@ -322,7 +322,7 @@ issue_start(struct issue *q, const struct ca_leaf_ask *a)
     l->profile = a->names_n > 0 ? LEAF_SERVER : LEAF_WORKLOAD;
     l->sans = q->sans;
     l->sans_n = a->names_n > 0 ? a->names_n : 1;
-    l->not_before = now - CA_BACKDATE_S;
+    l->not_before = now - LEAF_BACKDATE_S;
     if (random_bytes(l->serial, sizeof(l->serial), &e) < 0 ||
         leaf_tbs(signer_template(q->view->signer), l, q->tbs, &q->tbs_n, &e) < 0) {
         issue_refuse(q, GRPC_INTERNAL, "CERT_GEN_ERROR", &e);

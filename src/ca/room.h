@@ -21,7 +21,6 @@
 enum {
     CA_WORKERS_MAX = 64,
     CA_WATCHERS_MAX = 20000,                 /* Trust.Watch streams of one worker */
-    CA_BACKDATE_S = 120,                     /* specs/istio-ca.md 4.2: notBefore = now - 2 min */
     CA_SERVER_LEAF_S = SIGNER_SERVER_LIFE_S, /* our own serving certificate, at most */
     CA_CLOCK_STEP_S = 5,                     /* from tick to tick: more is said loudly */
     CA_TICK_MS = 30 * 1000,                  /* half-life of that, expiry gauges, a held set */

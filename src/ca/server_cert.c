@@ -40,7 +40,7 @@ ca_server_cert_make(const struct ca_conf *conf, const struct ca_view *v, struct 
                               .spki = buf_span(&spki),
                               .sans = conf->who.dns_names,
                               .sans_n = conf->who.dns_names_n,
-                              .not_before = now - CA_BACKDATE_S,
+                              .not_before = now - LEAF_BACKDATE_S,
                               .not_after = end < v->not_after ? end : v->not_after };
     TRY(random_bytes(q.serial, sizeof(q.serial), e));
     if (leaf_issue(v, &q, &leaf, e) < 0)

@@ -221,7 +221,7 @@ sign_start(struct istiod_tls *t, struct evidence_client *c)
 static bool
 is_due(const struct istiod_tls *t)
 {
-    int64_t life = t->not_after - t->not_before;
+    int64_t life = t->not_after - (t->not_before + LEAF_BACKDATE_S);
 
     return t->generation != t->plugin->roots_generation || t->not_after - unix_s() < life / 3;
 }

@@ -46,7 +46,10 @@ enum leaf_profile {
                   */
 };
 
-enum { LEAF_SERIAL_BYTES = 16 };
+enum {
+    LEAF_SERIAL_BYTES = 16,
+    LEAF_BACKDATE_S = 120, /* notBefore = now - 2 min: specs/istio-ca.md 4.2 */
+};
 
 struct leaf_request {
     enum leaf_profile profile;

@@ -134,7 +134,7 @@ def test_a_replica_answers_for_leaves_that_live_longer_than_most(world, daemon, 
 
 def test_istiod_s_own_certificate_follows_the_set_and_holds_nothing_up(world, daemon, pb):  # noqa: F811
     world.plugin(target="meshroot", gates={"mountWait": "1s"})
-    start(world, daemon, pb, "--istiod-tls-name", "istiod.istio-system.svc")
+    start(world, daemon, pb, "--istiod-tls-name", "istiod.istio-system.svc", ttl="1m")
     tls = lambda key: world.part(key, name="istiod-tls")  # noqa: E731
     wait_for("made", lambda: world.generation("istiod-tls") == 1)
     s = world.secret("istiod-tls")
@@ -144,6 +144,8 @@ def test_istiod_s_own_certificate_follows_the_set_and_holds_nothing_up(world, da
     assert names.get_values_for_type(x509.DNSName) == ["istiod.istio-system.svc"]
     assert serialization.load_pem_private_key(tls("tls.key").encode(), None).public_key() == leaf.public_key()
     assert "Root A" in x509.load_pem_x509_certificate(tls("ca.crt").encode()).subject.rfc4514_string()
+    wait_for("its generation is in force", lambda: world.status().get("phase") == "Ready")
+    assert world.secret("istiod-tls")["metadata"]["resourceVersion"] == s["metadata"]["resourceVersion"]  # 20 s before its end: a third of its life
     world.mesh.set_all(world.sets["B1"])
     wait_for("a rotation", lambda: world.status().get("phase") == "Ready" and world.generation("meshroot-ca", OWN) == 4)
     wait_for("it came along", lambda: world.generation("istiod-tls") == 4)

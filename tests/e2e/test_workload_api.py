@@ -190,7 +190,7 @@ def test_a_key_that_was_sent_is_wiped_from_the_buffers(tmp_path, daemon, gospiff
     needle = key_on_the_wire(tmp_path / "web" / "key.pem")
     for _ in range(3):
         assert fetch(gospiffe, socket)["code"] == "OK"
-        assert copies_in_memory(agent.process.pid, needle) == 0
+        wait_for("wiped", lambda: copies_in_memory(agent.process.pid, needle) == 0)  # the client may be ahead of the agent
     assert copies_in_memory(agent.process.pid, needle[3:]) > 0  # the search does find: the agent's own copy, in locked memory
 
 
