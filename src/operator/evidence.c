@@ -45,8 +45,8 @@ struct evidence {
     struct courier *courier; /* of what they revoke */
     struct replica replica[EVIDENCE_REPLICAS_MAX];
     size_t n;
-    struct roots *roots; /* that the clients believe; owned */
-    char trouble[PROBLEM_BYTES];
+    struct roots *roots;         /* that the clients believe; owned */
+    char trouble[PROBLEM_BYTES]; /* why the pods are not all known; "" */
 };
 
 /* -- our CA's replicas ---------------------------------------------------------------------------
@@ -171,9 +171,11 @@ pod_take(struct evidence *v, const json_t *pod)
     r = replica_get(v, kube_object_name(pod));
     if (r == NULL) {
         if (!v->too_many)
-            log_warn("operator", "CA pod %.80s is not taken: there are more than %d",
-                     kube_object_name(pod), (int)EVIDENCE_REPLICAS_MAX);
-        v->too_many = true; /* and what it signs is not known: no gate opens */
+            (void)snprintf(v->trouble, sizeof(v->trouble),
+                           "CA pod %.80s is not followed, for there are more than %d, and no gate "
+                           "opens on what is not known; run fewer replicas",
+                           kube_object_name(pod), (int)EVIDENCE_REPLICAS_MAX);
+        v->too_many = true;
         return;
     }
     if (strcmp(r->host, ip) != 0) { /* another pod of that name */
@@ -203,12 +205,15 @@ static void
 on_pods(const json_t *body, const struct err *why, void *arg)
 {
     struct evidence *v = arg;
+    bool was_too_many = v->too_many;
     const json_t *pod;
     size_t i;
 
     v->call = NULL;
-    (void)snprintf(v->trouble, sizeof(v->trouble), "%s", why == NULL ? "" : why->msg);
+    v->trouble[0] = '\0';
     if (why != NULL) {
+        (void)snprintf(v->trouble, sizeof(v->trouble), "the CA's pods are not known: %.500s",
+                       why->msg);
         v->is_known = false;
         return;
     }
@@ -227,6 +232,14 @@ on_pods(const json_t *body, const struct err *why, void *arg)
             replica_forget(v, i);
     }
     v->is_known = !v->too_many;
+    if (v->too_many && !was_too_many)
+        plugin_event(v->plugin, true, "TooManyReplicas", v->trouble);
+}
+
+const char *
+evidence_lacks(const struct plugin *p)
+{
+    return p->evidence == NULL || p->evidence->trouble[0] == '\0' ? NULL : p->evidence->trouble;
 }
 
 /* Those that the status tells of from before. */

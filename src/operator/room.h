@@ -122,6 +122,8 @@ void evidence_tick(struct plugin *p);
 void evidence_workloads(void *plugin, ledger_workload_fn *fn, void *arg);
 /* For the status; owner: caller; NULL: no memory for all of them, and the old list stays. */
 json_t *evidence_replicas(const struct plugin *p);
+/* Why the CA's pods are not all known; NULL: they are, or none is asked for. Borrowed. */
+const char *evidence_lacks(const struct plugin *p);
 void evidence_end(struct plugin *p);
 
 /* istiod_tls.c: `c` is a replica that has loaded the plan's set; NULL: none. */

@@ -99,6 +99,7 @@ struct facts {
     uint64_t generation, in_secrets;
     const char *remaining, *held_reason, *held_detail;
     const char *tls_lacks;  /* NULL, or what istiod's certificate waits for */
+    const char *pods_lack;  /* NULL, or why the CA's pods are not all known */
     const char *sync_error; /* NULL, or into the next */
     char sync_text[PROBLEM_BYTES];
     bool is_settled;
@@ -151,6 +152,7 @@ facts_get(struct plugin *p, struct facts *f)
         f->spread = spread_state(p->spread);
     f->in_secrets = sets_generation(p->sets);
     f->tls_lacks = istiod_tls_lacks(p);
+    f->pods_lack = evidence_lacks(p);
 }
 
 static void
@@ -229,7 +231,7 @@ distributed_add(struct plugin *p, const struct facts *f, json_t *list)
 static void
 held_add(struct plugin *p, const struct facts *f, json_t *list)
 {
-    char reason[64] = "NotHeld";
+    char reason[64] = "NotHeld", both[2 * PROBLEM_BYTES];
     const char *message = "nothing is waited for";
     bool is = true;
 
@@ -239,6 +241,10 @@ held_add(struct plugin *p, const struct facts *f, json_t *list)
     } else if (f->held_reason != NULL) {
         camel(f->held_reason, reason, sizeof(reason));
         message = f->held_detail;
+        if (f->pods_lack != NULL) {
+            (void)snprintf(both, sizeof(both), "%s; %.*s", f->pods_lack, PROBLEM_BYTES, message);
+            message = both;
+        }
     } else if (f->generation == 0 && f->sync_error != NULL) {
         (void)snprintf(reason, sizeof(reason), "VaultRefused");
         message = f->sync_error;

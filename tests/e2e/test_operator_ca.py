@@ -72,7 +72,8 @@ def start(world, daemon, pb, *flags, ttl="8s"):  # noqa: F811
     b = Pod(world, daemon, pb, "meshroot-ca-1", "127.0.0.2", a.ports["ca"], ttl).ready()
     for p in (a, b):
         pod_object(world, p.name, p.ip)
-    world.run("--lease", "off", "--ca-name", "localhost", "--ca-port", str(a.ports["ca"]), "--token-file", world.tmp / "token", *flags)
+    world.operator = world.run("--lease", "off", "--ca-name", "localhost", "--ca-port", str(a.ports["ca"]), "--token-file", world.tmp / "token",
+                               *flags)
     return a, b
 
 
@@ -113,6 +114,24 @@ def test_a_replica_that_is_not_there_is_waited_for(world, daemon, pb):  # noqa: 
     b.start(a.ports["ca"])
     pod_object(world, "meshroot-ca-1", "127.0.0.2")
     wait_for("it came back", lambda: world.status().get("phase") == "Ready" and world.generation() == world.generation("meshroot-ca", OWN) == 4)
+
+
+def test_more_pods_than_are_followed_are_said_once_and_hold_the_gates(world, daemon, pb):  # noqa: F811
+    world.plugin(target="meshroot", ttl={"default": "1h"})
+    start(world, daemon, pb)
+    world.ready(1)
+    for i in range(2, 33):  # 33 pods: names sort after the two that are there
+        pod_object(world, f"meshroot-ca-{i:03}", "", phase="Pending")
+    wait_for("an Event", lambda: world.events("TooManyReplicas"))
+    world.mesh.set_all(world.sets["B1"])
+    wait_for("the condition says it", lambda: world.is_condition("Held", "True", "Replicas") and
+             "there are more than 32" in world.condition("Held")["message"])
+    assert "run fewer replicas" in world.condition("Held")["message"]
+    asked = world.api.count("GET", "/pods?labelSelector")
+    wait_for("looked at some times more", lambda: world.api.count("GET", "/pods?labelSelector") >= asked + 3)
+    assert world.operator.text().count("there are more than 32") == 1
+    world.api.delete("Pod", OWN, world.condition("Held")["message"].split()[2])
+    wait_for("not said any more", lambda: "more than 32" not in world.condition("Held")["message"])
 
 
 def test_a_replica_answers_for_leaves_that_live_longer_than_most(world, daemon, pb):  # noqa: F811
