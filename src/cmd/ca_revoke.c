@@ -15,7 +15,7 @@ struct revoke_conf {
 #define AT(member) offsetof(struct revoke_conf, member)
 /* clang-format off */
 static const struct opt opts[] = {
-    { "serial", OPT_STRING, AT(serial), NULL, NULL, NULL, 0, "HEX", "of one leaf, as openssl x509 -serial prints it" },
+    { "serial", OPT_STRING, AT(serial), NULL, NULL, NULL, 0, "HEX", "of one leaf, as a tool prints it: 7D5B..., 7d:5b:..., 0x7d5b..., serial=7D5B..." },
     { "identity", OPT_STRING, AT(identity), NULL, NULL, NULL, 0, "SPIFFE-ID", "all its leaves, issued until now" },
     { "reason", OPT_CHOICE, AT(reason), "unspecified",
       "unspecified|keyCompromise|cACompromise|affiliationChanged|superseded|cessationOfOperation|privilegeWithdrawn",

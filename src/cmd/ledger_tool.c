@@ -29,20 +29,25 @@ ledger_store(const char *given_dir, struct store **ret, struct err *e)
 int
 serial_parse(const char *text, uint8_t ret[SERIAL_MAX_BYTES], size_t *ret_n, struct err *e)
 {
+    static const char between[] = ": \t\n";
     char hex[2 * SERIAL_MAX_BYTES + 2] = "0"; /* an odd number of digits gets a zero in front */
     size_t n = 1;
-    const char *at = strncmp(text, "0x", 2) == 0 ? text + 2 : text;
+    const char *at = text + strspn(text, between);
 
-    at += strspn(at, "0:");
+    if (strncmp(at, "serial=", 7) == 0)
+        at += 7;
+    if (strncasecmp(at, "0x", 2) == 0)
+        at += 2;
+    at += strspn(at, "0: \t\n");
     for (; *at != '\0' && n < sizeof(hex); at++)
-        if (*at != ':')
+        if (strchr(between, *at) == NULL)
             hex[n++] = *at;
     size_t digits = n - 1, skip = digits % 2 == 0 ? 1 : 0;
     if (digits == 0 || n >= sizeof(hex) ||
         hex_parse(span_of(hex + skip, n - skip), ret, (n - skip) / 2, e) < 0)
         return err_set(e, E_INVAL,
-                       "\"%.80s\" is no serial number: want 1 to %d hex digits, as openssl x509 "
-                       "-serial prints them",
+                       "\"%.80s\" is no serial number: want 1 to %d hex digits, as ledger list "
+                       "or openssl x509 -serial prints them",
                        text, 2 * SERIAL_MAX_BYTES);
     *ret_n = (n - skip) / 2;
     return 0;

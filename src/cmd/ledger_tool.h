@@ -11,7 +11,8 @@
 MUST_USE int ledger_store(const char *given_dir, struct store **ret, struct err *e);
 DEFINE_CLEANUP(struct store, store_close)
 
-/* Hex of a serial number of either case, colons allowed ("4A:0f", "0x4a0f"). Errors: INVAL. */
+/* A serial number as any tool shows it: hex of either case, zeros in front or not, colons or spaces
+ * between, "0x" or "serial=" before ("4A:0f", "0x4a0f", "serial=4A0F"). Errors: INVAL. */
 MUST_USE int serial_parse(const char *text, uint8_t ret[SERIAL_MAX_BYTES], size_t *ret_n,
                           struct err *e);
 /* "2026-11-23T21:12:40Z", "2026-11-23", or how long ago: "2h". Errors: INVAL. */

@@ -35,6 +35,14 @@ def issued(mesh):
     return mesh
 
 
+def serial_forms(serial):
+    """As our own list, openssl x509 -serial (whole line) and -text, a browser, and a program that prints a number show the same."""
+    hexa = serial.lower()
+    pairs = [hexa[i:i + 2] for i in range(0, len(hexa), 2)]
+    return (hexa, serial.upper(), "serial=" + serial, ":".join(pairs), " ".join(pairs).upper(), "0x" + hexa, "0X" + serial, "00:" + ":".join(pairs),
+            "    " + ":".join(pairs) + "\n", hexa.lstrip("0"))
+
+
 def test_beside_the_running_mesh_and_after_it(issued):
     mesh = issued
     serial = openssl("x509", "-in", mesh.tmp / "web/cert-chain.pem", "-noout", "-serial").strip().split("=")[1]
@@ -55,7 +63,8 @@ def test_beside_the_running_mesh_and_after_it(issued):
         assert shown["signer_subject"] == signer["subject"]
         aki = openssl("x509", "-in", mesh.tmp / "web/cert-chain.pem", "-noout", "-ext", "authorityKeyIdentifier").split()[-1]
         assert shown["version"] == 2 and shown["key_id"] == aki.replace("keyid:", "").replace(":", "").lower()
-        assert ID + "web" in mesh.run("ledger", "show", serial.lower()).stdout
+        for form in serial_forms(serial):
+            assert ID + "web" in mesh.run("ledger", "show", form).stdout, form
         assert mesh.run("ledger", "show", "4711", check=False).returncode == 3
         good = json.loads(mesh.run("ledger", "verify", "--output", "json").stdout)
         assert good["ok"] and good["rows"] == len(all_rows)
