@@ -30,10 +30,12 @@ def wait_for(what, look, seconds=60.0, step=0.05):
         time.sleep(step)
 
 
-def verify_files(folder, *flags, roots=None):
-    """openssl's word on an agent's leaf, of one generation of its files, as a reader of them takes it: openssl opens three, and the
-    agent may swap the set in between."""
+def verify_files(folder, *flags, roots=None, lists=False):
+    """openssl's word on an agent's leaf, of one generation of its files, as a reader of them takes it: openssl opens three or four (with
+    `lists`, its ca-crl.pem), and the agent may swap the set in between."""
     now = (folder / "..data").resolve(strict=True)
+    if lists:
+        flags += ("-CRLfile", now / "ca-crl.pem")
     done = subprocess.run(["openssl", "verify", *flags, "-CAfile", roots or now / "root-cert.pem", "-untrusted", now / "cert-chain.pem",
                            now / "cert-chain.pem"], capture_output=True, text=True)
     assert done.returncode == 0, f"{now}: {done.stdout}{done.stderr}"
