@@ -196,19 +196,21 @@ sds_request_parse(const struct sds_content *c, bool is_delta, struct span msg,
                   struct sds_request *ret, struct err *e)
 {
     size_t left = SDS_UNPACK_MAX_BYTES;
+    struct sds_request q = { .names_n = 0 };
     ProtobufCAllocator bounded = { bounded_alloc, bounded_free, &left };
     ProtobufCMessage *m =
         protobuf_c_message_unpack(is_delta ? &envoy__sds__delta_discovery_request__descriptor
                                            : &envoy__sds__discovery_request__descriptor,
                                   &bounded, msg.n, msg.p);
 
-    *ret = (struct sds_request){ .names_n = 0 };
     if (m == NULL)
         return err_set(e, E_PARSE, "the request is not a %sDiscoveryRequest, or a too big one",
                        is_delta ? "Delta" : "");
-    int r = is_delta ? take_delta(c, (const Envoy__Sds__DeltaDiscoveryRequest *)m, ret, e)
-                     : take_sotw(c, (const Envoy__Sds__DiscoveryRequest *)m, ret, e);
+    int r = is_delta ? take_delta(c, (const Envoy__Sds__DeltaDiscoveryRequest *)m, &q, e)
+                     : take_sotw(c, (const Envoy__Sds__DiscoveryRequest *)m, &q, e);
     protobuf_c_message_free_unpacked(m, &bounded);
+    if (r == 0)
+        *ret = q;
     return r;
 }
 

@@ -72,8 +72,8 @@ revoke_leaf_read(const Meshroot__V1__RevokedLeaf *m, struct revoked *ret, struct
 {
     struct span domain;
     int64_t now = unix_s();
+    struct revoked v = { .not_after = m->not_after, .entry.revoked = m->revoked };
 
-    *ret = (struct revoked){ .not_after = m->not_after, .entry.revoked = m->revoked };
     if (m->signer_id.len != DIGEST_BYTES)
         return err_set(e, E_INVAL, "a signer's id is the SHA-256 of its certificate");
     if (m->serial.len < 1 || m->serial.len > SERIAL_MAX_BYTES || m->serial.data[0] == 0)
@@ -84,12 +84,14 @@ revoke_leaf_read(const Meshroot__V1__RevokedLeaf *m, struct revoked *ret, struct
         return err_set(e, E_INVAL, "the identity of a revoked leaf is no SPIFFE id");
     if (m->revoked <= 0)
         return err_set(e, E_INVAL, "a leaf was revoked at no time");
-    TRY(crl_reason_parse(m->reason, &ret->entry.reason, e));
-    memcpy(ret->signer_id, m->signer_id.data, DIGEST_BYTES);
-    memcpy(ret->entry.serial, m->serial.data, ret->entry.serial_n = m->serial.len);
-    if (ret->entry.revoked > now) /* its clock is ahead; a list names no time to come */
-        ret->entry.revoked = now;
-    return str_dup(span_str(m->identity), &ret->identity, e);
+    TRY(crl_reason_parse(m->reason, &v.entry.reason, e));
+    memcpy(v.signer_id, m->signer_id.data, DIGEST_BYTES);
+    memcpy(v.entry.serial, m->serial.data, v.entry.serial_n = m->serial.len);
+    if (v.entry.revoked > now) /* its clock is ahead; a list names no time to come */
+        v.entry.revoked = now;
+    TRY(str_dup(span_str(m->identity), &v.identity, e));
+    *ret = v;
+    return 0;
 }
 
 int

@@ -75,7 +75,6 @@ compact_step(struct store *s, int64_t before, size_t *ret_n, struct err *e)
     struct step x = { .before = before };
     struct head head, was;
 
-    *ret_n = 0;
     TRY(head_read(s, &head, e));
     TRY(floor_read(s, &was, e));
     x.newest = head.seq;

@@ -68,15 +68,15 @@ head_read_at(struct store *s, const char *key, struct head *ret, struct err *e)
 {
     struct buf b = BUF_INIT(HEAD_BYTES * 4);
     int r = store_get(s, key, &b, NULL, e);
+    struct head h = { .seq = 0 };
 
-    *ret = (struct head){ .seq = 0 };
-    if (r == 0) {
-        r = head_decode(buf_span(&b), ret, e);
-        if (r < 0)
-            r = err_wrap(e, "%s", key);
-    }
+    if (r == 0 && (r = head_decode(buf_span(&b), &h, e)) < 0)
+        r = err_wrap(e, "%s", key);
     buf_done(&b);
-    return r < 0 ? r : 0;
+    if (r < 0)
+        return r;
+    *ret = h;
+    return 0;
 }
 
 int

@@ -230,15 +230,19 @@ kept_tenant(struct store *s, const char *given, char ret[VAULT_TENANT_TEXT], str
     struct buf b = BUF_INIT(VAULT_TENANT_TEXT - 1);
     uint8_t r16[GUID_BYTES];
     char h[2 * GUID_BYTES + 1];
-
+    char tenant[VAULT_TENANT_TEXT];
     int r = store_get(s, KEY_TENANT, &b, NULL, e);
-    (void)snprintf(ret, VAULT_TENANT_TEXT, "%s", buf_text(&b));
+
+    (void)snprintf(tenant, sizeof(tenant), "%s", buf_text(&b));
     buf_done(&b);
-    if (r == 0 && given != NULL && strcmp(given, ret) != 0)
-        return err_set(e, E_STATE, "this state folder belongs to the tenant %s, not to %s", ret,
+    if (r == 0 && given != NULL && strcmp(given, tenant) != 0)
+        return err_set(e, E_STATE, "this state folder belongs to the tenant %s, not to %s", tenant,
                        given);
-    if (r != STORE_ABSENT)
+    if (r != STORE_ABSENT) {
+        if (r == 0)
+            memcpy(ret, tenant, sizeof(tenant));
         return r;
+    }
     if (given != NULL && (strlen(given) != 36 || strspn(given, "0123456789abcdef-") != 36))
         return err_set(e, E_INVAL,
                        "the tenant \"%.80s\" is not a GUID such as "
@@ -248,9 +252,11 @@ kept_tenant(struct store *s, const char *given, char ret[VAULT_TENANT_TEXT], str
     r16[6] = (uint8_t)((r16[6] & 0x0f) | 0x40); /* RFC 9562 5.4 */
     r16[8] = (uint8_t)((r16[8] & 0x3f) | 0x80);
     hex_text(span_of(r16, sizeof(r16)), h);
-    (void)snprintf(ret, VAULT_TENANT_TEXT, "%.8s-%.4s-%.4s-%.4s-%.12s", h, h + 8, h + 12, h + 16,
+    (void)snprintf(tenant, sizeof(tenant), "%.8s-%.4s-%.4s-%.4s-%.12s", h, h + 8, h + 12, h + 16,
                    h + 20);
     if (given != NULL)
-        (void)snprintf(ret, VAULT_TENANT_TEXT, "%s", given);
-    return put_new(s, KEY_TENANT, span_str(ret), e);
+        (void)snprintf(tenant, sizeof(tenant), "%s", given);
+    TRY(put_new(s, KEY_TENANT, span_str(tenant), e));
+    memcpy(ret, tenant, sizeof(tenant));
+    return 0;
 }

@@ -212,7 +212,7 @@ int
 crl_tbs_lint(const struct leaf_template *t, struct span tbs, struct crl_facts *ret, struct err *e)
 {
     struct collecting c = { .n = 0 };
-    struct crl_head h;
+    struct crl_head h = { .number = 0 };
     int r = crl_tbs_read(tbs, &h, entry_collect, &c, e);
     struct crl_request q = { .number = h.number,
                              .this_update = h.this_update,

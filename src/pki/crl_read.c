@@ -165,8 +165,8 @@ int
 crl_tbs_read(struct span tbs, struct crl_head *ret, crl_entry_fn *fn, void *arg, struct err *e)
 {
     struct der all = der_of(tbs), c = der_enter(&all, DER_SEQUENCE);
+    struct crl_head h = { .next_update = INT64_MAX };
 
-    *ret = (struct crl_head){ .next_update = INT64_MAX };
     if (!der_done(&all))
         return malformed(e, "it is one SEQUENCE");
     if (der_peek(&c) == DER_INTEGER) {
@@ -175,18 +175,21 @@ crl_tbs_read(struct span tbs, struct crl_head *ret, crl_entry_fn *fn, void *arg,
         if (c.bad || v.n != 1 || v.p[0] != 1)
             return malformed(e, "its version is 1 or 2");
     }
-    ret->algorithm = der_take_whole(&c, DER_SEQUENCE);
-    ret->issuer = der_take_whole(&c, DER_SEQUENCE);
-    ret->this_update = der_time(&c);
+    h.algorithm = der_take_whole(&c, DER_SEQUENCE);
+    h.issuer = der_take_whole(&c, DER_SEQUENCE);
+    h.this_update = der_time(&c);
     if (der_peek(&c) == DER_UTC_TIME || der_peek(&c) == DER_GENERALIZED_TIME)
-        ret->next_update = der_time(&c);
+        h.next_update = der_time(&c);
     if (c.bad)
         return malformed(e, "its issuer or its times");
     if (der_peek(&c) == DER_SEQUENCE)
         TRY(entries_read(&c, fn, arg, e));
     if (der_peek(&c) == DER_CONTEXT_CONSTRUCTED)
-        TRY(extensions_read(&c, ret, e));
-    return der_done(&c) ? 0 : malformed(e, "something follows its extensions");
+        TRY(extensions_read(&c, &h, e));
+    if (!der_done(&c))
+        return malformed(e, "something follows its extensions");
+    *ret = h;
+    return 0;
 }
 
 /* -- a list -- */

@@ -11,8 +11,9 @@ session_open(const struct validate_conf *conf, struct session *ret, struct err *
 {
     uint64_t ask_ms = conf->timeout_ms < SESSION_ASK_MS ? conf->timeout_ms : SESSION_ASK_MS;
 
+    TRY(kube_session_open(conf->kube, ask_ms, &ret->kube, e));
     ret->conf = conf;
-    return kube_session_open(conf->kube, ask_ms, &ret->kube, e);
+    return 0;
 }
 
 void

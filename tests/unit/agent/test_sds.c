@@ -218,6 +218,7 @@ requests_are_bounded(void **state)
     assert_int_equal(strlen(q.strangers[0]), SDS_STRANGER_BYTES - 1);
     assert_int_equal(q.strangers[0][3], '?'); /* it may end in a log line */
     assert_err(parse_names(w, SDS_NAMES_MAX + 1, "default", &q, &e), E_LIMIT, "17 names");
+    assert_int_equal(q.names_n, SDS_NAMES_MAX); /* written on success only */
     assert_ok(parse_names(w, 2, "default", &q, &e));
     assert_int_equal(q.names, D);
     assert_ok(parse_names(w, 1, "default\n", &q, &e));
