@@ -15,6 +15,7 @@
 #include "net/monitor.h"
 #include "obs/log.h"
 #include "operator/operator.h"
+#include "vault/client.h"
 
 enum { NAMESPACE_FILE_BYTES = 256, WHO_BYTES = 200 };
 
@@ -23,7 +24,7 @@ struct run_conf {
     const char *namespace, *own_namespace, *ca_secret, *ca_pods, *istiod_pods, *ca_name, *lease,
         *token_file, *monitoring, *port_file;
     struct log_flags log;
-    struct opt_list istiod_names;
+    struct opt_list istiod_names, vault_hosts;
     uint64_t ca_port, lease_ms;
 };
 
@@ -39,6 +40,7 @@ static const struct opt opts[] = {
     { "ca-name", OPT_STRING, AT(ca_name), NULL, NULL, NULL, 0, "NAME", "name in the CA's certificate [meshroot-ca.OWN-NAMESPACE.svc]" },
     { "istiod-pods", OPT_STRING, AT(istiod_pods), "app=istiod", NULL, NULL, 0, "LABELS", "a stock istiod's pods: told to look at cacerts" },
     { "istiod-tls-name", OPT_LIST, AT(istiod_names), NULL, NULL, NULL, 0, "NAME", "DNS name in istiod's own certificate, Secret istiod-tls, which meshroot's CA signs; none: not made; repeatable" },
+    { "vault-host", OPT_LIST, AT(vault_hosts), NULL, NULL, NULL, 0, "HOST", "a PluginCA's vault is this host or a name under it, else no credential is sent; repeatable [vault.azure.net vault.azure.cn vault.usgovcloudapi.net]" },
     { "token-file", OPT_STRING, AT(token_file), NULL, NULL, NULL, 0, "FILE", "our service-account token for the CA's evidence; read again" },
     { "lease", OPT_STRING, AT(lease), "meshroot-operator", NULL, NULL, 0, "NAME", "the Lease by which one of several leads; \"off\": this one does" },
     { "lease-duration", OPT_DURATION, AT(lease_ms), "15s", "2s", "1h", 0, "DURATION", "a leader that is gone is followed after this" },
@@ -170,6 +172,25 @@ who_make(struct running *r)
 }
 
 static int
+vault_hosts(const struct run_conf *o, struct operator_conf *c, struct err *e)
+{
+    /* Source: specs/azure.md 7.7. */
+    static const struct opt_list azure = {
+        .v = { "vault.azure.net", "vault.azure.cn", "vault.usgovcloudapi.net" }, .n = 3
+    };
+    const struct opt_list *list = o->vault_hosts.n > 0 ? &o->vault_hosts : &azure;
+
+    if (list->n > OPERATOR_VAULT_HOSTS)
+        return err_set(e, E_INVAL, "--vault-host: at most %d of them", (int)OPERATOR_VAULT_HOSTS);
+    for (size_t i = 0; i < list->n; i++) {
+        if (vault_host_valid(list->v[i], e) < 0)
+            return err_wrap(e, "--vault-host");
+        c->vault_hosts[c->vault_hosts_n++] = list->v[i];
+    }
+    return 0;
+}
+
+static int
 operator_open(struct running *r, struct err *e)
 {
     struct operator_conf c = { .kube = r->kube,
@@ -191,6 +212,7 @@ operator_open(struct running *r, struct err *e)
                        (int)OPERATOR_ISTIOD_NAMES);
     for (size_t i = 0; i < r->o->istiod_names.n; i++)
         c.istiod_names[c.istiod_names_n++] = r->o->istiod_names.v[i];
+    TRY(vault_hosts(r->o, &c, e));
     TRY(operator_new(r->loop, &c, &r->op, e));
     if (strcmp(r->o->lease, "off") == 0) {
         operator_lead(r->op, true);

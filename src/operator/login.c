@@ -118,6 +118,24 @@ on_secret(const json_t *body, const struct err *why, void *arg)
         plugin_look_soon(p, 0);
 }
 
+/* Before anything is asked for, and whatever the Secret has beside its keys. */
+static bool
+host_passed(struct plugin *p)
+{
+    const struct operator_conf *c = &p->op->conf;
+    struct err e;
+
+    if (vault_host_check(p->spec.vault_url, c->vault_hosts, c->vault_hosts_n, &e) == 0)
+        return true;
+    struct err why = e;
+    (void)err_set(&e, why.code,
+                  "spec.vault: %.200s: set another vault, or let this host be one by operator run "
+                  "--vault-host (the chart's operator.vaultHosts)",
+                  why.msg);
+    plugin_problem(p, "VaultHost", &e);
+    return false;
+}
+
 void
 login_start(struct plugin *p)
 {
@@ -125,7 +143,7 @@ login_start(struct plugin *p)
     struct err e;
     int done = 0;
 
-    if (p->login_call != NULL)
+    if (p->login_call != NULL || !host_passed(p))
         return;
     if (p->spec.login == LOGIN_SECRET) {
         done = kube_path(&kube_secret, p->spec.ns, p->spec.secret, NULL, &path, &e);

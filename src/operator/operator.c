@@ -223,6 +223,8 @@ operator_new(struct loop *l, const struct operator_conf *conf, struct mesh_opera
     op->conf.ca_name = keep(op, conf->ca_name);
     for (size_t i = 0; i < conf->istiod_names_n; i++)
         op->conf.istiod_names[i] = keep(op, conf->istiod_names[i]);
+    for (size_t i = 0; i < conf->vault_hosts_n; i++)
+        op->conf.vault_hosts[i] = keep(op, conf->vault_hosts[i]);
     int done = op->conf.identity == NULL || op->objects == NULL ? err_nomem(e) : 0;
     if (done == 0)
         done = timer_new(l, on_choose, op, &op->choose, e);

@@ -18,7 +18,7 @@
 
 struct mesh_operator;
 
-enum { OPERATOR_ISTIOD_NAMES = 8 };
+enum { OPERATOR_ISTIOD_NAMES = 8, OPERATOR_VAULT_HOSTS = 16 };
 
 struct operator_conf {
     struct kube_client *kube; /* borrowed, as the next */
@@ -33,6 +33,10 @@ struct operator_conf {
     /* In istiod's own certificate (Secret istiod-tls), which our CA signs; none: it is not made. */
     const char *istiod_names[OPERATOR_ISTIOD_NAMES];
     size_t istiod_names_n;
+    /* Hosts, and names under them, that a PluginCA's vault may have: whoever writes one decides by
+     * it where our credentials go. */
+    const char *vault_hosts[OPERATOR_VAULT_HOSTS];
+    size_t vault_hosts_n;
     const char *ca_name; /* in the CA's certificate: "meshroot-ca.meshroot-system.svc" */
     uint16_t ca_port;
 };

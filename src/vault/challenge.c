@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "base/str.h"
+#include "vault/client.h"
 
 /* Where Microsoft takes credentials, by cloud. Source: specs/azure.md 7.7. */
 static const char *const authorities[] = {
@@ -105,7 +106,34 @@ host_is_under(const char *host, const char *parent)
 {
     size_t n = strlen(host), p = strlen(parent);
 
-    return n > p + 1 && host[n - p - 1] == '.' && strcmp(host + n - p, parent) == 0;
+    return n > p + 1 && host[n - p - 1] == '.' && strcasecmp(host + n - p, parent) == 0;
+}
+
+int
+vault_host_valid(const char *host, struct err *e)
+{
+    char copy[URL_HOST_BYTES];
+
+    if (!host_copy(span_str(host), copy) || host[0] == '.' || host[0] == '-')
+        return err_set(
+            e, E_INVAL,
+            "\"%.100s\" is not a host: write its name alone, without https://, a port or "
+            "a dot before it (vault.azure.net takes every name under it)",
+            host);
+    return 0;
+}
+
+int
+vault_host_check(const char *url, const char *const *hosts, size_t n, struct err *e)
+{
+    struct origin o;
+
+    TRY(origin_parse(span_str(url), &o, NULL, e));
+    for (size_t i = 0; i < n; i++)
+        if (strcasecmp(o.host, hosts[i]) == 0 ||
+            (!origin_is_bare(&o) && host_is_under(o.host, hosts[i])))
+            return 0;
+    return err_set(e, E_DENIED, "the host %s is not one that credentials may be sent to", o.host);
 }
 
 /* -- the challenge ------------------------------------------------------------------------------

@@ -45,6 +45,14 @@ struct vault_secret { /* borrowed for the call-back */
  * specs/azure.md 2.5. */
 const char *vault_assertion_file(void);
 
+/* Whether the URL's host is one of `hosts`, or a name under one of them ("vault.azure.net"; an
+ * address is itself only). Whoever writes the URL decides where credentials go, so who runs us says
+ * which hosts may have them. Errors: INVAL (the URL), DENIED (its host is none of them). Thread:
+ * any. */
+MUST_USE int vault_host_check(const char *url, const char *const *hosts, size_t n, struct err *e);
+/* Whether it may stand in such a list: a host's name or address alone. Errors: INVAL. */
+MUST_USE int vault_host_valid(const char *host, struct err *e);
+
 MUST_USE int vault_client_new(struct loop *l, const struct vault_client_conf *conf,
                               struct vault_client **ret, struct err *e);
 void vault_client_free(struct vault_client *c); /* calls under way are dropped; NULL is fine */

@@ -96,7 +96,8 @@ def test_a_widened_root_in_500_namespaces(api, account, report, tmp_path, daemon
               {"apiVersion": "meshroot.io/v1alpha1", "kind": "PluginCA", "metadata": {"name": "default", "namespace": NS}, "spec": {
                   "vault": {"url": (vault.state / "vault.url").read_text().strip(), "caBundle": (vault.state / "vault-ca.pem").read_text(),
                             "auth": {"clientSecret": {"name": CREDENTIALS}}}, "pollInterval": "1s"}})
-    operator = daemon("operator", "run", "--namespace", NS, "--own-namespace", SYSTEM, "--kubeconfig", account, "--lease", "off")
+    operator = daemon("operator", "run", "--namespace", NS, "--own-namespace", SYSTEM, "--kubeconfig", account, "--lease", "off",
+                      "--vault-host", "127.0.0.1")
     eyes = Eyes(api)
     eyes.everywhere(1)
     wide = tmp_path / "wide.pem"

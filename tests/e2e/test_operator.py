@@ -41,7 +41,7 @@ class World:
 
     def run(self, *flags, token="own"):
         return self.daemon("operator", "run", "--namespace", NS, "--own-namespace", OWN, "--kubeconfig",
-                           self.api.kubeconfig(token, f"config-{token}"), *flags)
+                           self.api.kubeconfig(token, f"config-{token}"), *(() if "--vault-host" in flags else ("--vault-host", "127.0.0.1")), *flags)
 
     def both(self, a="A1", b="B1"):
         path = self.tmp / "both.pem"

@@ -5,9 +5,10 @@ Source: issue 5 "Targets", "Bad input"; design.md "What must hold" 1, 2 and 9.
 import base64
 import json
 
+import pytest
 from cryptography.hazmat.primitives import serialization
 
-from conftest import wait_for
+from conftest import meshroot, wait_for
 from https_peer import HttpsPeer
 from kube_world import now
 from test_operator import CM, FOUR, NS, OWN, PLAN, world  # noqa: F401
@@ -146,6 +147,38 @@ def test_credentials_go_only_to_the_vault_they_are_of(world, tmp_path):  # noqa:
     world.plugin()
     world.ready(1)
     peer.stop()
+
+
+def test_credentials_go_to_no_host_but_those_of_who_runs_the_operator(world, tmp_path):  # noqa: F811
+    """The Secret says of no vault that it is the right one (no vault-ca.pem); the challenge, whose host is a stranger's, would get it all."""
+    got = []
+
+    def answer(method, path, headers, body):
+        got.append((method, path, body))
+        return 401, {"WWW-Authenticate": f'Bearer authorization="https://localhost:{peer.port}/t", resource="https://localhost:{peer.port}"'}, {}
+    peer = HttpsPeer(tmp_path / "peer", answer)
+    own = {"url": f"https://localhost:{peer.port}", "caBundle": peer.root.read_text(), "auth": {"clientSecret": {"name": "vault-sync"}}}
+    world.plugin(vault=own)
+    d = world.run("--lease", "off")
+    wait_for("refused", lambda: world.is_condition("Held", "True", "VaultHost"))
+    said = world.condition("Held")["message"]
+    assert "localhost" in said and "--vault-host" in said and "operator.vaultHosts" in said
+    assert not got and world.secret() is None
+    world.plugin()  # mended, without a restart
+    world.ready(1)
+    world.plugin(vault=own)  # and what is in force stays
+    wait_for("refused", lambda: world.is_condition("Held", "True", "VaultHost"))
+    assert not got and world.holds("A1")
+    d.stop()
+    world.run("--lease", "off", "--vault-host", "localhost")  # by the word of who runs it
+    wait_for("it is asked", lambda: got)
+    peer.stop()
+
+
+@pytest.mark.parametrize("host", ["https://vault.azure.net", "vault.azure.net:443", ".vault.azure.net", "", "*.azure.net"])
+def test_a_vault_host_is_a_host(world, host):  # noqa: F811
+    r = meshroot("operator", "run", "--kubeconfig", world.api.kubeconfig(), "--lease", "off", "--vault-host", host, check=False)
+    assert r.returncode == 2 and "--vault-host" in r.stderr and "is not a host" in r.stderr
 
 
 def test_what_lay_there_while_nobody_looked_counts(world):  # noqa: F811

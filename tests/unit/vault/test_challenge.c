@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "vault/challenge.h"
+#include "vault/client.h"
 
 static struct err e;
 
@@ -190,6 +191,51 @@ tokens_and_secrets_go_only_where_they_belong(void **state)
     }
 }
 
+static void
+credentials_have_hosts(void **state)
+{
+    static const char *const hosts[] = { "vault.azure.net", "Vault.Lab", "127.0.0.1", "::1",
+                                         "0.0.2" };
+    static const struct {
+        const char *url;
+        bool ok;
+    } rows[] = {
+        { "https://v.vault.azure.net", true },
+        { "https://V.Vault.Azure.Net:8443/x", true },
+        { "https://a.b.vault.lab", true },
+        { "https://vault.lab:8443", true },
+        { "http://127.0.0.1:80", true },
+        { "https://evilvault.azure.net", false },
+        { "https://vault.azure.net.evil.net", false },
+        { "https://azure.net", false },
+        { "https://evil.net/v.vault.azure.net", false },
+        { "https://evil.net?v.vault.azure.net", false },
+        { "https://127.0.0.1.evil.net", false },
+        { "https://127.0.0.2", false }, /* an address is under nothing */
+        { "https://localhost", false },
+        { "https://v.vault.azure.net.", false },
+    };
+    static const char *const no_hosts[] = {
+        "", ".a", "-a", "a b", "https://a", "a:1", "*.a", "a/b"
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (rows[i].ok)
+            assert_ok(vault_host_check(rows[i].url, hosts, ARRAY_LEN(hosts), &e));
+        else
+            assert_err(vault_host_check(rows[i].url, hosts, ARRAY_LEN(hosts), &e), E_DENIED,
+                       "may be sent to");
+    assert_err(vault_host_check("https://v.vault.azure.net", hosts, 0, &e), E_DENIED, "v.vault");
+    assert_err(vault_host_check("https://u@v.vault.azure.net", hosts, 1, &e), E_INVAL, "");
+    for (size_t i = 0; i < ARRAY_LEN(no_hosts); i++)
+        assert_err(vault_host_valid(no_hosts[i], &e), E_INVAL, "is not a host");
+    for (size_t i = 0; i < ARRAY_LEN(hosts); i++)
+        if (i != 3) /* an IPv6 address is written as in a URL */
+            assert_ok(vault_host_valid(hosts[i], &e));
+    assert_ok(vault_host_valid("[::1]", &e));
+}
+
 int
 main(void)
 {
@@ -199,6 +245,7 @@ main(void)
         cmocka_unit_test(challenges_of_the_service_and_of_emulators),
         cmocka_unit_test(malformed_challenges_are_refused),
         cmocka_unit_test(tokens_and_secrets_go_only_where_they_belong),
+        cmocka_unit_test(credentials_have_hosts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

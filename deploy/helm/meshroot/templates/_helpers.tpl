@@ -121,6 +121,10 @@ volumeClaimTemplates:
 {{- concat (list (printf "%s.%s.svc" .Values.mesh.istiod $ns) (printf "istiod.%s.svc" $ns)) .Values.ca.servingNames | uniq | join "," -}}
 {{- end }}
 
+{{- define "meshroot.vaultSuffix" -}}
+{{ .Values.vault.dnsSuffix | default (printf "%s.svc" .Release.Namespace) }}
+{{- end }}
+
 {{- define "meshroot.vaultName" -}}
 {{ first (concat .Values.vault.names (list "meshroot-vault")) }}
 {{- end }}
