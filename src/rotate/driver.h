@@ -82,6 +82,7 @@ struct rotate {
 
     uint64_t floor; /* the last generation before a reset */
 
+    bool is_seen;          /* the target has held a plan of ours since we read the plan */
     bool is_writing;       /* the target has a write under way, and will tell */
     bool lagging;          /* the folder does not hold the plan, as far as we know */
     uint64_t ahead;        /* generation in the folder that is newer than the plan's; 0: none */

@@ -71,6 +71,7 @@ plan_load(struct rotate *r, struct err *e)
             (void)err_wrap(e, "rotate/plan");
         else
             plan_adopt(r, &p, roots, revision);
+        r->is_seen = false;
     } else if (done == ROTATE_ABSENT) {
         r->has_plan = false;
         r->revision = 0;
@@ -199,14 +200,18 @@ look_at_gates(struct rotate *r)
     struct plan_replica reps[REPLICAS_MAX];
     const struct plan_settings set = { .hold_replacement = r->conf.hold_replacement,
                                        .replicas_n = r->conf.replicas_n };
-
-    for (size_t i = 0; i < r->replicas_n; i++) {
-        reps[i] = r->replicas[i].loaded;
-        reps[i].name = r->replicas[i].name;
-    }
-    const struct plan_evidence ev = { reps, r->replicas_n, each_workload, r };
     uint64_t start = mono_ms();
-    plan_next(&r->plan, &r->wanted, &ev, &set, &r->step);
+    size_t n;
+
+    do { /* a replica may be lost while it tells, and then it has not told all: at most once each */
+        n = r->replicas_n;
+        for (size_t i = 0; i < n; i++) {
+            reps[i] = r->replicas[i].loaded;
+            reps[i].name = r->replicas[i].name;
+        }
+        const struct plan_evidence ev = { reps, n, each_workload, r };
+        plan_next(&r->plan, &r->wanted, &ev, &set, &r->step);
+    } while (r->replicas_n != n);
     r->gates_ms = mono_ms() - start;
 }
 
@@ -353,10 +358,11 @@ take_first(struct rotate *r)
     try_take(r, &next, &a);
 }
 
-/* The plan was lost, and what it was is seen in the target alone. As after a renumbering nothing
- * that was acknowledged counts. r: false: there is no set. */
+/* The plan is not there, or older than what this target was given: what is in force is seen in the
+ * target alone. As after a renumbering nothing that was acknowledged counts. r: false: there is no
+ * set. */
 static bool
-take_recover(struct rotate *r)
+take_recover(struct rotate *r, const char *what)
 {
     CLEANUP(bundle_unrefp) struct bundle *b = NULL;
     struct set_manifest m = { .generation = 0 };
@@ -370,15 +376,15 @@ take_recover(struct rotate *r)
     wanted_of(b, &m.versions, &found);
     plan_first(&found, first_generation(r), &next);
     (void)snprintf(a.why, sizeof(a.why),
-                   "the plan was lost: the set of generation %" PRIu64 " that is there is in force",
+                   "the plan %s: the set of generation %" PRIu64 " that is there is in force", what,
                    m.generation);
     if (mono_ms() >= r->retry_at && plan_put(r, &next, bundle_roots(b), b, &a, &e) < 0)
         rotate_trouble(r, TROUBLE_STORE, &e);
     return true;
 }
 
-/* The folder is newer than the plan: the store was put back to an older state. What workloads have
- * acknowledged since is of another history, so every root counts from now. */
+/* Somebody else wrote a higher number over our set. The plan goes on above it, and what workloads
+ * have acknowledged may be of that set, so every root counts from now. */
 static void
 take_renumber(struct rotate *r)
 {
@@ -395,6 +401,15 @@ take_renumber(struct rotate *r)
                    r->ahead, r->plan.generation);
     if (mono_ms() >= r->retry_at && plan_put(r, &next, r->roots, NULL, &a, &e) < 0)
         rotate_trouble(r, TROUBLE_STORE, &e);
+}
+
+/* A plan that has lain in the target since we read it is the newest there is. Any other was put
+ * back to an older state: its roots may have gone, its signer too. */
+static void
+take_above(struct rotate *r)
+{
+    if (r->is_seen || !take_recover(r, "was put back to an older state"))
+        take_renumber(r);
 }
 
 static void
@@ -429,8 +444,8 @@ rotate_look(void *arg)
     if (r->has_plan && r->lagging) {
         waits = true;
         if (r->ahead != 0)
-            take_renumber(r);
-    } else if (!r->has_plan && r->conf.recovers && take_recover(r)) {
+            take_above(r);
+    } else if (!r->has_plan && r->conf.recovers && take_recover(r, "was lost")) {
         waits = true;
     } else if (r->want != NULL && !r->has_plan) {
         waits = true;

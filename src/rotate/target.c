@@ -167,6 +167,7 @@ target_bring_up(struct rotate *r, bool may_fetch)
     r->ahead = read == 0 && is_ahead ? m.generation : 0;
     r->lagging = read != 0 || m.generation != r->plan.generation || !signs_as_planned(r, there) ||
                  !roots_equal(bundle_roots(there), r->roots) || !lists_as_planned(r, there);
+    r->is_seen = r->is_seen || !r->lagging;
     if (!r->lagging || r->ahead != 0)
         return;
     if (read < 0 && !was_lagging)
@@ -191,6 +192,7 @@ target_bring_up(struct rotate *r, bool may_fetch)
     if (done != 0)
         return;
     r->lagging = false;
+    r->is_seen = true;
     bundle_unref(STEAL(r->signer)); /* its key is in the folder now */
     log_info("rotate", "generation %" PRIu64 " is in %s", r->plan.generation, r->conf.target.name);
 }

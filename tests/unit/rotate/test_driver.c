@@ -262,6 +262,48 @@ a_store_put_back_to_an_older_state_goes_on_above(void **state)
     assert_int_equal(s->r->plan.roots[0].since, 42);
 }
 
+/* All signs of it that are left are in the folder: leaves under B are in use, and nobody trusts A.
+ */
+static void
+a_plan_older_than_the_folder_narrows_nothing(void **state)
+{
+    struct scene *s = *state;
+    struct err e;
+    const struct set_manifest m = { .generation = 41,
+                                    .versions = versions("b1"),
+                                    .renew_window_ms = 5000 };
+
+    settle(s, pki.a_a1, "a1");
+    driver_crash(s);
+    assert_ok(set_write(s->folder, pki.b_b1, &m, &e));
+    driver_open(s);
+    run_until(s, is_caught_up);
+    assert_folder(s, 42, "B", &pki.b1, "b1");
+    assert_int_equal(s->r->plan.roots[0].since, 42);
+    s->loads[0] = (struct load){ "B", "B", 42 };
+    want(s, pki.a_a1, "a1"); /* it is gone to by the gates */
+    run_until(s, is_held);
+    assert_folder(s, 43, "AB", &pki.b1, "b1");
+}
+
+/* The driver has seen its plan in the folder, so what is there now is somebody else's. */
+static void
+a_set_that_claims_to_be_newer_is_written_over(void **state)
+{
+    struct scene *s = *state;
+    struct err e;
+    const struct set_manifest m = { .generation = 41,
+                                    .versions = versions("b1"),
+                                    .renew_window_ms = 5000 };
+
+    settle(s, pki.a_a1, "a1");
+    assert_ok(set_write(s->folder, pki.b_b1, &m, &e));
+    s->r->target_look_at = 0;
+    rotate_look(s->r);
+    run_until(s, is_caught_up);
+    assert_folder(s, 42, "A", &pki.a1, "a1");
+}
+
 static void
 store_lose(struct scene *s)
 {
@@ -490,6 +532,32 @@ late_write(void *self, const struct bundle *b, const struct set_manifest *m, str
 }
 
 static void
+tell_and_be_lost(void *self, ledger_workload_fn *fn, void *arg)
+{
+    struct scene *s = self;
+
+    (void)fn; /* out of memory before the first workload was told */
+    (void)arg;
+    rotate_replica_gone(s->r, "ca-0");
+}
+
+static void
+a_replica_that_is_lost_while_it_tells_opens_no_gate(void **state)
+{
+    struct scene *s = *state;
+
+    settle(s, pki.a_a1, "a1");
+    s->loads[0] = (struct load){ "A", "A", 1 };
+    want(s, pki.b_b1, "b1");
+    run_until(s, is_held);
+    s->r->conf.workloads = tell_and_be_lost;
+    replica_loads(s);
+    rotate_look(s->r);
+    assert_null(s->r->commit);
+    assert_held(s, "replicas", "move signer");
+}
+
+static void
 a_target_may_take_its_time_and_fail(void **state)
 {
     struct scene *s = *state;
@@ -528,6 +596,8 @@ main(void)
         scene_test(a_damaged_folder_is_written_anew),
         scene_test(another_driver_s_plan_is_respected),
         scene_test(a_store_put_back_to_an_older_state_goes_on_above),
+        scene_test(a_plan_older_than_the_folder_narrows_nothing),
+        scene_test(a_set_that_claims_to_be_newer_is_written_over),
         scene_test(a_lost_plan_is_what_the_target_holds),
         scene_test(a_target_lifts_no_plan_beyond_all_numbers),
         scene_test(generations_grow_across_a_reset),
@@ -538,6 +608,7 @@ main(void)
         scene_test(a_signer_that_the_ca_would_refuse_is_not_moved_to),
         scene_test(a_damaged_plan_stops_the_start),
         scene_test(replicas_are_bounded_and_may_go),
+        scene_test(a_replica_that_is_lost_while_it_tells_opens_no_gate),
         scene_test(a_target_may_take_its_time_and_fail),
     };
     return cmocka_run_group_tests(tests, make_pki, free_pki);
