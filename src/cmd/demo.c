@@ -480,10 +480,10 @@ step_narrow(struct demo *d, struct err *e)
 static int
 step_prove(struct demo *d, struct err *e)
 {
-    uint64_t until = mono_ms() + PROVE_TIMEOUT_MS, tried = 0, failed = 0;
+    uint64_t until = mono_ms() + PROVE_TIMEOUT_MS, tried, failed;
 
-    for (demo_load_count(d->load, &tried, &failed); tried < HANDSHAKES_MIN;
-         demo_load_count(d->load, &tried, &failed)) {
+    for (demo_load_count(d->load, &tried, &failed, NULL); tried < HANDSHAKES_MIN;
+         demo_load_count(d->load, &tried, &failed, NULL)) {
         tell_bar(&d->tell, "handshakes", tried, HANDSHAKES_MIN);
         TRY(demo_all_alive(&d->procs, e));
         if (mono_ms() > until)
@@ -556,10 +556,9 @@ issuers_now(struct demo *d)
 static void
 step_record(struct demo *d, const char *name)
 {
-    uint64_t tried = 0, failed = 0;
+    uint64_t tried, failed;
 
-    if (d->load != NULL)
-        demo_load_count(d->load, &tried, &failed);
+    demo_load_count(d->load, &tried, &failed, NULL);
     (void)json_array_append_new(
         d->steps, json_pack("{s:s, s:f, s:{s:I, s:I}, s:o}", "name", name, "seconds",
                             (double)(mono_ms() - d->step_since) / 1000, "handshakes", "tried",
@@ -593,18 +592,19 @@ is_json(const struct demo_conf *c)
 static int
 report(struct demo *d, const struct err *why)
 {
-    uint64_t tried = 0, failed = 0;
+    uint64_t tried, failed;
+    struct err e;
 
-    if (d->load != NULL) {
-        demo_load_stop(d->load);
-        demo_load_count(d->load, &tried, &failed);
-    }
+    demo_load_stop(d->load);
+    demo_load_count(d->load, &tried, &failed, &e);
     bool ok = why->code == E_NONE && failed == 0 && tried >= HANDSHAKES_MIN;
     json_t *r = json_pack("{s:b, s:{s:I, s:I}, s:f, s:O}", "ok", (int)ok, "handshakes", "tried",
                           (json_int_t)tried, "failed", (json_int_t)failed, "seconds",
                           (double)(mono_ms() - d->since) / 1000, "steps", d->steps);
     if (why->code != E_NONE)
         (void)json_object_set_new(r, "error", json_string(why->msg));
+    if (e.code != E_NONE)
+        (void)json_object_set_new(r, "first_failure", json_string(e.msg));
     tell_table(&d->tell, r);
     if (is_json(d->conf))
         print_json(r);

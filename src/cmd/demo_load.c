@@ -1,10 +1,12 @@
 #include "cmd/demo_load.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -34,6 +36,8 @@ struct demo_load {
     uint64_t pause_ms;
     atomic_bool stop_pairs, stop_echo;
     _Atomic uint64_t tried, failed;
+    pthread_mutex_t lock;
+    struct err first; /* under the lock: of the first that failed; E_NONE: none has */
 };
 
 static void
@@ -45,18 +49,20 @@ timeouts_set(int fd, time_t s, suseconds_t us)
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
 }
 
-/* All `n` bytes, or false. */
-static bool
-read_whole(int fd, uint8_t *p, size_t n)
+/* All `n` bytes. Errors: SYS. */
+static int
+read_whole(int fd, uint8_t *p, size_t n, struct err *e)
 {
     for (size_t have = 0; have < n;) {
         ssize_t r = recv(fd, p + have, n - have, 0);
 
-        if (r <= 0)
-            return false;
-        have += (size_t)r;
+        if (r == 0)
+            return err_set(e, E_SYS, "the connection was closed after %zu of %zu bytes", have, n);
+        if (r < 0 && errno != EINTR) /* which is: stopped and continued, signal(7) */
+            return err_sys(e, errno, "recv");
+        have += r > 0 ? (size_t)r : 0;
     }
-    return true;
+    return 0;
 }
 
 static void *
@@ -64,6 +70,7 @@ echo_main(void *arg)
 {
     struct echo *s = arg;
     uint8_t b[NONCE_BYTES];
+    struct err e;
 
     while (!atomic_load(&s->load->stop_echo)) {
         int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
@@ -71,32 +78,51 @@ echo_main(void *arg)
         if (fd < 0)
             continue; /* the tick of SO_RCVTIMEO */
         timeouts_set(fd, IO_TIMEOUT_S, 0);
-        if (read_whole(fd, b, sizeof(b)))
+        if (read_whole(fd, b, sizeof(b), &e) == 0)
             (void)!send(fd, b, sizeof(b), MSG_NOSIGNAL);
         (void)close(fd);
     }
     return NULL;
 }
 
-static bool
-one_handshake(uint16_t port)
+static int
+one_handshake_on(int fd, uint16_t port, struct err *e)
 {
     struct sockaddr_in to = { .sin_family = AF_INET,
                               .sin_port = htons(port),
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     uint8_t sent[NONCE_BYTES], got[NONCE_BYTES];
-    struct err e;
+
+    timeouts_set(fd, IO_TIMEOUT_S, 0);
+    TRY(random_bytes(sent, sizeof(sent), e));
+    if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0)
+        return err_sys(e, errno, "connect");
+    if (send(fd, sent, sizeof(sent), MSG_NOSIGNAL) != (ssize_t)sizeof(sent))
+        return err_sys(e, errno, "send");
+    TRY(read_whole(fd, got, sizeof(got), e));
+    return memcmp(sent, got, sizeof(sent)) == 0 ? 0 : err_set(e, E_SYS, "other bytes came back");
+}
+
+static int
+one_handshake(uint16_t port, struct err *e)
+{
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
-        return false;
-    timeouts_set(fd, IO_TIMEOUT_S, 0);
-    bool ok = random_bytes(sent, sizeof(sent), &e) == 0 &&
-              connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0 &&
-              send(fd, sent, sizeof(sent), MSG_NOSIGNAL) == (ssize_t)sizeof(sent) &&
-              read_whole(fd, got, sizeof(got)) && memcmp(sent, got, sizeof(sent)) == 0;
+        return err_sys(e, errno, "socket");
+    int done = one_handshake_on(fd, port, e);
     (void)close(fd);
-    return ok;
+    return done;
+}
+
+static void
+failed_note(struct demo_load *l, uint16_t port, const struct err *why)
+{
+    (void)pthread_mutex_lock(&l->lock);
+    if (l->first.code == E_NONE)
+        (void)err_set(&l->first, why->code, "a handshake through 127.0.0.1:%u: %s", port, why->msg);
+    (void)pthread_mutex_unlock(&l->lock);
+    atomic_fetch_add(&l->failed, 1);
 }
 
 static void *
@@ -104,12 +130,12 @@ pair_main(void *arg)
 {
     struct pair *p = arg;
     struct demo_load *l = p->load;
+    struct err e;
 
     while (!atomic_load(&l->stop_pairs)) {
-        bool ok = one_handshake(p->port);
-
+        if (one_handshake(p->port, &e) < 0)
+            failed_note(l, p->port, &e);
         atomic_fetch_add(&l->tried, 1);
-        atomic_fetch_add(&l->failed, ok ? 0 : 1);
         (void)usleep((useconds_t)(l->pause_ms * 1000)); /* the pace of the load */
     }
     return NULL;
@@ -123,6 +149,7 @@ demo_load_new(size_t n, uint16_t ret_ports[DEMO_ECHO_MAX], struct demo_load **re
 
     if (l == NULL)
         return err_nomem(e);
+    (void)pthread_mutex_init(&l->lock, NULL);
     for (size_t i = 0; i < n && i < DEMO_ECHO_MAX; i++) {
         struct echo *s = &l->echo[i];
 
@@ -159,15 +186,26 @@ demo_load_start(struct demo_load *l, const uint16_t *ports, size_t n, uint64_t p
 }
 
 void
-demo_load_count(const struct demo_load *l, uint64_t *ret_tried, uint64_t *ret_failed)
+demo_load_count(struct demo_load *l, uint64_t *ret_tried, uint64_t *ret_failed,
+                struct err *ret_first)
 {
-    *ret_failed = atomic_load(&l->failed);
-    *ret_tried = atomic_load(&l->tried);
+    *ret_failed = l != NULL ? atomic_load(&l->failed) : 0;
+    *ret_tried = l != NULL ? atomic_load(&l->tried) : 0;
+    if (ret_first == NULL)
+        return;
+    *ret_first = (struct err){ 0 };
+    if (l != NULL) {
+        (void)pthread_mutex_lock(&l->lock);
+        *ret_first = l->first;
+        (void)pthread_mutex_unlock(&l->lock);
+    }
 }
 
 void
 demo_load_stop(struct demo_load *l)
 {
+    if (l == NULL)
+        return;
     atomic_store(&l->stop_pairs, true);
     for (size_t i = 0; i < l->pair_n; i++)
         (void)pthread_join(l->pair[i].thread, NULL);
@@ -185,5 +223,6 @@ demo_load_free(struct demo_load *l)
         (void)pthread_join(l->echo[i].thread, NULL);
         (void)close(l->echo[i].fd);
     }
+    (void)pthread_mutex_destroy(&l->lock);
     free(l);
 }

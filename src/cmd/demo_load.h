@@ -24,8 +24,11 @@ MUST_USE int demo_load_new(size_t n, uint16_t ret_ports[DEMO_ECHO_MAX], struct d
  * `pause_ms`. */
 MUST_USE int demo_load_start(struct demo_load *l, const uint16_t *ports, size_t n,
                              uint64_t pause_ms, struct err *e);
-void demo_load_count(const struct demo_load *l, uint64_t *ret_tried, uint64_t *ret_failed);
-/* Ends the handshakes (the echo services go on until free). */
+/* So far, and why the first that failed did (code E_NONE: none has; may be NULL). `l` NULL: nothing
+ * was tried. */
+void demo_load_count(struct demo_load *l, uint64_t *ret_tried, uint64_t *ret_failed,
+                     struct err *ret_first);
+/* Ends the handshakes (the echo services go on until free). NULL is fine. */
 void demo_load_stop(struct demo_load *l);
 void demo_load_free(struct demo_load *l); /* NULL is fine */
 

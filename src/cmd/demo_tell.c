@@ -154,4 +154,7 @@ tell_table(const struct demo_tell *t, const json_t *report)
     printf("\n%" JSON_INTEGER_FORMAT " handshakes, %" JSON_INTEGER_FORMAT " failed\n",
            json_integer_value(json_object_get(total, "tried")),
            json_integer_value(json_object_get(total, "failed")));
+    if (json_object_get(report, "first_failure") != NULL)
+        printf("the first that failed: %s\n",
+               json_string_value(json_object_get(report, "first_failure")));
 }
