@@ -34,6 +34,7 @@ struct evidence_loaded {
     uint8_t roots[ROOTS_MAX][DIGEST_BYTES];
     size_t roots_n;
     uint8_t signer_id[DIGEST_BYTES];
+    uint8_t ledger_id[LEDGER_ID_BYTES]; /* zeros: it does not say (a replica of before) */
 };
 
 struct evidence_conf {

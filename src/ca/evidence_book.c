@@ -51,6 +51,7 @@ loaded_take(const Meshroot__V1__EvidenceLoaded *m, struct evidence_loaded *ret, 
     *ret = (struct evidence_loaded){ .generation = m->generation, .roots_n = m->n_root_ids };
     if (m->replica[0] == '\0' || strlen(m->replica) >= sizeof(ret->replica) ||
         !ids_ok(m->root_ids, m->n_root_ids, ROOTS_MAX) ||
+        (m->ledger_id.len != 0 && m->ledger_id.len != LEDGER_ID_BYTES) ||
         (m->generation > 0 && (m->n_root_ids == 0 || m->signer_id.len != DIGEST_BYTES)))
         return err_set(e, E_PEER, "evidence: what the replica has loaded is malformed");
     (void)snprintf(ret->replica, sizeof(ret->replica), "%s", m->replica);
@@ -58,6 +59,8 @@ loaded_take(const Meshroot__V1__EvidenceLoaded *m, struct evidence_loaded *ret, 
         memcpy(ret->roots[i], m->root_ids[i].data, DIGEST_BYTES);
     if (m->signer_id.len == DIGEST_BYTES)
         memcpy(ret->signer_id, m->signer_id.data, DIGEST_BYTES);
+    if (m->ledger_id.len > 0)
+        memcpy(ret->ledger_id, m->ledger_id.data, LEDGER_ID_BYTES);
     return 0;
 }
 

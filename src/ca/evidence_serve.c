@@ -215,6 +215,9 @@ piece_build(const struct ca_evidence_stream *s, struct span body, bool is_first,
     l.generation = s->said.generation;
     l.root_ids = roots;
     l.signer_id = bytes_of(s->said.signer_id);
+    l.ledger_id =
+        (ProtobufCBinaryData){ LEDGER_ID_BYTES,
+                               (uint8_t *)(uintptr_t)ledger_id(s->worker->ca->conf.ledger) };
     m.number = s->number;
     m.last = is_last;
     m.loaded = is_first ? &l : NULL;

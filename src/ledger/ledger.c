@@ -49,6 +49,7 @@ struct ledger {
     struct store *store;
     struct store_source *source;
     struct metrics *metrics;
+    uint8_t id[LEDGER_ID_BYTES];
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t idle;
     struct live *live;
@@ -175,6 +176,8 @@ ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err 
     if (r == 0)
         r = rows_load(l, 0, e);
     if (r == 0)
+        r = ident_load(s, l->id, e);
+    if (r == 0)
         r = store_source_new(s, batch_fill, on_batch, l, &l->source, e);
     if (r < 0) {
         ledger_close(l);
@@ -186,6 +189,12 @@ ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err 
     metric_set(m, &live_leaves, "", (double)live_each(l->live, unix_s(), false, NULL, NULL));
     *ret = l;
     return 0;
+}
+
+const uint8_t *
+ledger_id(const struct ledger *l)
+{
+    return l->id;
 }
 
 void

@@ -20,6 +20,7 @@
 #include "store/store.h"
 
 enum {
+    LEDGER_ID_BYTES = 16,
     LEDGER_IDENTITY_BYTES = 512,
     INSTANCE_TEXT_BYTES = 33, /* 16 random bytes as hex: one running (or resumed) agent */
     LEDGER_AUTH_BYTES = 160,
@@ -54,6 +55,9 @@ struct ledger;
  * whose chain it checks on the way; about 3 us for each. Errors: PARSE (a broken chain: which row),
  * SYS, LIMIT. */
 MUST_USE int ledger_open(struct store *s, struct metrics *m, struct ledger **ret, struct err *e);
+/* LEDGER_ID_BYTES, random, made at the first start and kept with the rows: another id under the
+ * same name means that the rows of before are lost. Borrowed; never changes. */
+const uint8_t *ledger_id(const struct ledger *l);
 /* After its loops have stopped, before its store is closed. Waits for what is on its way; NULL is
  * fine. */
 void ledger_close(struct ledger *l);

@@ -4,6 +4,7 @@
  *                                       1: without a key id
  *   ledger/head                         1, seq, rows, longest lifetime, hash of the newest row
  *   ledger/floor                        the same, as it was at the last row that retention removed
+ *   ledger/ident                        16 random bytes, from its first start
  *   ledger/issuer/<hex id>              DER of a signer or root that rows may name
  *   fleet/<identity>/<instance>         the workload's last word: 1, or 2 when it says how old its
  *                                       leaf is
@@ -20,6 +21,7 @@
 #define ROW_PREFIX    "ledger/row/"
 #define HEAD_KEY      "ledger/head"
 #define FLOOR_KEY     "ledger/floor"
+#define IDENT_KEY     "ledger/ident"
 #define ISSUER_PREFIX "ledger/issuer/"
 #define FLEET_PREFIX  "fleet/"
 
@@ -50,6 +52,8 @@ struct word {
     bool is_of_here; /* it named a leaf of this ledger, or none; not kept on disk */
 };
 
+/* What is in the store, or made anew there: durable then. Errors: PARSE, SYS. Blocks: disk. */
+MUST_USE int ident_load(struct store *s, uint8_t ret[LEDGER_ID_BYTES], struct err *e);
 void row_key(uint64_t seq, char ret[ROW_KEY_BYTES]);
 void fleet_key(const char *identity, const char *instance, char ret[STORE_KEY_BYTES + 1]);
 

@@ -34,6 +34,8 @@ struct replica {
     struct courier_stop *stop;      /* that client's; NULL: nothing is carried to and from it */
     int64_t seen;                   /* unix seconds; its pod was there then */
     int64_t until;                  /* the last of its leaves ends then; 0: none is known */
+    char ledger[2 * LEDGER_ID_BYTES + 1]; /* which one it has; "": it has not said */
+    int64_t lost; /* it had another one: leaves that nobody knows have ended then; 0: it had not */
     bool is_listed;
 };
 
@@ -93,6 +95,33 @@ until_note(struct replica *r, struct evidence_client *c)
         r->until = until;
 }
 
+/* The pod came back without its volume: what it knew of its leaves is gone, the leaves are not.
+ * They live as long as it told, and the last of them may be from just now. */
+static void
+ledger_note(struct replica *r, const struct evidence_loaded *l)
+{
+    static const uint8_t none[LEDGER_ID_BYTES];
+    int64_t end = unix_s() + (int64_t)(r->plugin->spec.ttl_ms / 1000) + SEEN_STEP_S;
+    char id[sizeof(r->ledger)], note[EVENT_NOTE_BYTES], at[RFC3339_BYTES];
+
+    hex_text(span_of(l->ledger_id, LEDGER_ID_BYTES), id);
+    if (memcmp(l->ledger_id, none, LEDGER_ID_BYTES) == 0 || strcmp(id, r->ledger) == 0)
+        return;
+    if (r->ledger[0] != '\0') {
+        r->lost = r->lost > end ? r->lost : end;
+        r->lost = r->lost > r->until ? r->lost : r->until;
+        r->until = 0;
+        rfc3339_s(r->lost, at);
+        (void)snprintf(note, sizeof(note),
+                       "CA pod %s has lost its ledger: leaves that it gave before count as in use "
+                       "until %s; keep its volume (the chart's ca.persistence)",
+                       r->name, at);
+        log_warn("operator", "%s", note);
+        plugin_event(r->plugin, true, "LedgerLost", note);
+    }
+    memcpy(r->ledger, id, sizeof(id));
+}
+
 /* The pod's name, not the one that it says: two cannot pass for one. */
 static void
 on_evidence(struct evidence_client *c, void *arg)
@@ -102,6 +131,7 @@ on_evidence(struct evidence_client *c, void *arg)
 
     if (l == NULL || l->generation == 0 || r->plugin->rotate == NULL)
         return;
+    ledger_note(r, l);
     until_note(r, c);
     (void)snprintf(r->said, sizeof(r->said), "%s", r->name);
     rotate_replica_ids(r->plugin->rotate, r->said, l->generation, l->roots, l->roots_n,
@@ -227,7 +257,7 @@ on_pods(const json_t *body, const struct err *why, void *arg)
             replica_close(r);
             r->host[0] = '\0';
         }
-        if (!r->is_listed && unix_s() > r->until &&
+        if (!r->is_listed && unix_s() > r->until && unix_s() > r->lost &&
             unix_s() - r->seen > (int64_t)(v->plugin->spec.ttl_ms / 1000) + SEEN_STEP_S)
             replica_forget(v, i);
     }
@@ -254,6 +284,8 @@ replicas_recall(struct plugin *p)
         const char *name = json_string_value(json_object_get(o, "name"));
         const char *seen = json_string_value(json_object_get(o, "lastSeen"));
         const char *until = json_string_value(json_object_get(o, "leavesEnd"));
+        const char *lost = json_string_value(json_object_get(o, "lostLeavesEnd"));
+        const char *ledger = json_string_value(json_object_get(o, "ledger"));
         struct replica *r = name == NULL ? NULL : replica_get(p->evidence, name);
         struct err e;
 
@@ -261,6 +293,10 @@ replicas_recall(struct plugin *p)
             r->seen = unix_s();
         if (r != NULL && (until == NULL || rfc3339_parse(span_str(until), &r->until, &e) < 0))
             r->until = 0;
+        if (r != NULL && (lost == NULL || rfc3339_parse(span_str(lost), &r->lost, &e) < 0))
+            r->lost = 0;
+        if (r != NULL && ledger != NULL && strlen(ledger) < sizeof(r->ledger))
+            memcpy(r->ledger, ledger, strlen(ledger) + 1);
     }
 }
 
@@ -311,11 +347,14 @@ evidence_replicas(const struct plugin *p)
         list = json_array();
     for (size_t i = 0; v != NULL && i < v->n; i++) {
         const struct replica *r = &v->replica[i];
-        char at[RFC3339_BYTES], until[RFC3339_BYTES];
+        char at[RFC3339_BYTES], until[RFC3339_BYTES], lost[RFC3339_BYTES];
         rfc3339_s(r->seen, at);
         rfc3339_s(r->until, until);
-        json_t *one = json_pack("{s:s, s:s, s:s*}", "name", r->name, "lastSeen", at, "leavesEnd",
-                                r->until > 0 ? until : NULL);
+        rfc3339_s(r->lost, lost);
+        json_t *one = json_pack("{s:s, s:s, s:s*, s:s*, s:s*}", "name", r->name, "lastSeen", at,
+                                "leavesEnd", r->until > 0 ? until : NULL, "ledger",
+                                r->ledger[0] != '\0' ? r->ledger : NULL, "lostLeavesEnd",
+                                r->lost > 0 ? lost : NULL);
         if (json_array_append_new(list, one) < 0) {
             json_decref(list);
             return NULL;
@@ -441,6 +480,26 @@ sidecars_tell(struct plugin *p, ledger_workload_fn *fn, void *arg)
     fn(&w, arg);
 }
 
+/* Leaves that nobody knows any more may be under any root, and trust what was there before. */
+static void
+lost_tell(struct plugin *p, const struct replica *r, ledger_workload_fn *fn, void *arg)
+{
+    uint8_t roots[ROOTS_MAX][DIGEST_BYTES];
+    char who[EVIDENCE_NAME_BYTES + 40];
+    struct ledger_workload w = { .identity = who,
+                                 .instance = "",
+                                 .leaves_n = 1,
+                                 .leaf_roots = (const uint8_t(*)[DIGEST_BYTES])roots,
+                                 .last_not_after = r->lost };
+
+    if (p->roots == NULL || r->lost == 0 || unix_s() > r->lost)
+        return;
+    (void)snprintf(who, sizeof(who), "leaves of the lost ledger of %s", r->name);
+    for (size_t i = 0; i < roots_count(p->roots) && i < ROOTS_MAX; i++)
+        memcpy(roots[w.leaf_roots_n++], cert_id(roots_at(p->roots, i)), DIGEST_BYTES);
+    fn(&w, arg);
+}
+
 struct telling {
     struct plugin *plugin;
     ledger_workload_fn *fn;
@@ -468,6 +527,8 @@ replicas_tell(struct plugin *p, ledger_workload_fn *fn, void *arg)
         if (p->evidence->replica[i].client != NULL)
             tellers[n++] = evidence_client_teller(p->evidence->replica[i].client);
     evidence_merge(tellers, n, tell_one, &t);
+    for (size_t i = 0; i < p->evidence->n; i++)
+        lost_tell(p, &p->evidence->replica[i], fn, arg);
 }
 
 void

@@ -1,6 +1,7 @@
 """The operator with meshroot's own CA as the target: two replicas behind a stand-in of the kubelet, whose word opens the gates."""
 import base64
 import json
+import shutil
 import threading
 
 import pytest
@@ -179,3 +180,34 @@ def test_a_mesh_whose_istiod_has_no_certificate_is_not_ready(world, daemon, pb):
     assert "istiod-tls" in world.condition("Loaded")["message"]
     wait_for("and why", lambda: "stranger.istio-system.svc" in world.condition("Loaded")["message"])
     assert world.status()["phase"] == "Rotating"
+
+
+def test_a_replica_that_lost_its_ledger_has_leaves_all_the_same(world, daemon, pb):  # noqa: F811
+    """An emptyDir, or a volume that somebody deleted: the new pod of the same name knows no leaf. Those of before are in use."""
+    world.plugin(target="meshroot", ttl={"default": "1m"})
+    a, b = start(world, daemon, pb, ttl="1h")
+    told = lambda: {r["name"]: r for r in world.status().get("replicas", [])}  # noqa: E731
+    _, csr = make_csr()
+    assert a.call(csr, world.issuer.token())[0] and b.call(csr, world.issuer.token())[0]
+    wait_for("both told of theirs", lambda: len(told()) == 2 and all(r.get("leavesEnd") and r.get("ledger") for r in told().values()))
+    before = told()
+    assert not any("lostLeavesEnd" in r for r in before.values())
+    world.operator.stop()  # nobody looks when it happens
+    b.daemon.kill()
+    shutil.rmtree(b.state)
+    b.start(a.ports["ca"])
+    b.ready()
+    world.operator = world.run("--lease", "off", "--ca-name", "localhost", "--ca-port", str(a.ports["ca"]), "--token-file", world.tmp / "token")
+    wait_for("it is said", lambda: world.events("LedgerLost") and "lostLeavesEnd" in told()["meshroot-ca-1"])
+    after = told()
+    assert after["meshroot-ca-1"]["ledger"] != before["meshroot-ca-1"]["ledger"] and after["meshroot-ca-0"]["ledger"] == before["meshroot-ca-0"]["ledger"]
+    assert after["meshroot-ca-1"]["lostLeavesEnd"] >= before["meshroot-ca-1"]["leavesEnd"] and "lostLeavesEnd" not in after["meshroot-ca-0"]
+    world.mesh.set_all(world.sets["A2"])  # under the same root nobody is at risk
+    wait_for("a new intermediate", lambda: world.generation("meshroot-ca", OWN) == 2 and world.status().get("phase") == "Ready")
+    world.mesh.set_all(world.sets["B1"])
+    wait_for("held by what is not known", lambda: world.generation("meshroot-ca", OWN) == 3 and world.is_condition("Held", "True", "Trust") and
+             "lost ledger of meshroot-ca-1" in json.dumps(world.status()))
+    a.daemon.kill()  # and a restart with its volume loses nothing
+    a.start(a.ports["ca"])
+    wait_for("it is back", lambda: world.is_condition("Held", "True", "Trust"))
+    assert "lostLeavesEnd" not in told()["meshroot-ca-0"] and len(world.events("LedgerLost")) == 1

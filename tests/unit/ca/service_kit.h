@@ -81,6 +81,13 @@ ledger_append(struct ledger *l, const struct ledger_row *row, struct loop *loop,
     return take(loop, done, arg, e);
 }
 
+const uint8_t *
+ledger_id(const struct ledger *l)
+{
+    (void)l;
+    return (const uint8_t *)"sixteen bytes it";
+}
+
 int
 ledger_acknowledge(struct ledger *l, const struct ledger_ack *a, struct loop *loop,
                    ledger_done_fn *done, void *arg, struct err *e)

@@ -188,6 +188,7 @@ what_is_loaded_and_a_fleet_of_ten_thousand(void **state)
     assert_int_equal(l->roots_n, 1);
     assert_memory_equal(l->roots[0], cert_id(s->kit.root), DIGEST_BYTES);
     assert_memory_equal(l->signer_id, cert_id(s->kit.ca), DIGEST_BYTES);
+    assert_memory_equal(l->ledger_id, "sixteen bytes it", LEDGER_ID_BYTES);
     assert_int_equal(reader_count(&r), 10000);
     assert_int_equal(r.losses, 0);
     evidence_client_free(r.client);

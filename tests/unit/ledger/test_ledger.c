@@ -425,6 +425,33 @@ any_thread_may_append(void **state)
     assert_int_equal(n, 1200);
 }
 
+static void
+a_ledger_is_known_by_its_id(void **state)
+{
+    struct fix *f = *state;
+    uint8_t id[LEDGER_ID_BYTES];
+    struct err e = { 0 };
+
+    memcpy(id, ledger_id(f->led), sizeof(id));
+    ledger_end(f);
+    ledger_start(f);
+    assert_memory_equal(ledger_id(f->led), id, sizeof(id));
+    ledger_close(STEAL(f->led));
+    const struct store_op gone = { .kind = STORE_DELETE, .key = "ledger/ident" };
+    assert_ok(store_commit_wait(f->s, &gone, 1, NULL, &e));
+    assert_ok(ledger_open(f->s, f->m, &f->led, &e));
+    assert_memory_not_equal(ledger_id(f->led), id, sizeof(id));
+    ledger_close(STEAL(f->led));
+    const struct store_op bad = { .kind = STORE_PUT,
+                                  .key = "ledger/ident",
+                                  .value = span_str("short") };
+    assert_ok(store_commit_wait(f->s, &bad, 1, NULL, &e));
+    struct ledger *none = NULL;
+    assert_err(ledger_open(f->s, f->m, &none, &e), E_PARSE, "ledger/ident");
+    assert_ok(store_commit_wait(f->s, &gone, 1, NULL, &e));
+    assert_ok(ledger_open(f->s, f->m, &f->led, &e));
+}
+
 int
 main(void)
 {
@@ -442,6 +469,7 @@ main(void)
         T(another_writer_is_noticed_and_its_rows_are_taken_over),
         T(no_answered_row_is_lost_to_kill_9),
         T(any_thread_may_append),
+        T(a_ledger_is_known_by_its_id),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
