@@ -63,6 +63,13 @@ conf_find(const struct mesh_kube *k, struct kube_conf *ret, struct err *e)
                         : kube_conf_in_cluster(ret, e);
 }
 
+static void
+on_waits(const char *line, void *arg)
+{
+    (void)arg;
+    (void)fprintf(stderr, "%s\n", line);
+}
+
 static int
 session_open(const struct mesh_kube *k, struct session *s, struct err *e)
 {
@@ -70,7 +77,7 @@ session_open(const struct mesh_kube *k, struct session *s, struct err *e)
     TRY(names_check(k, e));
     s->name = k->name;
     TRY(conf_find(k, &s->conf, e));
-    return kube_session_open(&s->conf, 0, &s->kube, e);
+    return kube_session_open(&s->conf, 0, on_waits, NULL, &s->kube, e);
 }
 
 static int

@@ -16,7 +16,7 @@
 #include "net/json.h"
 #include "obs/log.h"
 
-enum { DEADLINE_DEFAULT_MS = 10 * 1000, HEADERS_MAX = 5 };
+enum { HEADERS_MAX = 5 };
 
 static const struct metric_desc requests_total = {
     "meshroot_kube_requests_total",
@@ -33,6 +33,8 @@ struct kube_client {
     struct kube_auth *auth;
     struct kube_call *calls;
     size_t calls_n;
+    kube_retry_fn *on_retry; /* NULL: nobody asks */
+    void *retry_arg;
 };
 
 struct kube_call {
@@ -256,10 +258,14 @@ on_answer(const struct http_answer *a, const struct err *why, void *arg)
         e = *why;
     else
         answer_error(q, a, &e);
-    if (!may_try_again(q, a, why) || !try_later(q, a == NULL ? 0 : a->retry_after_s))
+    if (!may_try_again(q, a, why) || !try_later(q, a == NULL ? 0 : a->retry_after_s)) {
         call_end(q, NULL, &e);
-    else if (e.code != E_TIMEOUT)
+        return;
+    }
+    if (e.code != E_TIMEOUT)
         q->refused = e;
+    if (q->client->on_retry != NULL)
+        q->client->on_retry(&e, q->until_ms, q->client->retry_arg);
 }
 
 /* -- a try ---------------------------------------------------------------------------------------
@@ -370,7 +376,7 @@ kube_send(struct kube_client *c, const struct kube_request *q, kube_done_fn *don
         call_free(x);
         return err_result(e);
     }
-    x->until_ms = mono_ms() + (q->deadline_ms == 0 ? DEADLINE_DEFAULT_MS : q->deadline_ms);
+    x->until_ms = mono_ms() + (q->deadline_ms == 0 ? KUBE_DEADLINE_MS : q->deadline_ms);
     x->wait_ms = KUBE_RETRY_FIRST_MS;
     x->max_body_bytes = q->max_body_bytes == 0 ? KUBE_MAX_BODY_BYTES : q->max_body_bytes;
     x->on_data = q->on_data;
@@ -479,6 +485,13 @@ kube_client_free(struct kube_client *c)
     kube_auth_free(c->auth);
     kube_conf_done(&c->conf);
     free(c);
+}
+
+void
+kube_client_on_retry(struct kube_client *c, kube_retry_fn *fn, void *arg)
+{
+    c->on_retry = fn;
+    c->retry_arg = arg;
 }
 
 const char *

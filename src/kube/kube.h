@@ -49,6 +49,7 @@ MUST_USE int kube_conf_read(struct span text, const char *path, const char *cont
 /* -- the client -------------------------------------------------------------------------------- */
 
 enum {
+    KUBE_DEADLINE_MS = 10 * 1000,          /* of a request that names none */
     KUBE_MAX_BODY_BYTES = 4 * 1024 * 1024, /* of an answer */
     KUBE_MAX_REQUESTS = 256,               /* under way; beyond: LIMIT */
     KUBE_CONNECTIONS = 32,                 /* for calls; each stream has one more of its own */
@@ -68,13 +69,16 @@ MUST_USE int kube_client_new(struct loop *l, const struct kube_conf *conf, struc
 void kube_client_free(struct kube_client *c);
 DEFINE_CLEANUP(struct kube_client, kube_client_free)
 const char *kube_client_server(const struct kube_client *c); /* borrowed, for messages */
+/* Told of each try that failed with `why` and is made again, until `until_ms` (mono_ms). */
+typedef void kube_retry_fn(const struct err *why, uint64_t until_ms, void *arg);
+void kube_client_on_retry(struct kube_client *c, kube_retry_fn *fn, void *arg);
 
 struct kube_request {
     const char *method;    /* "GET", "POST", "PATCH", ... */
     const char *path;      /* "/api/v1/...": with its query, escaped; copied */
     struct span body;      /* copied; wiped afterwards, it may hold a token */
     const char *type;      /* of the body; NULL: application/json */
-    uint64_t deadline_ms;  /* for all tries together; 0: 10 s */
+    uint64_t deadline_ms;  /* for all tries together; 0: KUBE_DEADLINE_MS */
     bool is_safe;          /* may be sent twice although it is not a GET */
     size_t max_body_bytes; /* 0: KUBE_MAX_BODY_BYTES */
     /* A stream: the body of a 2xx answer goes here (net/http.h), with the call's `arg`; such a call

@@ -8,10 +8,10 @@
 #include "base/str.h"
 #include "net/json.h"
 
-enum { NAME_HASH_BYTES = 8 };
+enum { NAME_HASH_BYTES = 8, LINE_BYTES = 1024 };
 
 struct answer {
-    struct loop *loop;
+    struct kube_session *session;
     json_t *body; /* a reference */
     struct err *e;
     int r;
@@ -27,14 +27,56 @@ on_answer(const json_t *body, const struct err *why, void *arg)
         a->r = err_result(why);
     } else
         a->body = json_incref((json_t *)(uintptr_t)body);
-    loop_stop(a->loop);
+    loop_stop(a->session->loop);
+}
+
+/* -- what is waited for --------------------------------------------------------------------------
+ */
+
+static void
+waits_say(struct kube_session *s, const char *why)
+{
+    uint64_t now = mono_ms(), left_s = s->until_ms > now ? (s->until_ms - now + 999) / 1000 : 0;
+    char line[LINE_BYTES], until[RFC3339_BYTES];
+
+    if (s->is_said || s->waits == NULL)
+        return;
+    s->is_said = true;
+    rfc3339_s(unix_s() + (int64_t)left_s, until);
+    (void)snprintf(line, sizeof(line),
+                   "Waiting for the Kubernetes API at %.200s until %s (%llu s): %.600s",
+                   kube_client_server(s->client), until, (unsigned long long)left_s, why);
+    s->waits(line, s->arg);
+}
+
+static void
+on_retry(const struct err *why, uint64_t until_ms, void *arg)
+{
+    struct kube_session *s = arg;
+
+    s->until_ms = until_ms;
+    waits_say(s, why->msg);
+}
+
+static void
+on_slow(void *arg)
+{
+    waits_say(arg, "no answer yet");
 }
 
 /* After a call was started. */
 static int
 answer_wait(struct answer *a, json_t **ret)
 {
-    TRY(loop_run(a->loop, a->e));
+    struct kube_session *s = a->session;
+
+    s->until_ms = mono_ms() + s->ask_ms;
+    timer_set(s->slow, KUBE_SESSION_SLOW_MS);
+    int done = loop_run(s->loop, a->e);
+    timer_stop(s->slow);
+    if (done < 0)
+        return done;
+    s->is_said = s->is_said && a->r != 0;
     if (a->r == 0 && ret != NULL)
         *ret = STEAL(a->body);
     json_decref(a->body);
@@ -51,14 +93,19 @@ on_timer(void *arg)
 }
 
 int
-kube_session_open(const struct kube_conf *conf, uint64_t ask_ms, struct kube_session *ret,
-                  struct err *e)
+kube_session_open(const struct kube_conf *conf, uint64_t ask_ms, kube_waits_fn *waits, void *arg,
+                  struct kube_session *ret, struct err *e)
 {
-    CLEANUP(kube_session_close) struct kube_session s = { .ask_ms = ask_ms };
+    CLEANUP(kube_session_close)
+    struct kube_session s = { .ask_ms = ask_ms == 0 ? KUBE_DEADLINE_MS : ask_ms,
+                              .waits = waits,
+                              .arg = arg };
 
     TRY(loop_new(&s.loop, e));
     TRY(timer_new(s.loop, on_timer, s.loop, &s.timer, e));
+    TRY(timer_new(s.loop, on_slow, ret, &s.slow, e));
     TRY(kube_client_new(s.loop, conf, NULL, &s.client, e));
+    kube_client_on_retry(s.client, on_retry, ret);
     *ret = s;
     s = (struct kube_session){ .loop = NULL };
     return 0;
@@ -68,6 +115,7 @@ void
 kube_session_close(struct kube_session *s)
 {
     kube_client_free(STEAL(s->client));
+    timer_free(STEAL(s->slow));
     timer_free(STEAL(s->timer));
     loop_free(STEAL(s->loop));
 }
@@ -88,7 +136,7 @@ int
 kube_session_get(struct kube_session *s, const struct kube_kind *kind, const char *ns,
                  const char *name, json_t **ret, struct err *e)
 {
-    struct answer a = { .loop = s->loop, .e = e };
+    struct answer a = { .session = s, .e = e };
     CLEANUP(str_freep) char *path = NULL;
 
     TRY(kube_path(kind, ns, name, NULL, &path, e));
@@ -130,7 +178,7 @@ kube_session_list(struct kube_session *s, const struct kube_kind *kind, const ch
                   int (*item)(const json_t *object, void *arg, struct err *e), void *arg,
                   struct err *e)
 {
-    struct listing l = { .answer = { .loop = s->loop, .e = e }, .item = item, .arg = arg };
+    struct listing l = { .answer = { .session = s, .e = e }, .item = item, .arg = arg };
     CLEANUP(str_freep) char *path = NULL;
     struct kube_list *list;
 
@@ -154,7 +202,7 @@ int
 kube_session_write(struct kube_session *s, kube_verb_fn *verb, const struct kube_write *w,
                    json_t **ret, struct err *e)
 {
-    struct answer a = { .loop = s->loop, .e = e };
+    struct answer a = { .session = s, .e = e };
     struct kube_write timed = *w;
 
     timed.deadline_ms = s->ask_ms;

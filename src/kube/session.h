@@ -10,15 +10,26 @@
 #include "kube/recorder.h"
 #include "kube/write.h"
 
-struct kube_session { /* zeroed, or open */
+enum { KUBE_SESSION_SLOW_MS = 2000 }; /* without an answer, and it is said what is waited for */
+
+/* A line for whoever waits: which API server is asked, until when, and why it is not there. */
+typedef void kube_waits_fn(const char *line, void *arg);
+
+struct kube_session { /* zeroed, or open; stays where it was opened */
     struct loop *loop;
     struct kube_client *client;
-    struct timer *timer;
-    uint64_t ask_ms; /* for one question, all tries together; 0: as of kube_send */
+    struct timer *timer, *slow;
+    uint64_t ask_ms; /* for one question, all tries together */
+    kube_waits_fn *waits;
+    void *arg;
+    uint64_t until_ms;
+    bool is_said; /* since the last answer */
 };
-/* Errors: as kube_client_new. */
-MUST_USE int kube_session_open(const struct kube_conf *conf, uint64_t ask_ms,
-                               struct kube_session *ret, struct err *e);
+/* `ask_ms` 0: KUBE_DEADLINE_MS. `waits` is called when the first try fails and when no answer comes
+ * for KUBE_SESSION_SLOW_MS; not again until one has come. NULL: nobody waits. Errors: as
+ * kube_client_new. */
+MUST_USE int kube_session_open(const struct kube_conf *conf, uint64_t ask_ms, kube_waits_fn *waits,
+                               void *arg, struct kube_session *ret, struct err *e);
 void kube_session_close(struct kube_session *s); /* twice is harmless */
 
 /* One object. Owner: caller. Errors: as kube_get. */

@@ -1,17 +1,26 @@
 #include "validate/session.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <unistd.h>
 
 enum { LINE_BYTES = 768 };
+
+static void
+on_waits(const char *line, void *arg)
+{
+    const struct validate_conf *conf = arg;
+
+    conf->line(line, conf->arg);
+}
 
 int
 session_open(const struct validate_conf *conf, struct session *ret, struct err *e)
 {
     uint64_t ask_ms = conf->timeout_ms < SESSION_ASK_MS ? conf->timeout_ms : SESSION_ASK_MS;
 
-    TRY(kube_session_open(conf->kube, ask_ms, &ret->kube, e));
+    TRY(kube_session_open(conf->kube, ask_ms, on_waits, (void *)(uintptr_t)conf, &ret->kube, e));
     ret->conf = conf;
     return 0;
 }

@@ -580,6 +580,34 @@ def test_an_answer_that_is_lost(world, sets, api):
     assert i.restarts == 1 and i.memory()["state"] == "done"
 
 
+def test_who_waits_for_the_api_server_is_told_at_once(world, sets, api):
+    """It is away when validate starts: the line comes while it is, not when the time is over; then it is back, and the run goes on."""
+    i = world().secret(sets["A"]).start(sets["A"])
+    api.stop()
+    done = subprocess.Popen([BINARY, *map(str, args(i))], stdout=subprocess.PIPE, text=True)
+    try:
+        line = done.stdout.readline()
+        assert f"Waiting for the Kubernetes API at {api.url} until 20" in line and "connect to server" in line, line
+        api.start()
+        rest = done.stdout.read()
+        assert done.wait(60) == 0 and "Root certificate update not detected." in rest
+    finally:
+        done.kill()
+
+
+def test_an_api_server_that_says_nothing_is_named(tmp_path):
+    """The connection is there, and no answer comes on it."""
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        config = tmp_path / "config"
+        url = f"https://127.0.0.1:{s.getsockname()[1]}"
+        config.write_text(json.dumps({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                                      "clusters": [{"name": "c", "cluster": {"server": url}}], "users": [{"name": "u", "user": {"token": "t"}}]}))
+        for command in (("mesh", "status"), ("mesh", "validate", "--timeout", "4s")):
+            done = meshroot(*command, "--namespace", "istio-system", "--kubeconfig", config, check=False)
+            said = done.stdout + done.stderr
+            assert done.returncode == 21 and said.count(f"Waiting for the Kubernetes API at {url} until 20") == 1 and "no answer yet" in said, said
+
+
 def test_the_api_server_goes_away_in_the_middle(world, sets, api):
     i = world().secret(sets["AB a"]).start(sets["A"])
     i.how, i.go = "slow", threading.Event()
