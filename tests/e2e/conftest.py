@@ -30,6 +30,13 @@ def wait_for(what, look, seconds=60.0, step=0.05):
         time.sleep(step)
 
 
+def put_file(path, text):
+    """As a careful writer does it: whoever reads beside sees the old text or the new one, never an empty file."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
+
+
 def verify_files(folder, *flags, roots=None, lists=False):
     """openssl's word on an agent's leaf, of one generation of its files, as a reader of them takes it: openssl opens three or four (with
     `lists`, its ca-crl.pem), and the agent may swap the set in between."""
@@ -43,7 +50,7 @@ def verify_files(folder, *flags, roots=None, lists=False):
 
 def meshroot(*args, check=True, env=None, **kw):
     """Runs one command to its end."""
-    done = subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=120,
                           env={**os.environ, **(env or {})}, **kw)
     if check and done.returncode != 0:
         raise AssertionError(f"meshroot {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -85,7 +92,7 @@ class Daemon:
     def kill(self):
         """kill -9: what a power cut would do."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def stop(self, seconds=60):
         if self.process.poll() is None:
@@ -94,7 +101,7 @@ class Daemon:
                 self.process.wait(seconds)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(10)
+                self.process.wait(60)
                 raise AssertionError(f"did not stop on SIGTERM:\n{self.text()[-3000:]}")
         self._out.close()
         return self.process.returncode
@@ -119,7 +126,7 @@ def daemon(tmp_path):
             d.process.wait(60)
         except subprocess.TimeoutExpired:
             d.process.kill()
-            d.process.wait(10)
+            d.process.wait(60)
     for d in started:
         text = d.text()
         assert "ERROR: AddressSanitizer" not in text and "runtime error:" not in text and "LeakSanitizer" not in text, text[-4000:]

@@ -24,17 +24,12 @@ import time
 import urllib.parse
 import uuid
 
+from conftest import put_file
 from https_peer import server_cert
 from kube_world import Refused, Resource, World, selected
 import kube_fields
 
 REVIEWS = {"selfsubjectaccessreviews", "tokenreviews"}
-
-
-def put_file(path, text):
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text)
-    new.replace(path)
 
 
 class KubeApi(World):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from conftest import meshroot, openssl_root, wait_for
+from conftest import meshroot, openssl_root, put_file, wait_for
 from test_agent import TD, Agent, ca, hierarchy  # noqa: F401  (fixtures)
 from test_ca import pb  # noqa: F401  (a fixture)
 
@@ -18,7 +18,7 @@ def script(path, text):
 def widen(ca, hierarchy, tmp_path, name):
     """Another root in the CA's set: a change of the trust set."""
     more = openssl_root(tmp_path / name, name, "p256")
-    (ca.dir / "root-cert.pem").write_text((ca.dir / "root-cert.pem").read_text() + (more / "root-cert.pem").read_text())
+    put_file(ca.dir / "root-cert.pem", (ca.dir / "root-cert.pem").read_text() + (more / "root-cert.pem").read_text())
 
 
 def test_the_command_is_told_what_has_changed(tmp_path, daemon, ca, hierarchy):  # noqa: F811
@@ -30,8 +30,8 @@ def test_the_command_is_told_what_has_changed(tmp_path, daemon, ca, hierarchy): 
     widen(ca, hierarchy, tmp_path, "Root B")
     second = wait_for("run again", lambda: len(n := seen.read_text().splitlines()) > 1 and n)[1].split()
     assert second[0] == "trust" and int(second[1]) > int(first[1])
-    reload = wait_for("ok", lambda: (r := web.status()["reload"])["last_result"] == "ok" and r)
-    assert reload["last_reason"] == "trust" and reload["last_error"] is None and not reload["running"]
+    reload = wait_for("ok", lambda: (r := web.status()["reload"])["last_result"] == "ok" and r["last_reason"] == "trust" and r)
+    assert reload["last_error"] is None and not reload["running"]
     assert 'meshroot_agent_reload_total{result="ok"} 2' in web.get("/metrics")[1]
     web.run.kill()
     web.start()
@@ -45,7 +45,7 @@ def test_a_command_that_hangs_is_killed_with_what_it_has_started(tmp_path, daemo
     reload = wait_for("timeout", lambda: (r := web.status()["reload"])["last_result"] == "timeout" and r)
     assert reload["last_error"] == "took longer than 300 ms and was killed"
     assert web.status()["acknowledged_generation"] == 0
-    child = int(pids.read_text().split()[0])
+    child = int(wait_for("it has started something", lambda: pids.exists() and pids.read_text().split())[0])
 
     def is_gone():
         try:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID as Use
 from cryptography.x509.oid import NameOID
 
-from conftest import openssl_intermediate, openssl_root, wait_for
+from conftest import openssl_intermediate, openssl_root, put_file, wait_for
 from test_ca import IDENTITY, Ca, make_csr, pb, plugged, refused  # noqa: F401
 
 A = grpc.StatusCode.UNAUTHENTICATED
@@ -65,7 +65,7 @@ def test_any_root_of_the_trust_set(ca, tmp_path):
     with ca.channel(*pair) as channel:
         assert ca.call(make_csr()[1], channel=channel)[0]
         generation = ca.status()["generation"]
-        (ca.dir / "root-cert.pem").write_text((tmp_path / "root-a/root-cert.pem").read_text())
+        put_file(ca.dir / "root-cert.pem", (tmp_path / "root-a/root-cert.pem").read_text())
         wait_for("Root B is gone", lambda: ca.status()["generation"] > generation)
 
         def is_nobody():
@@ -80,7 +80,7 @@ def test_any_root_of_the_trust_set(ca, tmp_path):
 
 
 def test_an_open_connection_outlives_no_certificate(ca):
-    pair = leaf(ca.dir, end=3)
+    pair = leaf(ca.dir, end=8)
     with ca.channel(*pair) as channel:
         assert ca.call(make_csr()[1], channel=channel)[0]
 
@@ -90,7 +90,7 @@ def test_an_open_connection_outlives_no_certificate(ca):
             except grpc.RpcError as e:
                 return e.code() == A
             return False
-        wait_for("expired while connected", is_nobody, 10, 0.2)
+        wait_for("expired while connected", is_nobody, step=0.2)
     assert ca.metric('meshroot_ca_auth_failures_total{reason="cert_expired"}')
 
 
