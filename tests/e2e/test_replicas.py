@@ -1,4 +1,5 @@
 """Two replicas of the CA behind one address: rolling restarts and ages of connections under load lose no call; probes tell the truth."""
+import http.client
 import itertools
 import json
 import signal
@@ -34,6 +35,13 @@ class Replica(Ca):
         self.ports = self.daemon.ports()
 
 
+def is_ready(replica):
+    try:
+        return replica.is_ready()
+    except http.client.HTTPException:
+        return False  # it ended in the middle of its answer
+
+
 class Service(threading.Thread):
     """What a Service is to its clients: each new connection goes to one of the pods that are ready, as their probes say (every
     100 ms, one failure is enough); a connection stays where it is until one side ends it."""
@@ -41,6 +49,7 @@ class Service(threading.Thread):
     def __init__(self, replicas):
         super().__init__(daemon=True)
         self.replicas, self.ready, self.turn, self.made, self.over = replicas, [], itertools.count(), {}, False
+        self.begun, self.lock = 0, threading.Lock()  # connections on the way to a pod
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.probe, daemon=True).start()
@@ -48,7 +57,7 @@ class Service(threading.Thread):
 
     def probe(self):
         while not self.over:
-            self.ready = [r for r in self.replicas if r.is_ready()]
+            self.ready = [r for r in self.replicas if is_ready(r)]
             time.sleep(0.1)  # the probe's period
 
     def run(self):
@@ -57,7 +66,20 @@ class Service(threading.Thread):
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self.connect, args=(client,), daemon=True).start()
+            threading.Thread(target=self.begin, args=(client,), daemon=True).start()
+
+    def begin(self, client):
+        with self.lock:
+            self.begun += 1
+        try:
+            self.connect(client)
+        finally:
+            with self.lock:
+                self.begun -= 1
+
+    def has_left(self, replica):
+        """Nobody is sent there any more, nor on the way there."""
+        return replica not in self.ready and self.begun == 0
 
     def choose(self, ready):
         return ready[next(self.turn) % len(ready)]
@@ -70,7 +92,7 @@ class Service(threading.Thread):
         to = self.choose(ready)
         self.made[to.name] = self.made.get(to.name, 0) + 1
         try:
-            pod = socket.create_connection((to.ip, to.ports["ca"]), 5)
+            pod = socket.create_connection((to.ip, to.ports["ca"]), 60)
             pod.settimeout(None)
         except OSError:
             client.close()
@@ -150,13 +172,20 @@ def pods(tmp_path, daemon, pb, plugged):  # noqa: F811
     yield start
     for s in made:
         s.stop()
+        for r in s.replicas:
+            if r.daemon.process.poll() is None:
+                r.daemon.process.send_signal(signal.SIGTERM)  # the fixture daemon's is the second one, which waits for no delay
+        for r in s.replicas:
+            wait_for("it leaves", lambda: r.daemon.process.poll() is not None or not is_ready(r))
 
 
 def rolling_restart(replicas, service, load):
     """As a StatefulSet does it: one pod ends, comes again, and is ready, before the next."""
     for r in replicas:
         r.daemon.process.send_signal(signal.SIGTERM)
-        assert r.daemon.process.wait(30) == 0
+        wait_for("out of the Service", lambda: service.has_left(r))
+        r.daemon.process.send_signal(signal.SIGTERM)  # so long, and no longer, is the drain delay
+        assert r.daemon.process.wait(60) == 0
         load.more()
         r.run()
         wait_for("ready again", lambda: r in service.ready)
@@ -170,7 +199,7 @@ def agent_at(tmp_path, daemon, replica, name, address, *flags):
 
 
 def test_a_rolling_restart_under_load_loses_no_call(tmp_path, daemon, pods, pb):  # noqa: F811
-    replicas, service = pods("--drain-delay", "500ms", "--default-workload-ttl", "6s")
+    replicas, service = pods("--drain-delay", "5m", "--default-workload-ttl", "20s")
     roots = replicas[0].roots()
     agents = [agent_at(tmp_path, daemon, replicas[0], f"w{i}", f"127.0.0.1:{service.port}") for i in range(3)]
     for a in agents:
@@ -207,16 +236,15 @@ def test_an_agent_with_two_addresses_is_at_the_other_at_once(tmp_path, daemon, p
         return [r for r in replicas if r.daemon.process.poll() is None and r.metric("meshroot_ca_trust_streams 1")]
 
     for _ in range(2):
-        wait_for("on a stream", at)
-        was = at()[0]
+        was = wait_for("on a stream", at)[0]
         other = next(r for r in replicas if r is not was)
         was.daemon.process.send_signal(signal.SIGTERM)  # GOAWAY
-        assert was.daemon.process.wait(30) == 0
+        assert was.daemon.process.wait(60) == 0
         wait_for("on the other's", lambda: other.metric("meshroot_ca_trust_streams 1"))
         was.flags = (*was.flags, "--listen", f"127.0.0.1:{was.ports['ca']}")
         was.run()
         was.ready()
-    was = at()[0]
+    was = wait_for("on a stream", at)[0]
     was.daemon.kill()  # no word at all
     other = next(r for r in replicas if r is not was)
     wait_for("on the other's", lambda: other.metric("meshroot_ca_trust_streams 1"))
@@ -228,7 +256,7 @@ def health(replica, service=b""):
 
 
 def test_probes_tell_the_truth_before_the_end(pods, pb):  # noqa: F811
-    replicas, _ = pods("--drain-delay", "3s")
+    replicas, _ = pods("--drain-delay", "5m")
     r = replicas[0]
     _, csr = make_csr()
     assert health(r) == SERVING
@@ -242,7 +270,8 @@ def test_probes_tell_the_truth_before_the_end(pods, pb):  # noqa: F811
     assert r.get("/healthz")[0] == 200
     assert health(r) == NOT_SERVING
     assert r.call(csr, r.issuer.token())[0]  # and goes on serving, new connections too
-    assert r.daemon.process.wait(30) == 0
+    r.daemon.process.send_signal(signal.SIGTERM)
+    assert r.daemon.process.wait(60) == 0
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", r.ports["ca"]), 2)
 
@@ -254,7 +283,7 @@ def test_the_end_is_bounded_and_a_second_signal_does_not_wait(pods, pb):  # noqa
     r.daemon.process.send_signal(signal.SIGTERM)
     wait_for("leaving", lambda: r.get("/readyz")[0] == 503)
     r.daemon.process.send_signal(signal.SIGTERM)
-    assert r.daemon.process.wait(30) == 0
+    assert r.daemon.process.wait(60) == 0
     silent.close()
 
 
@@ -295,8 +324,8 @@ def test_evidence_of_two_replicas(tmp_path, daemon, pods, pb):  # noqa: F811
     w = wait_for("its word", lambda: next((x for x in next(snapshots(first, pb, operator_token(first)))[1] if x.said), None))
     assert w.leaves == 1 and w.used_issued == w.last_issued > 0 and w.ack_generation == w.min_row_generation
     first.daemon.process.send_signal(signal.SIGTERM)
-    assert first.daemon.process.wait(30) == 0
-    moved = wait_for("its word to the other", lambda: next(snapshots(second, pb, operator_token(second)))[1])[0]
+    assert first.daemon.process.wait(60) == 0
+    moved = wait_for("its word to the other", lambda: next((x for x in next(snapshots(second, pb, operator_token(second)))[1] if x.said), None))
     assert (moved.identity, moved.instance) == (w.identity, w.instance)
     assert moved.leaves == 0 and moved.said >= w.said and moved.used_issued == 0 and moved.ack_generation == w.ack_generation
     first.run()
