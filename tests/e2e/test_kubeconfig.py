@@ -95,10 +95,10 @@ def test_what_is_inside_is_as_good_as_a_file(config, api, us):
     works(get(config({"client-certificate": "/nowhere", "client-key": "/nowhere", "client-certificate-data": b64(pem), "client-key-data": b64(key)})))
     assert {u for _, _, u, s in api.seen if s == 200} == {"admin", "us"}
     # the CA inside is the only one: another is not believed, and data goes before a file
-    refused(get(config({"token": "own"}, {"certificate-authority-data": b64(us[0])}), deadline_ms=1000), "peer", "certificate not accepted")
-    refused(get(config({"token": "own"}, {"certificate-authority-data": b64(us[0]), "certificate-authority": str(api.root)}), deadline_ms=1000), "peer",
+    refused(get(config({"token": "own"}, {"certificate-authority-data": b64(us[0])}), deadline_ms=4000), "peer", "certificate not accepted")
+    refused(get(config({"token": "own"}, {"certificate-authority-data": b64(us[0]), "certificate-authority": str(api.root)}), deadline_ms=4000), "peer",
             "certificate not accepted")
-    refused(get(config({"client-certificate-data": b64(pem), "client-key-data": b64(api.tls_key)}), deadline_ms=1000), "peer",
+    refused(get(config({"client-certificate-data": b64(pem), "client-key-data": b64(api.tls_key)}), deadline_ms=4000), "peer",
             "client certificate or its key")
     refused(get(config({"client-certificate-data": b64(pem)})), "inval", "belong together")
 
@@ -116,9 +116,10 @@ def test_a_plugin_is_run_once_until_its_end(plugin, api):
     works(get(plugin(says()), times=5))
     assert len(plugin.runs()) == 2 and "cluster" not in plugin.runs()[1]["info"]["spec"]
     # one that ends soon is followed by another
+    began = time.monotonic()
     works(get(plugin("import time\n" + says().replace("'status': {", "'status': {'expirationTimestamp': time.strftime('%Y-%m-%dT%H:%M:%SZ', "
                                                       "time.gmtime(time.time() + 3)), ")), times=40, pause_ms=200))
-    assert 3 <= len(plugin.runs()) - 2 <= 9
+    assert 3 <= len(plugin.runs()) - 2 <= time.monotonic() - began + 2  # each is good for two seconds and a part
 
 
 def test_a_401_runs_it_again(plugin, api, tmp_path):
@@ -129,13 +130,13 @@ def test_a_401_runs_it_again(plugin, api, tmp_path):
     refused(get(path), "auth")  # just run: not again at once
     (tmp_path / "token").write_text("own")
     process = subprocess.Popen([TOOL, path, "get", json.dumps({"api": "v1", "kind": "Namespace", "plural": "namespaces", "name": "default", "times": 2,
-                                                              "pause_ms": 3000})], stdout=subprocess.PIPE, text=True)
+                                                              "pause_ms": 6000})], stdout=subprocess.PIPE, text=True)
     try:
         works(json.loads(process.stdout.readline()))
         api.accounts = {"new": "admin"}
         (tmp_path / "token").write_text("new")
         works(json.loads(process.stdout.readline()))
-        assert process.wait(20) == 0 and len(plugin.runs()) == 3
+        assert process.wait(60) == 0 and len(plugin.runs()) == 3
     finally:
         process.kill()
 

@@ -221,7 +221,8 @@ def test_revoked_and_unexpired_means_in_the_list(ca, tmp_path):
         try:
             while not stop.is_set():
                 short, long = leaf(ca, validity=2)[2], leaf(ca)[2]
-                revoke(ca, "--serial", serial_of(short))
+                done = revoke(ca, "--serial", serial_of(short), check=False)
+                assert isinstance(done, dict) or done.returncode == 3, done  # 3: it is over by now
                 revoke(ca, "--serial", serial_of(long))
                 gone.append(long)
         except Exception as e:  # noqa: BLE001
@@ -230,19 +231,19 @@ def test_revoked_and_unexpired_means_in_the_list(ca, tmp_path):
     threads = [threading.Thread(target=f) for f in (rotate, issue_and_revoke, issue_and_revoke)]
     for t in threads:
         t.start()
-    until = time.monotonic() + 6
-    while time.monotonic() < until and not failed:
-        known, by_issuer = list(gone), {}
-        for c in lists(ca):
-            by_issuer[c.issuer.rfc4514_string()] = c
-        for cert in known:
-            crl = by_issuer.get(cert.issuer.rfc4514_string())
-            assert crl is not None and crl.get_revoked_certificate_by_serial_number(cert.serial_number), cert
-    stop.set()
-    for t in threads:
-        t.join(30)
+    began, by_issuer = time.monotonic(), {}
+    try:
+        while not failed and (time.monotonic() < began + 6 or len(gone) <= 5 or len(by_issuer) <= 3):
+            assert time.monotonic() < began + 120, f"{len(gone)} leaves, {len(by_issuer)} lists"
+            known, by_issuer = list(gone), {c.issuer.rfc4514_string(): c for c in lists(ca)}
+            for cert in known:
+                crl = by_issuer.get(cert.issuer.rfc4514_string())
+                assert crl is not None and crl.get_revoked_certificate_by_serial_number(cert.serial_number), cert
+    finally:
+        stop.set()
+        for t in threads:
+            t.join(60)
     assert not failed, failed[0]
-    assert len(gone) > 5 and len(lists(ca)) > 3
 
 
 def test_the_roots_list_is_made_offline(tmp_path):
@@ -284,18 +285,17 @@ def test_open_and_new_connections_of_a_revoked_peer_are_cut(tmp_path, daemon, ca
     web, db = pair(tmp_path, daemon, ca, echo)
     assert not (db.dir / "ca-crl.pem").exists(), "nothing is revoked: no list, and no file"
     port = web.ports["outbound"][0]
-    with socket.create_connection(("127.0.0.1", port), 5) as s:
-        s.settimeout(10)
+    with socket.create_connection(("127.0.0.1", port), 60) as s:
+        s.settimeout(60)
         s.sendall(b"one")
         assert s.recv(100) == b"one"
         serial = web.serial()
         revoke(ca, "--serial", serial)
-        began = time.monotonic()
         try:
             ended = s.recv(100)
-        except OSError:
+        except ConnectionError:
             ended = b""
-        assert ended == b"" and time.monotonic() - began < 10
+        assert ended == b""
     # web is told too, gets another leaf with its token, and is welcome again
     wait_for("web has a new leaf", lambda: web.serial() != serial)
     wait_for("and is served", lambda: talk(port) == b"hello\n")
