@@ -101,7 +101,11 @@ check_all(struct creds *c, const char *identity, struct err *e)
     TRY(check_identity(c, identity, e));
     if (cert_not_after(c->leaf) <= unix_s())
         return err_set(e, E_DENIED, "the leaf has expired");
-    return check_chain(c, e);
+    TRY(check_chain(c, e));
+    /* what is presented is in order (RFC 8446 4.4.2), and the signer is who signed the leaf */
+    if (c->chain_n > 0 && !cert_is_signed_by(c->leaf, c->chain[0]))
+        return err_set(e, E_DENIED, "the certificate after the leaf is not its issuer's");
+    return 0;
 }
 
 int

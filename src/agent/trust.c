@@ -5,6 +5,7 @@
 
 #include "agent/plan.h"
 #include "agent/room.h"
+#include "agent/trust_set.h"
 #include "base/clock.h"
 #include "base/str.h"
 #include "meshroot.pb-c.h"
@@ -18,61 +19,17 @@ enum { MESSAGE_MAX_BYTES = 8 * 1024 };
 /* -- the trust set ------------------------------------------------------------------------------
  */
 
-static int
-roots_of(const Meshroot__V1__TrustSet *m, struct roots **ret, struct err *e)
-{
-    struct cert *certs[ROOTS_MAX];
-    size_t n = 0;
-    int r = 0;
-
-    if (m->n_roots == 0 || m->n_roots > ROOTS_MAX)
-        return err_set(e, E_LIMIT, "a trust set of %zu roots, want 1..%d", m->n_roots,
-                       (int)ROOTS_MAX);
-    for (; n < m->n_roots && r == 0; n += r == 0)
-        r = cert_from_der(span_of(m->roots[n].data, m->roots[n].len), &certs[n], e);
-    if (r == 0)
-        r = roots_from_certs(certs, n, ret, e);
-    for (size_t i = 0; i < n; i++)
-        cert_unref(certs[i]);
-    return r;
-}
-
-static int
-lists_of(const Meshroot__V1__TrustSet *m, struct crls **ret, struct err *e)
-{
-    struct crl *all[CRLS_MAX];
-    size_t n = 0;
-    int r = 0;
-
-    if (m->n_crls + m->n_bare_lists == 0)
-        return 0;
-    if (m->n_crls > CRLS_MAX || m->n_bare_lists > CRLS_MAX - m->n_crls)
-        return err_set(e, E_LIMIT, "more than %d revocation lists", CRLS_MAX);
-    for (size_t i = 0; i < m->n_crls && r == 0; i++, n += r == 0)
-        r = crl_from_der(span_of(m->crls[i].data, m->crls[i].len), &all[n], e);
-    for (size_t i = 0; i < m->n_bare_lists && r == 0; i++, n += r == 0)
-        r = crl_from_tbs(span_of(m->bare_lists[i].data, m->bare_lists[i].len), &all[n], e);
-    if (r == 0)
-        r = crls_new(all, n, ret, e);
-    while (n > 0)
-        crl_unref(all[--n]);
-    return r;
-}
-
-/* A leaf under another signer is to be renewed within the window that the CA gives, drawn once for
- * each signer, so that a fleet does not come all at once. While there are lists, they go ahead: an
- * Envoy that has lists refuses a leaf of a signer whose list it has not got yet. */
+/* A leaf under another signer is to be renewed, drawn once for each signer, so that a fleet does
+ * not come all at once. */
 static void
 follow_signer(struct agent *a, const Meshroot__V1__TrustSet *m)
 {
-    const struct creds *c = agent_newest(a);
+    uint64_t from, to;
 
-    if (m->signer_id.len != DIGEST_BYTES || m->renew_window_ms == 0 ||
-        memcmp(c->signer_id, m->signer_id.data, DIGEST_BYTES) == 0 ||
+    if (!trust_set_renewal(m, agent_newest(a), &from, &to) ||
         memcmp(a->pushed_signer, m->signer_id.data, DIGEST_BYTES) == 0)
         return;
     memcpy(a->pushed_signer, m->signer_id.data, DIGEST_BYTES);
-    uint64_t from = m->n_crls > 0 ? LISTS_AHEAD_MS : 0, to = from + m->renew_window_ms;
     log_info("agent", "the signer has moved: renews within %llu ms", (unsigned long long)to);
     renew_between(a, from, to);
 }
@@ -80,29 +37,19 @@ follow_signer(struct agent *a, const Meshroot__V1__TrustSet *m)
 static int
 take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
 {
-    CLEANUP(roots_unrefp) struct roots *roots = NULL;
-    CLEANUP(crls_unrefp) struct crls *crls = NULL;
     const struct creds *held = agent_newest(a);
-    struct creds *next;
-    struct err why = { 0 };
+    struct creds *next = NULL;
+    struct err lists = { 0 };
+    int r = TRY(trust_set_take(m, held, &next, &lists, e));
 
-    if (plan_generation(held->generation, m->generation) == PLAN_DROP) {
+    if (r == TRUST_SET_OLD) {
         log_debug("agent", "a trust set of generation %llu, older than %llu, is put aside",
                   (unsigned long long)m->generation, (unsigned long long)held->generation);
         return 0;
     }
-    TRY(roots_of(m, &roots, e));
-    int r = lists_of(m, &crls, &why);
-    if (r == 0)
-        r = creds_lists_check(held, roots, crls, &why);
-    if (r < 0) { /* a bad list blocks no root: those of before stay */
-        agent_note_error(a, "the revocation lists are not used", &why);
-        crls_unref(crls);
-        crls = held->crls == NULL ? NULL : crls_ref(held->crls);
-    }
-    if (m->generation != held->generation || !roots_equal(roots, held->roots) ||
-        !crls_equal(crls, held->crls)) {
-        TRY(creds_with_roots(held, roots, crls, m->generation, &next, e));
+    if (lists.code != E_NONE)
+        agent_note_error(a, "the revocation lists are not used", &lists);
+    if (r == 0) {
         bool is_good = creds_leaf_is_trusted(next) && !creds_is_revoked(next);
         agent_apply(a, next);
         if (!is_good)

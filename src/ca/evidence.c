@@ -277,7 +277,10 @@ chain_take(struct signing *s, const Meshroot__V1__ServingAnswer *m, struct err *
         return err_set(e, E_PEER, "the CA's answer is not a ServingAnswer");
     for (size_t i = 0; i + 1 < m->n_cert_chain; i++)
         TRY(buf_add_str(&s->chain, m->cert_chain[i], e));
-    return buf_add_str(&s->roots, m->cert_chain[m->n_cert_chain - 1], e);
+    TRY(buf_add_str(&s->roots, m->cert_chain[m->n_cert_chain - 1], e));
+    if (s->chain.n == 0 || s->roots.n == 0)
+        return err_set(e, E_PEER, "the CA's answer has an empty chain, or no roots");
+    return 0;
 }
 
 static void

@@ -6,6 +6,7 @@
  * The moments are kept beside the trust set, so that a restart goes on where it was. What a new
  * signer process does not hold any more cannot sign: then callers are told to come back.
  */
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,6 +174,19 @@ ca_jwt_write(const struct ca_jwt *j, uint64_t now_ms, struct buf *out, struct er
     return buf_add_str(out, "\n]}\n", e);
 }
 
+/* base64url, as jwk_thumbprint makes it: it is written again as it is. */
+static bool
+kid_ok(const char *kid)
+{
+    if (kid == NULL || strlen(kid) != JWK_THUMBPRINT_BYTES - 1)
+        return false;
+    for (size_t i = 0; kid[i] != '\0'; i++)
+        if ((unsigned char)kid[i] >= 0x80 ||
+            (!isalnum((unsigned char)kid[i]) && kid[i] != '-' && kid[i] != '_'))
+            return false;
+    return true;
+}
+
 static int
 key_recall(const json_t *o, uint64_t publish_ms, uint64_t now_ms, struct ca_jwt_key *ret,
            struct err *e)
@@ -182,8 +196,7 @@ key_recall(const json_t *o, uint64_t publish_ms, uint64_t now_ms, struct ca_jwt_
             gone = json_integer_value(json_object_get(o, "gone")), now_s = unix_s();
     CLEANUP(str_freep) char *jwk = json_dumps(json_object_get(o, "jwk"), JSON_COMPACT);
 
-    if (kid == NULL || strlen(kid) != JWK_THUMBPRINT_BYTES - 1 || jwk == NULL ||
-        strlen(jwk) >= sizeof(ret->jwk))
+    if (!kid_ok(kid) || jwk == NULL || strlen(jwk) >= sizeof(ret->jwk))
         return err_set(e, E_PARSE, "%s: a key of bad form", ca_jwt_file);
     *ret = (struct ca_jwt_key){ .ready_ms = mono_of(ready, now_s, now_ms, publish_ms) };
     memcpy(ret->kid, kid, JWK_THUMBPRINT_BYTES);

@@ -52,6 +52,14 @@ MUST_USE int revoked_add(struct revoked_table *t, const struct revoked *v, size_
  * one too: a clock that jumped gives nothing back. r: whether there were any. */
 bool revoked_prune(struct revoked_table *t, int64_t now, uint64_t now_ms);
 
+/* One of its records in the store; the key starts with REVOKED_PREFIX. ret->identity is the
+ * caller's to free. Errors: PARSE, NOMEM. */
+enum { REVOKED_KEY_BYTES = 192 };
+void revoked_record_key(const struct revoked *v, char ret[REVOKED_KEY_BYTES]);
+MUST_USE int revoked_record_write(const struct revoked *v, struct buf *b, struct err *e);
+MUST_USE int revoked_record_read(const char *key, struct span value, struct revoked *ret,
+                                 struct err *e);
+
 /* -- the lists: lists.c -- */
 
 struct crl_list {

@@ -8,16 +8,16 @@
 
 #define REVOKED_PREFIX "revoked/"
 
-enum { KEY_BYTES = 192, VALUE_BYTES = 4096 };
+enum { VALUE_BYTES = 4096 };
 
-static void
-revoked_key(const struct revoked *v, char ret[KEY_BYTES])
+void
+revoked_record_key(const struct revoked *v, char ret[REVOKED_KEY_BYTES])
 {
     char signer[DIGEST_TEXT_BYTES], serial[2 * SERIAL_MAX_BYTES + 1];
 
     hex_text(span_of(v->signer_id, DIGEST_BYTES), signer);
     hex_text(span_of(v->entry.serial, v->entry.serial_n), serial);
-    (void)snprintf(ret, KEY_BYTES, REVOKED_PREFIX "%s/%s", signer, serial);
+    (void)snprintf(ret, REVOKED_KEY_BYTES, REVOKED_PREFIX "%s/%s", signer, serial);
 }
 
 /* -- reading -- */
@@ -25,9 +25,10 @@ revoked_key(const struct revoked *v, char ret[KEY_BYTES])
 static int
 key_parse(const char *key, struct revoked *v, struct err *e)
 {
-    struct span rest = span_str(key + sizeof(REVOKED_PREFIX) - 1), signer;
+    struct span rest = span_skip(span_str(key), sizeof(REVOKED_PREFIX) - 1), signer;
 
-    if (!span_cut(&rest, '/', &signer) || rest.n % 2 != 0 || rest.n > 2 * SERIAL_MAX_BYTES ||
+    if (!span_starts(span_str(key), REVOKED_PREFIX) || !span_cut(&rest, '/', &signer) ||
+        rest.n % 2 != 0 || rest.n > 2 * SERIAL_MAX_BYTES ||
         hex_parse(signer, v->signer_id, DIGEST_BYTES, e) < 0 ||
         hex_parse(rest, v->entry.serial, rest.n / 2, e) < 0)
         return err_set(e, E_PARSE, "not the key of a revoked leaf");
@@ -72,15 +73,24 @@ table_put(struct revoked_table *t, struct revoked *v, struct err *e)
     return 0;
 }
 
+int
+revoked_record_read(const char *key, struct span value, struct revoked *ret, struct err *e)
+{
+    struct revoked v = { .identity = NULL };
+
+    TRY(key_parse(key, &v, e));
+    TRY(value_parse(value, &v, e));
+    *ret = v;
+    return 0;
+}
+
 static int
 on_record(const char *key, struct span value, uint64_t revision, void *arg, struct err *e)
 {
     struct revoked v = { .identity = NULL };
 
     (void)revision;
-    int r = key_parse(key, &v, e);
-    if (r == 0)
-        r = value_parse(value, &v, e);
+    int r = revoked_record_read(key, value, &v, e);
     if (r == 0)
         r = table_put(arg, &v, e);
     free(v.identity);
@@ -165,8 +175,8 @@ on_part(const struct err *why, uint64_t revision, void *arg)
     }
 }
 
-static int
-record_write(const struct revoked *v, struct buf *b, struct err *e)
+int
+revoked_record_write(const struct revoked *v, struct buf *b, struct err *e)
 {
     json_t *j = json_pack("{s:I, s:I, s:s, s:s}", "not_after", (json_int_t)v->not_after, "revoked",
                           (json_int_t)v->entry.revoked, "identity", v->identity, "reason",
@@ -183,7 +193,7 @@ static int
 part_commit(struct adding *a, size_t from, size_t n, struct err *e)
 {
     struct store_op ops[STORE_TXN_OPS];
-    char keys[STORE_TXN_OPS][KEY_BYTES];
+    char keys[STORE_TXN_OPS][REVOKED_KEY_BYTES];
     struct buf values[STORE_TXN_OPS];
     struct part *p = malloc(sizeof(*p));
     int r = p == NULL ? err_nomem(e) : 0;
@@ -191,8 +201,8 @@ part_commit(struct adding *a, size_t from, size_t n, struct err *e)
     for (size_t i = 0; i < n; i++)
         values[i] = BUF_INIT(VALUE_BYTES);
     for (size_t i = 0; i < n && r == 0; i++) {
-        revoked_key(&a->v[from + i], keys[i]);
-        r = record_write(&a->v[from + i], &values[i], e);
+        revoked_record_key(&a->v[from + i], keys[i]);
+        r = revoked_record_write(&a->v[from + i], &values[i], e);
         ops[i] = (struct store_op){ .kind = STORE_PUT, .key = keys[i] };
         ops[i].value = buf_span(&values[i]);
     }
@@ -268,11 +278,11 @@ revoked_add(struct revoked_table *t, const struct revoked *v, size_t n,
 static void
 record_delete(struct revoked_table *t, const struct revoked *v)
 {
-    char key[KEY_BYTES];
+    char key[REVOKED_KEY_BYTES];
     struct store_op op = { .kind = STORE_DELETE, .key = key };
     struct err e;
 
-    revoked_key(v, key);
+    revoked_record_key(v, key);
     if (t->store != NULL && store_commit(t->store, &op, 1, NULL, NULL, NULL, &e) < 0)
         return; /* the store is busy: the next start reads it once more, and lets go again */
 }

@@ -78,10 +78,13 @@ from_secret(struct plugin *p, const json_t *secret, struct err *e)
         v[i] = BUF_INIT(CREDENTIAL_MAX_BYTES);
     for (size_t i = 0; i < ARRAY_LEN(keys) && done == 0; i++) {
         done = kube_secret_get(secret, keys[i], &v[i], e);
-        if (done == KUBE_DATA_ABSENT)
+        if (done == KUBE_DATA_ABSENT || (done == 0 && v[i].n == 0))
             done = err_set(e, E_INVAL,
                            "Secret %s/%s: has no key %s; it needs tenant, client_id and "
                            "client_secret",
+                           p->spec.ns, p->spec.secret, keys[i]);
+        else if (done == 0 && memchr(v[i].p, '\0', v[i].n) != NULL)
+            done = err_set(e, E_PARSE, "Secret %s/%s: %s has a NUL in it: it is not a text",
                            p->spec.ns, p->spec.secret, keys[i]);
     }
     struct vault_client_conf c = { .tenant = buf_text(&v[0]),

@@ -55,6 +55,10 @@ token_check(struct span token)
         abort(); /* the key is of this run: nobody has signed with it */
     if (reason == NULL || e.code != E_AUTH)
         abort();
+    char issuer[JWT_ISSUER_BYTES];
+    jwt_claimed_issuer(token, issuer);
+    if (!is_text(issuer, sizeof(issuer)))
+        abort();
     /* the same bytes in place of the good token's signature */
     struct buf b = BUF_INIT(2 * JWT_MAX_BYTES);
     const uint8_t *dot = memrchr(kit.good.p, '.', kit.good.n);

@@ -2,6 +2,7 @@
  * writes back to the same text (base64 is strict) or the same value (durations). */
 #include <assert.h>
 
+#include "base/clock.h"
 #include "base/str.h"
 
 enum { MAX_BYTES = 1 << 16 };
@@ -46,6 +47,12 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     if (duration_ms_parse(s, &v, &e) == 0) {
         duration_ms_text(v, text);
         assert(duration_ms_parse(span_str(text), &w, &e) == 0 && v == w);
+    }
+    int64_t at, again;
+    char when[RFC3339_BYTES];
+    if (rfc3339_parse(s, &at, &e) == 0) {
+        rfc3339_s(at, when);
+        assert(rfc3339_parse(span_str(when), &again, &e) == 0 && at == again);
     }
     if (u64_parse(s, 10, 1000, &v, &e) == 0)
         assert(v >= 10 && v <= 1000);

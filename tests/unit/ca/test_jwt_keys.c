@@ -207,6 +207,8 @@ a_bad_file_is_refused(void **state)
                                         "{\"keys\":{}}",
                                         "{\"keys\":[1]}",
                                         "{\"keys\":[{\"kid\":\"short\",\"jwk\":{}}]}",
+                                        "{\"keys\":[{\"kid\":\"\\\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+                                        "aaaaaaaaaaaa\",\"jwk\":{}}]}", /* is no base64url */
                                         "{\"keys\":[{},{},{},{},{},{},{},{},{}]}" };
     struct scene *s = *state;
     struct err e = { 0 };
