@@ -13,7 +13,7 @@ VAULT = f"https://meshroot-vault.{SYSTEM}.svc:8443"
 CREDENTIALS = "meshroot-vault-credentials"
 IMAGE = "meshroot.io/meshroot:" + (TOP / "VERSION").read_text().strip()
 CHART = TOP / "deploy" / "helm" / "meshroot"
-# No storage class here, so no volumes; probes, replicas, security contexts and RBAC are the chart's own.
+# No storage class here, so no volumes (test_ours.py makes some: volumes.py); probes, replicas, security contexts and RBAC are the chart's own.
 SETTINGS = {"image.pullPolicy": "Never", "vault.enabled": "true", "vault.persistence.enabled": "false", "ca.persistence.enabled": "false",
             "operator.hurryIstiod": "true"}
 

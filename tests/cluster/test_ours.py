@@ -1,12 +1,15 @@
 """The procedure with meshroot's CA: chart, vault, operator, CA; three rotations, every handshake of the workloads counted.
 
 Two replicas from the start, behind one Service: a leaf is one's and the word about it often the other's, and no root waits for leaves to
-expire. At the end they are restarted one after the other.
+expire. At the end they are restarted one after the other, and pods are deleted: ledgers and the vault's secrets lie on volumes.
 """
+import json
+
 from mesh import IMAGE, NS, SYSTEM, Mesh, both, signs, trusts
 from pki import Pki
 from conftest import wait_for
 import mesh as names
+import volumes
 import workload
 
 CA = "statefulset/meshroot-ca"
@@ -35,7 +38,7 @@ def test_procedure(cluster, report, tmp_path):
     report.heading("meshroot's CA")
     try:
         with report.step("`helm install meshroot`, profile aks, from the image archive"):
-            mesh.install(validator__enabled="false")
+            mesh.install(validator__enabled="false", **volumes.make(cluster, 3))
         with report.step("four secrets into the vault; its credentials as a Secret"):
             mesh.secrets(pki.intermediate("A", "A1"))
             mesh.credentials()
@@ -55,6 +58,7 @@ def test_procedure(cluster, report, tmp_path):
         procedure(cluster, mesh, pki, report)
     finally:
         mesh.uninstall()
+        volumes.remove(cluster)
 
 
 def pods_of_ca(cluster):
@@ -73,6 +77,28 @@ def procedure(cluster, mesh, pki, report):
         rotations(cluster, mesh, pki, counter, report)
     finally:
         counter.close()
+
+
+def deleted(cluster, mesh, counter, seen):
+    pod, before = "meshroot-ca-0", ledger(cluster, mesh)
+    assert before["rows"] and before["id"], before
+    secret = mesh.vault("secret", "get", "--vault-name", "meshroot-vault", "--name", "root-cert")
+    for name, of in ((pod, CA), ("meshroot-vault-0", "statefulset/meshroot-vault")):
+        cluster.kubectl("delete", "pod", name, "-n", SYSTEM)
+        cluster.rolled_out(of, SYSTEM)
+    counter.more(100)
+    after = wait_for("the operator has seen it again", lambda: (x := ledger(cluster, mesh))["id"] and x["seen"] and x)
+    assert after["id"] == before["id"] and set(before["rows"]) <= set(after["rows"]) and not after["lost"], (before, after)
+    assert mesh.vault("secret", "get", "--vault-name", "meshroot-vault", "--name", "root-cert") == secret
+    seen(f"{pod} came back with ledger {after['id']}: {len(before['rows'])} rows of before, and {len(after['rows']) - len(before['rows'])} more")
+
+
+def ledger(cluster, mesh):
+    """Of the first replica: the serials in it; what the operator knows of it."""
+    said = cluster.kubectl("exec", "-n", SYSTEM, "meshroot-ca-0", "-c", "ca", "--", "meshroot", "ledger", "list", "--limit", "0", "--output", "json")
+    status = mesh.status()
+    told = next((r for r in status.get("replicas", []) if r["name"] == "meshroot-ca-0"), {})
+    return {"rows": [r["serial"] for r in json.loads(said)], "id": told.get("ledger"), "lost": told.get("lostLeavesEnd"), "seen": status.get("phase") == "Ready"}
 
 
 def rotations(cluster, mesh, pki, counter, report):
@@ -97,5 +123,8 @@ def rotations(cluster, mesh, pki, counter, report):
         seen(cluster.rolled_out(CA, SYSTEM).strip().splitlines()[-1])
         tried, failed, last = counter.told(seen)
         seen(f"Events of the PluginCA in {NS}: {', '.join(mesh.event_reasons())}")
+    with report.step("a pod of the CA and the vault's deleted: ledger and secrets are on their volumes") as seen:
+        deleted(cluster, mesh, counter, seen)
+        tried, failed, last = counter.told(seen)
     report.line(f"meshroot's CA: {tried} handshakes tried, {failed} failed.")
     assert tried >= 500 and failed == 0, (tried, failed, last)
