@@ -139,15 +139,15 @@ on_secret_restored(const char *secret, const char *what, void *arg)
 }
 
 static void
-on_map_restored(const char *ns, void *arg)
+on_map_restored(const char *ns, const char *by, void *arg)
 {
     struct plugin *p = arg;
     char note[EVENT_NOTE_BYTES];
 
     p->dist.generation = 0; /* who mounted it meanwhile has something else */
-    (void)snprintf(
-        note, sizeof(note),
-        "ConfigMap %s/" SPREAD_CONFIG_MAP " was changed by somebody else; it is put back", ns);
+    (void)snprintf(note, sizeof(note),
+                   "ConfigMap %s/" SPREAD_CONFIG_MAP " was changed by %s; it is put back", ns,
+                   by[0] == '\0' ? "somebody else" : by);
     restored(p, note);
 }
 

@@ -43,6 +43,9 @@ struct spread {
     struct place *queue_head, *queue_tail;
     size_t calls_n;
     uint64_t overwritten;
+    size_t restored;
+    int64_t restored_at;
+    char restored_ns[NS_BYTES], restored_by[SPREAD_BY_BYTES];
     bool any_gone; /* a namespace, or what lay in it */
     struct timer *timer;
     char *pem; /* owned; NULL: no set yet */
@@ -330,8 +333,34 @@ text_digest(struct spread *s, const char *text, uint8_t ret[DIGEST_BYTES])
     memcpy(ret, s->memo_roots, DIGEST_BYTES);
 }
 
+/* Who says that it wrote our key last (metadata.managedFields); it may say any name. */
 static void
-disputed(struct place *p)
+writer_of(const json_t *o, char ret[SPREAD_BY_BYTES])
+{
+    const json_t *all = json_object_get(json_object_get(o, "metadata"), "managedFields"), *m;
+    const char *last = "";
+    size_t i;
+
+    ret[0] = '\0';
+    json_array_foreach(all, i, m)
+    {
+        const json_t *data = json_object_get(json_object_get(m, "fieldsV1"), "f:data");
+        const char *who = json_string_value(json_object_get(m, "manager"));
+        const char *at = json_string_value(json_object_get(m, "time"));
+
+        if (json_object_get(data, "f:" SPREAD_KEY) == NULL || who == NULL || at == NULL ||
+            strcmp(at, last) < 0)
+            continue;
+        last = at;
+        (void)snprintf(ret, SPREAD_BY_BYTES, "%s", who);
+    }
+    for (char *c = ret; *c != '\0'; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+}
+
+static void
+disputed(struct place *p, const json_t *o)
 {
     struct spread *s = p->spread;
     uint64_t now = mono_ms();
@@ -343,10 +372,15 @@ disputed(struct place *p)
     p->retry_at = p->disputes == 1 ? 0
                                    : now + doubled(SPREAD_DISPUTE_FIRST_MS, SPREAD_DISPUTE_MAX_MS,
                                                    p->disputes - 2);
+    s->restored++;
+    s->restored_at = unix_s();
+    memcpy(s->restored_ns, p->name, sizeof(p->name));
+    writer_of(o, s->restored_by);
     if (p->disputes <= SPREAD_DISPUTES_N)
         log_with(LOG_WARN, "operator", LABELS({ "namespace", p->name }),
-                 SPREAD_CONFIG_MAP " was changed by somebody else; it is put back");
-    s->conf.on_restored(p->name, s->conf.arg);
+                 SPREAD_CONFIG_MAP " was changed by %s; it is put back",
+                 s->restored_by[0] == '\0' ? "somebody else" : s->restored_by);
+    s->conf.on_restored(p->name, s->restored_by, s->conf.arg);
 }
 
 /* NULL: it is gone. */
@@ -366,7 +400,7 @@ map_take(struct place *p, const json_t *o, bool is_ours)
     text_digest(p->spread, text, p->held);
     bool good = is_good(p);
     if (p->was_good && !good && !is_ours && is_wanted(p))
-        disputed(p);
+        disputed(p, o);
     p->was_good = good;
     enqueue(p);
 }
@@ -585,6 +619,8 @@ spread_set(struct spread *s, struct roots *roots, struct err *e)
     free(s->pem);
     s->pem = text;
     memcpy(s->want, want, DIGEST_BYTES);
+    s->restored = 0;
+    s->restored_at = 0;
     for (struct place *p = s->all; p != NULL; p = p->next) {
         p->was_good = is_good(p);
         p->disputes = p->failures = 0; /* of another set */
@@ -598,9 +634,13 @@ struct spread_state
 spread_state(struct spread *s)
 {
     struct spread_state st = { .is_whole = s->ns_whole && s->maps_whole,
-                               .overwritten = s->overwritten };
+                               .overwritten = s->overwritten,
+                               .restored = s->restored,
+                               .restored_at = s->restored_at };
     const char *ns = kube_feed_trouble(s->namespaces), *maps = kube_feed_trouble(s->maps);
 
+    memcpy(st.restored_ns, s->restored_ns, sizeof(st.restored_ns));
+    memcpy(st.restored_by, s->restored_by, sizeof(st.restored_by));
     for (const struct place *p = s->all; p != NULL; p = p->next) {
         st.known++;
         if (!is_wanted(p))

@@ -24,6 +24,7 @@ enum {
     SPREAD_DISPUTE_MAX_MS = 300 * 1000, /* ... up to this; the first time at once */
     SPREAD_DISPUTES_N = 3,        /* so often, and it is said that somebody else writes there */
     SPREAD_PEACE_MS = 600 * 1000, /* without another, all is forgotten */
+    SPREAD_BY_BYTES = 64,         /* of a field manager's name, for messages */
 };
 
 struct spread;
@@ -36,6 +37,11 @@ struct spread_state {
     bool is_whole;        /* both watches know all there is */
     char trouble[512];    /* of the last write that failed, or of a watch; "" */
     char disputed_ns[64]; /* one of those */
+    /* What somebody else changed since this set is wanted, and was put back. */
+    size_t restored;
+    int64_t restored_at;               /* the last, unix seconds; 0: none */
+    char restored_ns[64];              /* where that was */
+    char restored_by[SPREAD_BY_BYTES]; /* its field manager; "": nobody knows */
 };
 
 struct spread_conf {
@@ -44,8 +50,9 @@ struct spread_conf {
     struct metrics *metrics;  /* may be NULL */
     void (*on_change)(
         void *arg); /* the state may be another one; never before spread_new returns */
-    /* Somebody changed or removed what was right in that namespace, and it is put back. */
-    void (*on_restored)(const char *ns, void *arg);
+    /* Somebody changed or removed what was right in that namespace, and it is put back. `by`: the
+     * field manager that says it wrote it; "": nobody knows. */
+    void (*on_restored)(const char *ns, const char *by, void *arg);
     void *arg;
 };
 

@@ -213,9 +213,10 @@ distributed_add(struct plugin *p, const struct facts *f, json_t *list)
         (void)snprintf(
             message, sizeof(message),
             "%zu of %zu namespaces hold the trust set; in %zu, such as %s, somebody else "
-            "writes another one again and again: a stock istiod writes the roots that it "
-            "has loaded (meshroot mesh validate restarts it when that is safe)",
-            s->done, s->namespaces, s->disputed, s->disputed_ns);
+            "writes another one again and again (last %s, in %s): a stock istiod writes the roots "
+            "that it has loaded (meshroot mesh validate restarts it when that is safe)",
+            s->done, s->namespaces, s->disputed, s->disputed_ns,
+            s->restored_by[0] == '\0' ? "somebody" : s->restored_by, s->restored_ns);
     else
         (void)snprintf(message, sizeof(message), "%zu of %zu namespaces hold the trust set%s%.500s",
                        s->done, s->namespaces, s->trouble[0] == '\0' ? "" : ": ", s->trouble);
@@ -228,10 +229,30 @@ distributed_add(struct plugin *p, const struct facts *f, json_t *list)
                   message);
 }
 
+/* A gate's own words, with what else a person must know: pods that nobody follows; and where the
+ * wait for those that say no word began anew, because somebody wrote another trust set. */
+static void
+held_words(const struct plugin *p, const struct facts *f, char *ret, size_t cap)
+{
+    const struct spread_state *s = &f->spread;
+    char at[RFC3339_BYTES];
+    int n = snprintf(ret, cap, "%s%s%.*s", f->pods_lack == NULL ? "" : f->pods_lack,
+                     f->pods_lack == NULL ? "" : "; ", PROBLEM_BYTES, f->held_detail);
+
+    if (n < 0 || (size_t)n >= cap || !p->spec.to_istiod || s->restored == 0)
+        return;
+    rfc3339_s(s->restored_at, at);
+    (void)snprintf(ret + n, cap - (size_t)n,
+                   "; the wait began anew at %s, for %s changed " SPREAD_CONFIG_MAP
+                   " in namespace %s; it was put back, %zu times in all since generation %" PRIu64,
+                   at, s->restored_by[0] == '\0' ? "somebody" : s->restored_by, s->restored_ns,
+                   s->restored, f->generation);
+}
+
 static void
 held_add(struct plugin *p, const struct facts *f, json_t *list)
 {
-    char reason[64] = "NotHeld", both[2 * PROBLEM_BYTES];
+    char reason[64] = "NotHeld", words[3 * PROBLEM_BYTES];
     const char *message = "nothing is waited for";
     bool is = true;
 
@@ -240,11 +261,8 @@ held_add(struct plugin *p, const struct facts *f, json_t *list)
         message = p->problem.message;
     } else if (f->held_reason != NULL) {
         camel(f->held_reason, reason, sizeof(reason));
-        message = f->held_detail;
-        if (f->pods_lack != NULL) {
-            (void)snprintf(both, sizeof(both), "%s; %.*s", f->pods_lack, PROBLEM_BYTES, message);
-            message = both;
-        }
+        held_words(p, f, words, sizeof(words));
+        message = words;
     } else if (f->generation == 0 && f->sync_error != NULL) {
         (void)snprintf(reason, sizeof(reason), "VaultRefused");
         message = f->sync_error;

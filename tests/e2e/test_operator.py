@@ -199,7 +199,7 @@ def test_a_shared_field_is_not_fought_over(world, late):
     before = world.api.count("PATCH", f"/shop/configmaps/{CM}")
     world.api.edit("ConfigMap", "shop", CM, {"data": {"root-cert.pem": theirs}})
     wait_for("named", lambda: world.is_condition("Distributed", "False", "SharedField"))
-    assert "shop" in world.condition("Distributed")["message"]
+    assert "last pilot-discovery, in shop" in world.condition("Distributed")["message"]
     assert world.api.count("PATCH", f"/shop/configmaps/{CM}") - before <= 6
     time.sleep(2)  # forty turns of a fight without pauses
     assert world.api.count("PATCH", f"/shop/configmaps/{CM}") - before <= 9

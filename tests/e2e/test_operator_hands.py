@@ -108,6 +108,22 @@ def test_a_set_put_into_the_secret_by_hand_is_nobody_s_root(world):  # noqa: F81
     assert not seen
 
 
+def test_who_holds_a_gate_by_a_namespace_s_config_map_is_named(world):  # noqa: F811
+    """One write a day is no dispute, and would hold a gate of a day for ever: it cannot be prevented, so it is said at once, and by whom."""
+    world.plugin(gates={"stockWait": "1h", "mountWait": "0s"})
+    world.run("--lease", "off")
+    world.ready(1)
+    world.mesh.set_all(world.sets["B1"])
+    wait_for("widened, and held", lambda: world.roots("shop") == 2 and world.is_condition("Held", "True", "Trust"))
+    wait_for("everywhere", lambda: world.is_condition("Distributed", "True"))
+    assert "began anew" not in world.condition("Held")["message"]
+    world.api.edit("ConfigMap", "shop", CM, {"data": {"root-cert.pem": (world.sets["A1"] / "root-cert.pem").read_text()}}, manager="kubectl-edit")
+    said = wait_for("said", lambda: "began anew" in world.condition("Held")["message"] and world.condition("Held")["message"])
+    assert "kubectl-edit changed istio-ca-root-cert in namespace shop; it was put back, 1 times in all since generation 2" in said
+    wait_for("put back", lambda: world.roots("shop") == 2)
+    assert any("shop/istio-ca-root-cert was changed by kubectl-edit" in json.dumps(e) for e in wait_for("an Event", lambda: world.events("Restored")))
+
+
 def test_a_plan_taken_away_opens_no_gate(world):  # noqa: F811
     """In the middle of a rotation, while nobody looks; and then the Secret with it."""
     world.plugin(gates={"stockWait": "1h", "mountWait": "0s"})

@@ -95,9 +95,10 @@ on_moved(const struct err *why, void *arg)
 }
 
 static void
-on_restored(const char *what, void *arg)
+on_restored(const char *ns, const char *by, void *arg)
 {
-    (void)what;
+    (void)by;
+    (void)ns;
     (void)arg;
 }
 

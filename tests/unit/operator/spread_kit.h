@@ -85,11 +85,12 @@ on_change(void *arg)
 }
 
 static inline void
-on_restored(const char *ns, void *arg)
+on_restored(const char *ns, const char *by, void *arg)
 {
     struct scene *s = arg;
 
     s->restored++;
+    (void)by;
     (void)snprintf(s->restored_ns, sizeof(s->restored_ns), "%s", ns);
 }
 
