@@ -52,15 +52,17 @@ static int
 conf_find(const struct mesh_kube *k, struct kube_conf *ret, struct err *e)
 {
     CLEANUP(str_freep) char *usual = NULL;
-    const char *path = k->kubeconfig != NULL ? k->kubeconfig : getenv("KUBECONFIG");
-    const char *home = getenv("HOME");
+    const char *list = getenv("KUBECONFIG"), *home = getenv("HOME");
 
-    if (path == NULL && home != NULL) {
+    if (k->kubeconfig != NULL)
+        return kube_conf_from_file(k->kubeconfig, k->context, ret, e);
+    if (list != NULL && list[0] != '\0')
+        return kube_conf_from_files(list, k->context, ret, e);
+    if (home != NULL)
         TRY(str_format(&usual, e, "%s/.kube/config", home));
-        path = access(usual, R_OK) == 0 ? usual : NULL;
-    }
-    return path != NULL ? kube_conf_from_file(path, k->context, ret, e)
-                        : kube_conf_in_cluster(ret, e);
+    return usual != NULL && access(usual, R_OK) == 0
+               ? kube_conf_from_file(usual, k->context, ret, e)
+               : kube_conf_in_cluster(ret, e);
 }
 
 static void

@@ -43,6 +43,11 @@ MUST_USE int kube_conf_in_cluster(struct kube_conf *ret, struct err *e);
  * Blocks: disk. */
 MUST_USE int kube_conf_from_file(const char *path, const char *context, struct kube_conf *ret,
                                  struct err *e);
+/* As kubectl reads KUBECONFIG: paths with colons between. Of a cluster, user or context that
+ * several files have, and of the current context, the first file's counts; a file that is not there
+ * is passed over, unless none is. Errors: as above. */
+MUST_USE int kube_conf_from_files(const char *list, const char *context, struct kube_conf *ret,
+                                  struct err *e);
 MUST_USE int kube_conf_read(struct span text, const char *path, const char *context,
                             struct kube_conf *ret, struct err *e);
 

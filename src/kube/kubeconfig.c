@@ -1,5 +1,6 @@
-/* kubeconfig.c - the context of a kubeconfig as a server and who we are there.
- * Source: Kubernetes client-go, tools/clientcmd/api/v1 (members and their meaning). */
+/* kubeconfig.c - the context of a kubeconfig as a server and who we are there. Of several files the
+ * first that has a name has it whole; what it points to lies beside that file.
+ * Source: Kubernetes client-go, tools/clientcmd (the order), its api/v1 (members and meaning). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +10,24 @@
 #include "kube/yaml.h"
 #include "net/json.h"
 
-enum { KUBECONFIG_MAX_BYTES = 1024 * 1024 };
+enum { KUBECONFIG_MAX_BYTES = 1024 * 1024, KUBECONFIG_FILES_MAX = 32 };
+
+struct source {
+    json_t *doc; /* owned; it may have a key in it */
+    const char *path;
+};
+
+struct sources {
+    struct source v[KUBECONFIG_FILES_MAX];
+    size_t n;
+};
+
+static void
+sources_done(struct sources *s)
+{
+    while (s->n > 0)
+        json_wipe_free(s->v[--s->n].doc);
+}
 
 /* A member that is a text; NULL: absent or null. */
 static int
@@ -23,10 +41,8 @@ text_of(const json_t *o, const char *name, const char **ret, struct err *e)
     return 0;
 }
 
-/* The `inner` object of the entry of that name in the list `list`. */
-static int
-entry_of(const json_t *doc, const char *list, const char *inner, const char *name,
-         const json_t **ret, struct err *e)
+static const json_t *
+entry_in(const json_t *doc, const char *list, const char *inner, const char *name)
 {
     const json_t *all = json_object_get(doc, list), *one;
     size_t i;
@@ -35,8 +51,23 @@ entry_of(const json_t *doc, const char *list, const char *inner, const char *nam
     {
         const char *n = json_string_value(json_object_get(one, "name"));
 
-        if (n != NULL && strcmp(n, name) == 0 && json_is_object(json_object_get(one, inner))) {
-            *ret = json_object_get(one, inner);
+        if (n != NULL && strcmp(n, name) == 0 && json_is_object(json_object_get(one, inner)))
+            return json_object_get(one, inner);
+    }
+    return NULL;
+}
+
+/* The `inner` object of the entry of that name in the list `list`, and the file that has it. */
+static int
+entry_of(const struct sources *s, const char *list, const char *inner, const char *name,
+         const json_t **ret, const char **ret_path, struct err *e)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        const json_t *o = entry_in(s->v[i].doc, list, inner, name);
+
+        if (o != NULL) {
+            *ret = o;
+            *ret_path = s->v[i].path;
             return 0;
         }
     }
@@ -124,15 +155,14 @@ exec_take(const json_t *o, const char *path, struct kube_conf *c, struct err *e)
 }
 
 static int
-cluster_take(const json_t *doc, const char *name, const char *path, struct kube_conf *c,
-             struct err *e)
+cluster_take(const struct sources *s, const char *name, struct kube_conf *c, struct err *e)
 {
     static const char *const not_ours[] = { "proxy-url", "tls-server-name", NULL };
     static const char *const never[] = { "insecure-skip-tls-verify", NULL };
+    const char *server, *path = NULL;
     const json_t *o = NULL;
-    const char *server;
 
-    TRY(entry_of(doc, "clusters", "cluster", name, &o, e));
+    TRY(entry_of(s, "clusters", "cluster", name, &o, &path, e));
     TRY(refuse_members(o, never, "the server is always verified; name certificate-authority", e));
     TRY(refuse_members(o, not_ours, "the server is reached and verified by the name in \"server\"",
                        e));
@@ -145,13 +175,14 @@ cluster_take(const json_t *doc, const char *name, const char *path, struct kube_
 }
 
 static int
-user_take(const json_t *doc, const char *name, const char *path, struct kube_conf *c, struct err *e)
+user_take(const struct sources *s, const char *name, struct kube_conf *c, struct err *e)
 {
     static const char *const not_ours[] = { "username", "password",  "auth-provider", "as",
                                             "as-uid",   "as-groups", "as-user-extra", NULL };
+    const char *path = NULL;
     const json_t *o = NULL;
 
-    TRY(entry_of(doc, "users", "user", name, &o, e));
+    TRY(entry_of(s, "users", "user", name, &o, &path, e));
     TRY(refuse_members(o, not_ours,
                        "name a token, a client certificate or an exec plug-in: tokenFile, token, "
                        "client-certificate and client-key, or exec",
@@ -169,49 +200,95 @@ user_take(const json_t *doc, const char *name, const char *path, struct kube_con
 }
 
 static int
-context_take(const json_t *doc, const char *context, const char *path, struct kube_conf *c,
-             struct err *e)
+context_take(const struct sources *s, const char *context, struct kube_conf *c, struct err *e)
 {
-    const char *cluster, *user;
+    const char *cluster, *user, *path;
     const json_t *o = NULL;
 
-    if (context == NULL)
-        TRY(text_of(doc, "current-context", &context, e));
+    for (size_t i = 0; i < s->n && (context == NULL || context[0] == '\0'); i++)
+        TRY(text_of(s->v[i].doc, "current-context", &context, e));
     if (context == NULL || context[0] == '\0')
         return err_set(e, E_NOTFOUND, "no \"current-context\", and none is named");
-    TRY(entry_of(doc, "contexts", "context", context, &o, e));
+    TRY(entry_of(s, "contexts", "context", context, &o, &path, e));
     TRY(text_of(o, "cluster", &cluster, e));
     TRY(text_of(o, "user", &user, e));
     if (cluster == NULL || user == NULL)
         return err_set(e, E_PARSE, "context \"%.100s\" names no cluster, or no user", context);
-    TRY(cluster_take(doc, cluster, path, c, e));
-    return user_take(doc, user, path, c, e);
+    TRY(cluster_take(s, cluster, c, e));
+    return user_take(s, user, c, e);
 }
 
-int
-kube_conf_read(struct span text, const char *path, const char *context, struct kube_conf *ret,
-               struct err *e)
+static int
+source_add(struct sources *s, struct span text, const char *path, struct err *e)
 {
-    CLEANUP(kube_conf_done) struct kube_conf c = { .server = NULL };
-    CLEANUP(json_wipe_freep) json_t *doc = NULL;
+    json_t *doc = NULL;
 
+    if (s->n == KUBECONFIG_FILES_MAX)
+        return err_set(e, E_LIMIT, "more than %d files", (int)KUBECONFIG_FILES_MAX);
     TRY(yaml_to_json(text, &doc, e));
+    s->v[s->n++] = (struct source){ doc, path };
     if (!json_is_object(doc))
         return err_set(e, E_PARSE, "not a kubeconfig: want an object");
-    TRY(context_take(doc, context, path, &c, e));
+    return 0;
+}
+
+static int
+sources_take(const struct sources *s, const char *context, struct kube_conf *ret, struct err *e)
+{
+    CLEANUP(kube_conf_done) struct kube_conf c = { .server = NULL };
+
+    TRY(context_take(s, context, &c, e));
     *ret = c;
     c = (struct kube_conf){ .server = NULL };
     return 0;
 }
 
 int
-kube_conf_from_file(const char *path, const char *context, struct kube_conf *ret, struct err *e)
+kube_conf_read(struct span text, const char *path, const char *context, struct kube_conf *ret,
+               struct err *e)
+{
+    CLEANUP(sources_done) struct sources s = { .n = 0 };
+
+    TRY(source_add(&s, text, path, e));
+    return sources_take(&s, context, ret, e);
+}
+
+static int
+file_add(struct sources *s, const char *path, struct err *e)
 {
     CLEANUP(buf_wipe) struct buf text = BUF_INIT(KUBECONFIG_MAX_BYTES);
+    int r = TRY(file_read(path, &text, e));
 
-    if (TRY(file_read(path, &text, e)) == FILE_ABSENT)
+    if (r == FILE_ABSENT)
+        return FILE_ABSENT;
+    return source_add(s, buf_span(&text), path, e) < 0 ? err_wrap(e, "kubeconfig %s", path) : 0;
+}
+
+int
+kube_conf_from_file(const char *path, const char *context, struct kube_conf *ret, struct err *e)
+{
+    CLEANUP(sources_done) struct sources s = { .n = 0 };
+
+    if (TRY(file_add(&s, path, e)) == FILE_ABSENT)
         return err_set(e, E_NOTFOUND, "kubeconfig %s: no such file", path);
-    if (kube_conf_read(buf_span(&text), path, context, ret, e) < 0)
+    if (sources_take(&s, context, ret, e) < 0)
         return err_wrap(e, "kubeconfig %s", path);
+    return 0;
+}
+
+int
+kube_conf_from_files(const char *list, const char *context, struct kube_conf *ret, struct err *e)
+{
+    CLEANUP(sources_done) struct sources s = { .n = 0 };
+    CLEANUP(str_freep) char *paths = NULL;
+    char *rest = NULL;
+
+    TRY(str_dup(span_str(list), &paths, e));
+    for (char *at = strtok_r(paths, ":", &rest); at != NULL; at = strtok_r(NULL, ":", &rest))
+        TRY(file_add(&s, at, e));
+    if (s.n == 0)
+        return err_set(e, E_NOTFOUND, "kubeconfig %s: no such file", list);
+    if (sources_take(&s, context, ret, e) < 0)
+        return err_wrap(e, "kubeconfig %s", list);
     return 0;
 }

@@ -1,12 +1,14 @@
 /* test_kubeconfig.c - what a kubeconfig says, and what is refused by its name. */
 #include "unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kube/exec.h"
 #include "kube/kube.h"
 #include "kube/yaml.h"
+#include "tmpdir.h"
 
 static struct err e;
 
@@ -41,6 +43,53 @@ the_context_and_its_files(void **state)
     assert_null(c.ca_file);
     assert_string_equal(c.key_file, "u.key");
     kube_conf_done(&c);
+}
+
+static void
+config_write(const char *dir, const char *name, const char *text)
+{
+    char path[256];
+
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* As kubectl merges KUBECONFIG: the first file that has a name has it, paths lie beside it. */
+static void
+several_files(void **state)
+{
+    char dir[64], list[1024], want[256];
+    struct kube_conf c = { .server = NULL };
+
+    (void)state;
+    tmpdir_make(dir);
+    config_write(dir, "users", "apiVersion: v1\n" USERS("    tokenFile: first\n"));
+    config_write(dir, "whole", HEAD CLUSTERS("") USERS("    tokenFile: second\n"));
+    config_write(dir, "last",
+                 "current-context: two\n"
+                 "clusters: [{name: c, cluster: {server: \"https://late:1\"}}]\n"
+                 "contexts: [{name: three, context: {cluster: d, user: u}}]\n");
+    (void)snprintf(list, sizeof(list), ":%s/gone:%s/users:%s/whole::%s/last", dir, dir, dir, dir);
+    assert_ok(kube_conf_from_files(list, NULL, &c, &e));
+    assert_string_equal(c.server, "https://10.0.0.1:6443");
+    (void)snprintf(want, sizeof(want), "%s/first", dir);
+    assert_string_equal(c.token_file, want);
+    (void)snprintf(want, sizeof(want), "%s/ca.crt", dir);
+    assert_string_equal(c.ca_file, want);
+    kube_conf_done(&c);
+    assert_ok(kube_conf_from_files(list, "three", &c, &e));
+    assert_string_equal(c.server, "https://d:6443");
+    kube_conf_done(&c);
+    assert_err(kube_conf_from_files(list, "four", &c, &e), E_NOTFOUND, "no \"four\" in");
+    (void)snprintf(list, sizeof(list), "%s/gone:%s/gone too", dir, dir);
+    assert_err(kube_conf_from_files(list, NULL, &c, &e), E_NOTFOUND, "no such file");
+    config_write(dir, "gone", "no kubeconfig");
+    (void)snprintf(list, sizeof(list), "%s/whole:%s/gone", dir, dir);
+    assert_err(kube_conf_from_files(list, NULL, &c, &e), E_PARSE, "/gone: not a kubeconfig");
+    tmpdir_remove(dir);
 }
 
 /* Data goes before a file, a token's file before a token. */
@@ -351,6 +400,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_context_and_its_files),
+        cmocka_unit_test(several_files),
         cmocka_unit_test(what_is_inside),
         cmocka_unit_test(answers_of_a_plugin),
         cmocka_unit_test(a_plugin_has_so_many_words),
