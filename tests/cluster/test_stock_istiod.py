@@ -9,6 +9,9 @@ import mesh as names
 import workload
 
 
+FIVE = ["ca-cert.pem", "ca-crl.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"]
+
+
 class Validator:
     """The pods that the CronJob makes by itself, every minute here."""
 
@@ -77,6 +80,7 @@ def procedure(cluster, mesh, istiod, pki, report):
         counter.more(100)
         intermediate(mesh, istiod, pki, counter, report)
         roots(cluster, mesh, istiod, pki, counter, report)
+        lists(cluster, mesh, istiod, pki, counter, report)
         tried, failed, last = counter.counts()
     finally:
         counter.close()
@@ -107,6 +111,24 @@ def restarted_by_validator(cluster, validator, seen):
     seen(text)
     assert worked and f"Deployment {NAME} restarted." in text, text
     seen(cluster.rolled_out(f"deployment/{NAME}", NS).strip().splitlines()[-1])
+
+
+def lists(cluster, mesh, istiod, pki, counter, report):
+    with report.step("a list of each CA in the vault: `cacerts` has five keys, and istiod hands them out") as seen:
+        wanted = pki.lists("B", "B1")
+        mesh.vault("secret", "set", "--vault-name", "meshroot-vault", "--name", "ca-crl", "--file", "/dev/stdin", stdin=wanted)
+        mesh.patch(objectNames={"caCrl": "ca-crl"})
+        wait_for("five keys", lambda: sorted(cluster.get("secret", "cacerts", "-n", NS)["data"]) == FIVE)
+        seen(istiod.says("newly added CRL file", 1)[-1])
+        published = wait_for("istio-ca-crl", lambda: (m := cluster.get("configmap", "istio-ca-crl", "-n", workload.NAMESPACE)["data"]["ca-crl.pem"]) and m)
+        assert published.count("BEGIN X509 CRL") == 2
+        mesh.ready(both(signs("B1"), trusts("B")))
+    with report.step("istiod restarted with them; workloads restarted: it loads and signs") as seen:
+        cluster.kubectl("rollout", "restart", f"deployment/{NAME}", "-n", NS)
+        cluster.rolled_out(f"deployment/{NAME}", NS)
+        seen(istiod.says("Detected CRL file", 1)[-1])
+        workload.restart(cluster, seen)
+        counter.told(seen)
 
 
 def roots(cluster, mesh, istiod, pki, counter, report):
