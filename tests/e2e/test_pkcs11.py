@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from conftest import BINARY, meshroot, openssl, openssl_intermediate, openssl_root, wait_for
 from key_hunt import forms_of, memory_has
 from test_agent import Echo, pair, talk
-from test_ca import Ca, make_csr, pb  # noqa: F401 (a fixture)
+from test_ca import Ca, make_csr, pb, refused  # noqa: F401 (a fixture)
 from test_jwt_svid import sign, verify
+from test_revoke import leaf, lists, revoke, serial_of
 from test_signer import Load, kill_signer, leaf_is_right, signer, works
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
@@ -138,6 +139,32 @@ def test_leaves_by_each_kind_of_key(tmp_path, daemon, pb, token, kind):  # noqa:
         assert PIN.encode() not in pathlib.Path(f"/proc/{pid}/environ").read_bytes()
     for task in pathlib.Path(f"/proc/{status['pid']}/task").iterdir():
         assert "Seccomp:\t2" in (task / "status").read_text()
+
+@pytest.mark.parametrize("kind", ["EC:prime256v1", "EC:secp384r1", "rsa:2048"])
+def test_the_token_signs_revocation_lists(tmp_path, daemon, pb, token, kind):  # noqa: F811
+    root = openssl_root(tmp_path / "root", "Root A", "p256")
+    intermediate_over(tmp_path / "cacerts", root, "Token A1", token.keypair("a1", kind, "01"))
+    ca = serve(tmp_path, daemon, pb, token).ready()
+    issuer = x509.load_pem_x509_certificate((tmp_path / "cacerts/ca-cert.pem").read_bytes())
+    key, chain, cert = leaf(ca)
+    (before,) = lists(ca)
+    assert before.is_signature_valid(issuer.public_key()) and len(list(before)) == 0
+    assert revoke(ca, "--serial", serial_of(cert), "--reason", "keyCompromise")["lists"][0]["signed"] is True
+    (crl,) = lists(ca)
+    assert crl.is_signature_valid(issuer.public_key()) and crl.get_revoked_certificate_by_serial_number(cert.serial_number)
+    (tmp_path / "crl.pem").write_text(ca.get("/ca-crl.pem")[1])
+    said = subprocess.run(["openssl", "crl", "-in", tmp_path / "crl.pem", "-noout", "-verify", "-CAfile", tmp_path / "cacerts/ca-cert.pem"],
+                          capture_output=True, text=True, check=True)
+    assert "verify OK" in said.stderr
+    with ca.channel(key, chain.encode()) as c:
+        refused(grpc.StatusCode.UNAUTHENTICATED, "request authenticate failure", lambda: ca.call(make_csr()[1], channel=c))
+    # the child is another one: it logs in anew, and signs the next list
+    kill_signer(ca)
+    wait_for("another signer", lambda: works(ca))
+    again = leaf(ca)[2]
+    assert revoke(ca, "--serial", serial_of(again))["lists"][0]["signed"] is True
+    (crl,) = lists(ca)
+    assert crl.is_signature_valid(issuer.public_key()) and len(list(crl)) == 2 and ca.metric("meshroot_crl_unsigned 0")
 
 
 @pytest.fixture
