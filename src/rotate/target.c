@@ -166,13 +166,17 @@ target_bring_up(struct rotate *r, bool may_fetch)
     bool is_ahead = m.generation > r->plan.generation && m.generation <= GENERATION_TOLD_MAX;
     r->ahead = read == 0 && is_ahead ? m.generation : 0;
     r->lagging = read != 0 || m.generation != r->plan.generation || !signs_as_planned(r, there) ||
-                 !roots_equal(bundle_roots(there), r->roots) || !lists_as_planned(r, there);
+                 !roots_equal(bundle_roots(there), r->roots) || !lists_as_planned(r, there) ||
+                 m.lists_why.code != E_NONE; /* lists that are none: without any in force, too */
     r->is_seen = r->is_seen || !r->lagging;
     if (!r->lagging || r->ahead != 0)
         return;
     if (read < 0 && !was_lagging)
         log_warn("rotate", "the set in %s cannot be used and is written anew: %s",
                  r->conf.target.name, e.msg);
+    else if (m.lists_why.code != E_NONE && !was_lagging)
+        log_warn("rotate", "the set in %s is written anew: %s", r->conf.target.name,
+                 m.lists_why.msg);
 
     const struct bundle *signer = NULL;
     const struct bundle *sources[] = { r->signer, there, r->want };

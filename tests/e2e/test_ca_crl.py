@@ -136,6 +136,18 @@ def test_a_revoked_intermediate_is_refused_everywhere_once_another_signs(place, 
     wait_for("they talk", lambda: talk(port) == b"hello\n")
 
 
+def test_a_list_put_into_the_folder_by_hand_does_not_stay(place):
+    """While none is in force: what reads the folder would stumble over it."""
+    m = place
+    m.enable(flags=WITH_LISTS)
+    m.settled()
+    generation, stray = m.status()["rotation"]["generation"], m.state / "bundle/..data/ca-crl.pem"
+    stray.write_text("no list\n")
+    wait_for("gone", lambda: not stray.exists())
+    assert "is written anew: ca-crl.pem: " in m.up.text() and m.status()["rotation"]["generation"] == generation
+    assert m.lists() == {} and m.signs("a1")
+
+
 def test_what_is_no_list_for_this_set_blocks_no_key(place, tmp_path):
     """Each bad list by its reason; the list in force stays, and the four go on."""
     m, root = place, tmp_path / "root"
