@@ -16,7 +16,7 @@ struct revoke_conf {
 /* clang-format off */
 static const struct opt opts[] = {
     { "serial", OPT_STRING, AT(serial), NULL, NULL, NULL, 0, "HEX", "of one leaf, as a tool prints it: 7D5B..., 7d:5b:..., 0x7d5b..., serial=7D5B..." },
-    { "identity", OPT_STRING, AT(identity), NULL, NULL, NULL, 0, "SPIFFE-ID", "all its leaves, issued until now" },
+    { "identity", OPT_STRING, AT(identity), NULL, NULL, NULL, 0, "SPIFFE-ID", "all leaves that it got from this replica until now" },
     { "reason", OPT_CHOICE, AT(reason), "unspecified",
       "unspecified|keyCompromise|cACompromise|affiliationChanged|superseded|cessationOfOperation|privilegeWithdrawn",
       NULL, 0, "REASON", "what the list says of it (RFC 5280 5.3.1)" },
@@ -102,11 +102,14 @@ const struct command cmd_ca_revoke = {
     "refuse a leaf, or every leaf of an identity, from now on",
     "The leaf is looked up in the ledger, recorded, and put in its issuer's revocation list, "
     "which\n"
-    "goes to all agents of this CA at once: it does not answer to the leaf any more, agents end\n"
-    "open connections and refuse new ones. With --identity all leaves of its ledger are revoked,\n"
-    "those that were issued until now; the workload may get a new one with its token. To revoke\n"
-    "twice does no harm. Works with meshroot up and ca serve. docs/revocation.md says who\n"
-    "enforces what, and what to do with several replicas.\n"
+    "all agents of this CA get at once. From the answer on the CA takes it from nobody as proof "
+    "of\n"
+    "who calls; agents end open connections of its holder and refuse new ones. The holder may get\n"
+    "another leaf with its token. --identity covers the leaves that this replica has issued: run "
+    "it\n"
+    "on each. What is revoked here the operator carries to the others. To revoke twice does no "
+    "harm.\n"
+    "Works with meshroot up and ca serve. docs/revocation.md says who enforces what.\n"
     "\n"
     "Examples:\n"
     "  meshroot ca revoke --serial 7d5b2f0c9a --reason keyCompromise\n"

@@ -60,9 +60,14 @@ conf_find(const struct mesh_kube *k, struct kube_conf *ret, struct err *e)
         return kube_conf_from_files(list, k->context, ret, e);
     if (home != NULL)
         TRY(str_format(&usual, e, "%s/.kube/config", home));
-    return usual != NULL && access(usual, R_OK) == 0
-               ? kube_conf_from_file(usual, k->context, ret, e)
-               : kube_conf_in_cluster(ret, e);
+    if (usual != NULL && access(usual, R_OK) == 0)
+        return kube_conf_from_file(usual, k->context, ret, e);
+    int done = kube_conf_in_cluster(ret, e);
+    return done == 0 || e->code != E_NOTFOUND
+               ? done
+               : err_set(e, E_NOTFOUND,
+                         "which cluster? --kubeconfig FILE, KUBECONFIG and ~/.kube/config name "
+                         "none, and this is no pod of one");
 }
 
 static void

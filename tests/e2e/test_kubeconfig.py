@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import BINARY, wait_for
+from conftest import BINARY, meshroot, wait_for
 from https_peer import server_cert
 from kube_api import KubeApi
 
@@ -180,3 +180,19 @@ def test_a_plugin_that_is_not_there_or_stays(plugin, config, tmp_path, api):
     path = plugin("time.sleep(600)")
     refused(get(path, deadline_ms=1000), "timeout", "no answer of the Kubernetes API in time")
     refused(get(path, deadline_ms=40000), "timeout", "took longer than 20 s and was killed")
+
+
+def test_a_command_finds_the_cluster_as_kubectl_does(api, tmp_path):
+    """KUBECONFIG's files, one of them missing; an empty KUBECONFIG is none; and what is said when nothing names a cluster."""
+    api.rules["own"] = None
+    home = tmp_path / "home"
+    (home / ".kube").mkdir(parents=True)
+    env = {"HOME": str(home), "KUBECONFIG": f"{tmp_path}/gone:{api.kubeconfig()}"}
+    ask = lambda: meshroot("mesh", "status", "--namespace", "shop", env=env, check=False)  # noqa: E731
+    done = ask()
+    assert done.returncode == 1 and "PluginCA" in done.stdout + done.stderr, done
+    env["KUBECONFIG"] = ""
+    done = ask()
+    assert done.returncode == 3 and "which cluster? --kubeconfig FILE" in done.stderr, done
+    (home / ".kube/config").write_text(api.kubeconfig().read_text().replace("kubeconfig.token", str(api.kubeconfig().with_suffix(".token"))))
+    assert ask().returncode == 1
