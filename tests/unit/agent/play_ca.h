@@ -21,7 +21,7 @@
 #include "net/grpc.h"
 #include "pki/crl.h"
 
-enum { WAIT_MS = 20000, WORDS_MAX = 64 };
+enum { WAIT_MS = 60000, WORDS_MAX = 64 };
 
 #define ID "spiffe://cluster.local/ns/shop/sa/web"
 

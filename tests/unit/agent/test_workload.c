@@ -13,7 +13,7 @@
 #include "pki/pem.h"
 #include "workload.pb-c.h"
 
-enum { WAIT_MS = 20000, CLIENTS_MAX = 12 };
+enum { WAIT_MS = 60000, CLIENTS_MAX = 12 };
 
 #define ID          "spiffe://cluster.local/ns/shop/sa/web"
 #define SVID        "/SpiffeWorkloadAPI/FetchX509SVID"

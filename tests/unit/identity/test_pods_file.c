@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "identity/pods_file.h"
 
-enum { GIVE_UP_MS = 20 * 1000, EVERY_MS = 10 };
+enum { GIVE_UP_MS = 60 * 1000, EVERY_MS = 10 };
 
 static const struct metric_desc any = { "meshroot_pods_loads_total", "", METRIC_COUNTER };
 static struct err e;

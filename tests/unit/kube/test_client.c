@@ -6,7 +6,7 @@
 
 #include "kube/kube.h"
 
-enum { GIVE_UP_MS = 20 * 1000 };
+enum { GIVE_UP_MS = 60 * 1000 };
 
 static struct err e;
 

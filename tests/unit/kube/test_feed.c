@@ -8,7 +8,7 @@
 #include "net/addr.h"
 #include "net/http.h"
 
-enum { GIVE_UP_MS = 30 * 1000, LOG_MAX = 4096, BIG = KUBE_MAX_BODY_BYTES + 1 };
+enum { GIVE_UP_MS = 60 * 1000, LOG_MAX = 4096, BIG = KUBE_MAX_BODY_BYTES + 1 };
 
 static struct err e;
 

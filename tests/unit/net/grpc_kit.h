@@ -12,7 +12,7 @@
 #include "net/addr.h"
 #include "net/grpc.h"
 
-enum { WAIT_MS = 20000 };
+enum { WAIT_MS = 60000 };
 
 struct world {
     struct loop *l;

@@ -10,7 +10,7 @@
 #include "net/filewatch.h"
 #include "tmpdir.h"
 
-enum { DEADLINE_MS = 10 * 1000, POLL_MS = 100, NEVER_MS = 60 * 60 * 1000, PATH_MAX_BYTES = 160 };
+enum { DEADLINE_MS = 60 * 1000, POLL_MS = 100, NEVER_MS = 60 * 60 * 1000, PATH_MAX_BYTES = 160 };
 
 static const char *const names[] = { "a.pem", "b.pem" };
 

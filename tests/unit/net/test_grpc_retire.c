@@ -11,7 +11,7 @@
 #include "net/grpc.h"
 #include "net/grpc_server.h"
 
-enum { WAIT_MS = 20000, STEP_MS = 5, AGE_MS = 100 };
+enum { WAIT_MS = 60000, STEP_MS = 5, AGE_MS = 100 };
 
 struct world {
     struct loop *l;

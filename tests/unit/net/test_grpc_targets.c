@@ -8,7 +8,7 @@
 #include "net/addr.h"
 #include "net/grpc.h"
 
-enum { WAIT_MS = 20000, SERVERS = 2 };
+enum { WAIT_MS = 60000, SERVERS = 2 };
 
 struct world;
 

@@ -11,7 +11,7 @@
 #include "net/tls_proxy.h"
 #include "net/tls_stream.h"
 
-enum { WAIT_MS = 20000 };
+enum { WAIT_MS = 60000 };
 
 #define ID_A "spiffe://cluster.local/ns/shop/sa/a"
 #define ID_B "spiffe://cluster.local/ns/shop/sa/b"

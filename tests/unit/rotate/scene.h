@@ -10,7 +10,7 @@
 #include "mesh_of_roots.h"
 #include "rotate/driver.h"
 
-enum { LOADS_MAX = 4, DEADLINE_MS = 10 * 1000, TICK_MS = 1 };
+enum { LOADS_MAX = 4, DEADLINE_MS = 60 * 1000, TICK_MS = 1 };
 
 struct load {
     const char *leaves; /* "AB": roots of its leaves in use; NULL: none */

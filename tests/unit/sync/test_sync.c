@@ -10,7 +10,7 @@
 #include "pki/bundle.h"
 #include "sync/sync.h"
 
-enum { SETS = 2, ANSWERS_MAX = 8, DEADLINE_MS = 10 * 1000 };
+enum { SETS = 2, ANSWERS_MAX = 8, DEADLINE_MS = 60 * 1000 };
 
 struct answer {
     vault_secret_fn *done;
