@@ -7,7 +7,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from conftest import wait_for
+from conftest import put_file, wait_for
 from test_ca import Ca, make_csr, pb, plugged  # noqa: F401
 from test_callers import asks
 
@@ -88,7 +88,7 @@ def test_what_time_mends_is_tried_again(ca, tmp_path, daemon, pb):  # noqa: F811
     other = Ca(second, daemon, pb, "--issuer", f"{late}={keys}", folder=ca.dir).ready()
     code, words = outcome(lambda: other.call(csr, other.issuer.token(iss=late)))
     assert code in RETRIED and "keys are not known yet" in words
-    keys.write_text(other.issuer.jwks())
+    put_file(keys, other.issuer.jwks())
     wait_for("keys", lambda: outcome(lambda: other.call(csr, other.issuer.token(iss=late)))[0] == C.OK)
     # the signer process, a child of the CA, is killed: what comes until the next one stands may be tried again
     child = int(subprocess.run(["pgrep", "-P", str(ca.daemon.process.pid)], capture_output=True, text=True, check=True).stdout.split()[0])
@@ -97,6 +97,6 @@ def test_what_time_mends_is_tried_again(ca, tmp_path, daemon, pb):  # noqa: F811
 
     def answered():
         seen.add(outcome(lambda: ca.call(csr, ca.issuer.token()))[0])
-        return C.OK in seen and ca.status()["signer"]["restarts"] == 1
+        return C.OK in seen and ca.status()["signer"]["restarts"] >= 1
     wait_for("an answer", answered)
     assert seen - {C.OK} <= RETRIED

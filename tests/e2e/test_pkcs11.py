@@ -13,13 +13,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from conftest import BINARY, meshroot, openssl, openssl_intermediate, openssl_root, wait_for
+from conftest import BINARY, meshroot, openssl, openssl_intermediate, openssl_root, put_file, wait_for
 from key_hunt import forms_of, memory_has
 from test_agent import Echo, pair, talk
 from test_ca import Ca, make_csr, pb, refused  # noqa: F401 (a fixture)
 from test_jwt_svid import sign, verify
 from test_revoke import leaf, lists, revoke, serial_of
-from test_signer import Load, kill_signer, leaf_is_right, signer, works
+from test_signer import Load, kill_signer, leaf_is_right, replace_signer, signer, works
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "918273"
@@ -181,7 +181,7 @@ def issuer_of(agent):
 def test_a_mesh_and_its_rotation_to_another_key_in_the_token(tmp_path, daemon, pb, token, first):  # noqa: F811
     """Two workloads speak mTLS over new connections all the time, leaves live for seconds, callers ask for more; then
     another certificate comes, whose key was made in the same token meanwhile."""
-    ca = serve(tmp_path, daemon, pb, token, "--default-workload-ttl", "10s").ready()
+    ca = serve(tmp_path, daemon, pb, token, "--default-workload-ttl", "30s").ready()
     echo = Echo()
     web, db = pair(tmp_path, daemon, ca, echo)
     said, failed, stop = [0], [0], threading.Event()
@@ -203,7 +203,7 @@ def test_a_mesh_and_its_rotation_to_another_key_in_the_token(tmp_path, daemon, p
     before = said[0]
     wait_for("they speak on", lambda: said[0] > before + 10)
     stop.set()
-    speaker.join(20)
+    speaker.join(60)
     echo.listener.close()
     assert failed == [0] and said[0] > 20
     assert set(load.codes) == {"OK"}
@@ -236,10 +236,9 @@ def test_a_token_that_is_pulled_out_and_put_back(tmp_path, daemon, pb, token, fi
 def test_the_signer_dies_and_logs_in_again(tmp_path, daemon, pb, token, first):  # noqa: F811
     ca = serve(tmp_path, daemon, pb, token).ready()
     with Load(ca, 8) as load:
-        for i in range(3):
+        for _ in range(3):
             load.more(8)
-            kill_signer(ca)
-            wait_for("another signer", lambda i=i: signer(ca)["restarts"] == i + 1 and signer(ca)["up"])
+            replace_signer(ca)
         load.more(8)
     assert set(load.codes) <= {"OK", "UNAVAILABLE"}
     for chain, key in load.leaves:
@@ -251,10 +250,9 @@ def test_a_key_that_is_not_in_the_token_yet(tmp_path, daemon, pb, token, first):
     ca = serve(tmp_path, daemon, pb, token).ready()
     elsewhere = openssl_intermediate(tmp_path / "a3", first[0], "Intermediate A3", "p256")
     swap(elsewhere, ca.dir)
-    wait_for("refused", lambda: ca.status()["refused"])
-    assert "has no private key of ca-cert.pem's (1 looked at, p256)" in ca.status()["refused"]
+    wait_for("refused", lambda: "has no private key of ca-cert.pem's (1 looked at, p256)" in (ca.status()["refused"] or ""))
     assert works(ca) and ca.metric("meshroot_ca_loaded_is_present 0")
-    (ca.dir / "ca-key.pem").write_bytes((elsewhere / "ca-key.pem").read_bytes())
+    put_file(ca.dir / "ca-key.pem", (elsewhere / "ca-key.pem").read_text())
     wait_for("the warning", lambda: "ca-key.pem is there and not read" in ca.daemon.text())
     assert "has no private key" in ca.status()["refused"], "a key in a file does not count"
     token.run("softhsm2-util", "--import", pkcs8(elsewhere / "ca-key.pem"), "--token", "mesh", "--pin", PIN, "--label", "a3", "--id",
@@ -292,7 +290,7 @@ def test_a_wrong_pin_is_tried_once(tmp_path, daemon, pb, token, first):  # noqa:
 
 def run_to_its_end(tmp, token, *flags):
     return subprocess.run([BINARY, "ca", "serve", "--ca-dir", tmp / "cacerts", "--state-dir", tmp / "state", "--listen", "127.0.0.1:0",
-                           "--monitoring", "off", *flags], capture_output=True, text=True, timeout=30, env={**os.environ, **token.env})
+                           "--monitoring", "off", *flags], capture_output=True, text=True, timeout=120, env={**os.environ, **token.env})
 
 
 def test_flags_that_do_not_fit(tmp_path, token, first):

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from cryptography import x509
 
-from conftest import meshroot, openssl_intermediate, openssl_root, wait_for
+from conftest import meshroot, openssl_intermediate, openssl_root, put_file, wait_for
 from key_hunt import forms_of, memory_has
 from test_ca import Ca, copy_set, make_csr, pb, plugged  # noqa: F401 (fixtures)
 
@@ -29,6 +29,13 @@ def kill_signer(ca, how=signal.SIGKILL):
     pid = wait_for("a signer", lambda: signer(ca)["pid"])  # 0 would be everybody
     os.kill(pid, how)
     return pid
+
+
+def replace_signer(ca, how=signal.SIGKILL):
+    """Kills it, and waits for another; a start that goes wrong on a slow machine is followed by one more."""
+    before = signer(ca)["restarts"]
+    kill_signer(ca, how)
+    wait_for("another signer", lambda: (s := signer(ca))["restarts"] > before and s["up"])
 
 
 def works(ca):
@@ -99,8 +106,7 @@ def test_the_serving_process_never_holds_the_key(tmp_path, daemon, pb, kind):  #
         in_signer_alone(ca, forms[a2], "A2")
         assert not memory_has(ca.daemon.process.pid, forms[a1])
         wait_for("the old key is wiped", lambda: not memory_has(signer(ca)["pid"], forms[a1]), 90)
-        kill_signer(ca)
-        wait_for("another signer", lambda: signer(ca)["restarts"] == 1 and signer(ca)["up"])
+        replace_signer(ca)
         load.more(50)
         in_signer_alone(ca, forms[a2], "A2 after the signer's end")
 
@@ -113,8 +119,7 @@ def test_a_self_signed_key_is_made_by_the_signer(tmp_path, daemon, pb):  # noqa:
     assert os.stat(key).st_mode & 0o777 == 0o600
     forms = forms_of(key.read_bytes())
     assert not memory_has(ca.daemon.process.pid, forms) and memory_has(signer(ca)["pid"], forms)
-    kill_signer(ca)
-    wait_for("another signer", lambda: signer(ca)["restarts"] == 1 and signer(ca)["up"])
+    replace_signer(ca)
     wait_for("leaves again", lambda: works(ca))
 
 
@@ -167,15 +172,15 @@ def test_kill_9_of_the_signer_in_mid_batch(tmp_path, daemon, pb, plugged):  # no
                 wait_for("all calls wait for the signer", lambda: under_way(ca) == CALLERS)
             else:
                 load.stopping.wait(rng.uniform(0, 0.05))
-            kill_signer(ca)
-            wait_for("another signer", lambda i=i: signer(ca)["restarts"] == i + 1 and signer(ca)["up"])
+            replace_signer(ca)
         load.more(CALLERS)
     assert set(load.codes) == {"OK", "UNAVAILABLE"}, f"seed {seed}"
     assert load.codes.count("UNAVAILABLE") >= 4 * CALLERS, "what was under way was not all refused"
     assert under_way(ca) == 0
     serials = [leaf_is_right(chain, key) for chain, key in load.leaves]
     assert len(set(serials)) == len(serials)
-    assert ca.metric("meshroot_signer_up 1") and ca.metric("meshroot_signer_restarts_total 8")
+    assert ca.metric("meshroot_signer_up 1") and ca.metric(f"meshroot_signer_restarts_total {signer(ca)['restarts']}")
+    assert signer(ca)["restarts"] >= 8
     assert ca.status()["refused"] is None and ca.get("/readyz")[0] == 200
     assert "is lost" in ca.daemon.text() and "holds the key in force" in ca.daemon.text()
     rows = [json.loads(x) for x in meshroot("ledger", "export", "--state-dir", ca.state).stdout.splitlines()]
@@ -190,14 +195,14 @@ def test_a_lost_signer_over_a_bad_set_comes_back_with_the_good_one(tmp_path, dae
     wait_for("refused", lambda: ca.status()["refused"])
     assert works(ca), "the last good key signs"
     kill_signer(ca)
-    wait_for("another signer", lambda: signer(ca)["restarts"] == 1)
+    wait_for("another signer", lambda: signer(ca)["restarts"] >= 1)
     assert not signer(ca)["up"] and ca.get("/readyz")[0] == 503 and ca.metric("meshroot_signer_up 0")
     with pytest.raises(grpc.RpcError) as e:
         ca.call(make_csr()[1], ca.issuer.token())
     assert e.value.code() == grpc.StatusCode.UNAVAILABLE
-    (ca.dir / "ca-key.pem").write_bytes(good)
+    put_file(ca.dir / "ca-key.pem", good.decode())
     wait_for("leaves again", lambda: works(ca))
-    assert signer(ca)["up"] and ca.status()["refused"] is None
+    wait_for("said so", lambda: signer(ca)["up"] and ca.status()["refused"] is None)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -205,6 +210,6 @@ def test_the_signer_ends_with_its_parent(tmp_path, daemon, pb, plugged, how):  #
     ca = Ca(tmp_path, daemon, pb).ready()
     pid = signer(ca)["pid"]
     ca.daemon.process.send_signal(how)
-    ca.daemon.process.wait(10)
+    ca.daemon.process.wait(60)
     wait_for("no signer", lambda: not pathlib.Path(f"/proc/{pid}/cmdline").exists()
              or not pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
