@@ -14,6 +14,8 @@ from test_ca import Ca, b64, make_csr, pb, plugged, refused  # noqa: F401
 from test_callers import WORLD, Cluster, asks, code, identity, reason, rows
 
 A, U, R = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
+D = grpc.StatusCode.DEADLINE_EXCEEDED
+KEPT_S, CALL_S = 10, 9  # CA_REVIEW_KEEP_MS; what a call may last, less what a clock may differ
 PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 
 
@@ -89,16 +91,17 @@ def test_a_review_is_as_good_as_a_token(start, kube):
     ca = start()
     kube.reviews["t-cart"] = yes(pod="cart-1")
     _, csr = make_csr()
+    began = time.monotonic()
     assert identity(ca.call(csr, jwt("t-cart"))[0]) == ["spiffe://cluster.local/ns/shop/sa/cart"]
     assert kube.specs[0]["audiences"] == ["istio-ca"]
     assert rows(ca)[-1]["auth"] == "review:JTI=7ee52be0"
     # kept for a while: the next hundred calls, all at once, ask nobody
     with ca.channel() as channel, concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda _: bool(ca.call(csr, jwt("t-cart"), channel=channel)[0]), range(100)))
-    assert kube.asked("t-cart") == 1
+    assert kube.asked("t-cart") <= 1 + (time.monotonic() - began) // KEPT_S
     # and no longer than that: what the API server no longer accepts ends
     kube.reviews["t-cart"] = {"authenticated": False, "error": "pod has been deleted"}
-    wait_for("no more", lambda: code(lambda: ca.call(csr, jwt("t-cart"))) == A, 12, 0.3)
+    wait_for("no more", lambda: code(lambda: ca.call(csr, jwt("t-cart"))) == A, step=0.3)
     assert reason(ca, "review_refused")
     # a token of the issuer whose keys we have is not sent to anyone
     assert ca.call(csr, ca.issuer.token())[0]
@@ -189,13 +192,15 @@ def test_slow_reviews_are_bounded_and_stop_nobody(start, kube):
         kube.reviews[f"t-{i}"] = lambda: (hold.wait(60), (201, {}, {"kind": "TokenReview", "status": yes()}))[1]
     with ca.channel() as channel, ca.channel() as other:
         pool = concurrent.futures.ThreadPoolExecutor(80)
+        began = time.monotonic()
         calls = [pool.submit(code, lambda i=i: ca.call(csr, jwt(f"t-{i}"), channel=channel)) for i in range(64)]
         twins = [pool.submit(code, lambda: ca.call(csr, jwt("t-0"), channel=other)) for _ in range(5)]  # the same token: the same question
         wait_for("all are under way", lambda: ca.metric("citadel_server_csr_count 69"))  # else the one below may be of the 64
         wait_for("one that is too many", lambda: code(lambda: ca.call(csr, jwt("t-65"), channel=other)) == R)
         assert ca.call(csr, ca.issuer.token(), channel=other)[0]
         ca.daemon.stop()
-        assert {c.result(60) for c in calls + twins} == {U}
+        over = {U} if time.monotonic() - began < CALL_S else {U, D}  # on a slow machine the first have run out of their time by now
+        assert {c.result(60) for c in calls + twins} <= over
         assert kube.asked("t-0") <= 1
         hold.set()
         pool.shutdown()
@@ -219,6 +224,7 @@ def test_a_reviewed_proxy_and_a_pod_that_is_gone(start, kube, tmp_path):
     cluster = Cluster(tmp_path)
     ca = start("--pods-file", cluster.path, "--trusted-node-account", "istio-system/ztunnel")
     _, csr = make_csr()
+    began = time.monotonic()
     kube.reviews.update({"t-cart": yes(pod="cart-1"), "t-z": yes("istio-system", "ztunnel", "ztunnel-1"), "t-sa": yes("istio-system", "ztunnel")})
     cart = "spiffe://cluster.local/ns/shop/sa/cart"
     assert identity(ca.call(csr, jwt("t-cart"))[0]) == [cart]
@@ -227,7 +233,7 @@ def test_a_reviewed_proxy_and_a_pod_that_is_gone(start, kube, tmp_path):
     refused(A, "request impersonation authentication failure", lambda: ca.call(csr, jwt("t-sa"), message=asks(cart)))
     cluster.put([x for x in WORLD if x["metadata"]["name"] != "cart-1"])
     wait_for("gone", lambda: code(lambda: ca.call(csr, jwt("t-cart"))) == A)
-    assert reason(ca, "pod_gone") and kube.asked("t-cart") == 1
+    assert reason(ca, "pod_gone") and kube.asked("t-cart") <= 1 + (time.monotonic() - began) // KEPT_S
 
 
 def test_client_certificate_and_keys_from_the_api_server(tmp_path, daemon, pb, plugged):  # noqa: F811
