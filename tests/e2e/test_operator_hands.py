@@ -202,7 +202,7 @@ def test_what_lay_there_while_nobody_looked_counts(world):  # noqa: F811
     world.plugin(gates={"stockWait": "1h", "mountWait": "0s"})
     d = world.run("--lease", "off")
     world.ready(1)
-    wait_for("told", lambda: world.status()["distribution"].get("since"))
+    wait_for("told", lambda: world.status().get("distribution", {}).get("since"))
     since = world.status()["distribution"]["since"]
     d.stop()
     d = world.run("--lease", "off")
