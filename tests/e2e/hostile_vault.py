@@ -80,4 +80,4 @@ class HostileVault:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-        self.thread.join(5)
+        self.thread.join(60)

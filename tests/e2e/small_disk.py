@@ -59,7 +59,7 @@ class Disk:
 
     def close(self):
         self.holder.stdin.close()
-        self.holder.wait(10)
+        self.holder.wait(60)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from cryptography import x509
 
-from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
+from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, put_file, wait_for
 from test_ca import Ca, make_csr, pb, plugged, refused  # noqa: F401
 
 U, A = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED
@@ -129,7 +129,7 @@ def test_a_cluster_that_is_not_known_is_no_yes(tmp_path, daemon, pb, plugged):  
     wait_for("keys", lambda: ca.metric('meshroot_jwks_loads_total{result="changed"} 1'))
     refused(U, "the state of the caller's pod is not known now", lambda: ca.call(csr, bound(ca.issuer, "shop", "cart", "cart-1")))
     assert reason(ca, "cluster_unknown")
-    assert "no such file" in ca.daemon.text()
+    wait_for("said why", lambda: "no such file" in ca.daemon.text())
 
 
 def asks(wanted):
@@ -198,7 +198,7 @@ def test_status_says_whom_we_can_tell(ca, cluster):
 
     wait_for("keys and pods", lambda: now()["issuers"][0]["keys"] == 1 and now()["pods"]["known"] == 4)
     assert now()["pods"]["trouble"] == "" and now()["issuers"][0]["trouble"] == "" and not now()["token_review"]
-    cluster.path.write_text("{")
+    put_file(cluster.path, "{")
     wait_for("trouble", lambda: "JSON" in now()["pods"]["trouble"])
     assert now()["pods"]["known"] == 4
 

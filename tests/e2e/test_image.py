@@ -210,5 +210,5 @@ def test_a_ca_in_it_signs(rootfs, hierarchy, tmp_path, daemon):
         # unshare waits for its child whatever it is told; the child is the CA
         (child,) = pathlib.Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text().split()
         os.kill(int(child), signal.SIGTERM)
-        assert p.wait(20) == 0, log.read_text()
+        assert p.wait(60) == 0, log.read_text()
     assert "Sanitizer" not in log.read_text()

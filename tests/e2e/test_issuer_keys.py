@@ -77,7 +77,7 @@ def test_rotation_outage_and_strangers(tmp_path, daemon, pb, plugged, oidc):  # 
             assert e.code() == A
             return None
 
-    wait_for("the new key", lambda: takes("k2"), 20, 0.2)  # a flood by itself: five a second
+    wait_for("the new key", lambda: takes("k2"), step=0.2)  # a flood by itself: five a second
     assert ca.call(csr, oidc.token("k1"))[0]
     # a flood of ids that nobody has
     stranger, n = Issuer(), oidc.asked()
@@ -85,8 +85,8 @@ def test_rotation_outage_and_strangers(tmp_path, daemon, pb, plugged, oidc):  # 
     while time.monotonic() - flood < 3:
         refused(A, "request authenticate failure",
                 lambda: ca.call(csr, stranger.token({"kid": f"x{time.monotonic_ns()}"}, iss=oidc.url)))
-    took = time.monotonic() - first
-    assert n - before <= took / 10 + 1 and oidc.asked() - n <= 1
+    now = time.monotonic()
+    assert n - before <= (now - first) / 10 + 1 and oidc.asked() - n <= (now - flood) / 10 + 1
     # an outage: what is known stays in force, a stranger gets nothing
     failed = ca.metric('meshroot_jwks_loads_total{result="failed"}')
     assert not failed
@@ -95,7 +95,7 @@ def test_rotation_outage_and_strangers(tmp_path, daemon, pb, plugged, oidc):  # 
     def outage_noticed():
         refused(A, "request authenticate failure", lambda: ca.call(csr, stranger.token({"kid": "y"}, iss=oidc.url)))
         return ca.metric('meshroot_jwks_loads_total{result="failed"}')
-    wait_for("an attempt that failed", outage_noticed, 25, 0.5)
+    wait_for("an attempt that failed", outage_noticed, step=0.5)
     assert ca.call(csr, oidc.token("k2"))[0] and "the last good set stays in force" in ca.daemon.text()
     # back, and the first key is gone from it
     del oidc.keys[0]
@@ -108,7 +108,7 @@ def test_rotation_outage_and_strangers(tmp_path, daemon, pb, plugged, oidc):  # 
         except grpc.RpcError:
             pass
         return loaded(ca, "changed", 4)  # --issuer of the file, and three sets of ours
-    wait_for("the set without k1", back, 25, 0.5)
+    wait_for("the set without k1", back, step=0.5)
     assert ca.call(csr, oidc.token("k2"))[0]
 
 

@@ -302,8 +302,7 @@ def test_open_and_new_connections_of_a_revoked_peer_are_cut(tmp_path, daemon, ca
     assert "its own leaf" not in db.run.text() and "our own leaf" in web.run.text()
     assert "meshroot_agent_connections_cut_total{direction=\"inbound\"} 1" in db.get("/metrics")[1]
     # the list is beside the agent's files, and openssl holds the new leaf against it
-    text = (db.dir / "ca-crl.pem").read_text()
-    assert text == ca.get("/ca-crl.pem")[1]
+    wait_for("the CA's own", lambda: (db.dir / "ca-crl.pem").read_text() == ca.get("/ca-crl.pem")[1])
     wait_for("beside web's, too", lambda: (web.dir / "ca-crl.pem").exists())
     for agent in (web, db):
         verify_files(agent.dir, "-crl_check", lists=True)

@@ -26,7 +26,7 @@ def metrics(agent):
 
 
 def fetch(gospiffe, socket, uid=None):
-    done = subprocess.run([gospiffe, "fetch", f"unix://{socket}"], capture_output=True, text=True, timeout=30, user=uid)
+    done = subprocess.run([gospiffe, "fetch", f"unix://{socket}"], capture_output=True, text=True, timeout=120, user=uid)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -49,7 +49,7 @@ class Peer:
 
     def end(self):
         self.process.stdin.close()
-        assert self.process.wait(20) == 0
+        assert self.process.wait(60) == 0
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def peers():
     yield started
     for p in started:
         p.process.kill()
-        p.process.wait(10)
+        p.process.wait(60)
 
 
 @pytest.fixture

@@ -139,16 +139,16 @@ def test_envoy_refuses_a_revoked_peer_and_no_other(tmp_path, daemon, start, sign
     pair.agents["web"].kill()  # Envoy goes on with the leaf that it has
     more(load, 20)
     meshroot("ca", "revoke", "--serial", serial, "--state-dir", pair.mesh.state)
-    wait_for("cart's Envoy refuses web", lambda: load.failed, 30)
+    wait_for("cart's Envoy refuses web", lambda: load.failed)
     load.stop()
     refused = Load(pair.port)
-    wait_for("every time", lambda: len(refused.failed) >= 3, 30)
+    wait_for("every time", lambda: len(refused.failed) >= 3)
     refused.stop()
     assert refused.ok == 0
     assert pair.cart.stat("listener.127.0.0.1_0.ssl.fail_verify_error") > 0
     assert pair.sds("cart")["refused"] == 0, "Envoy takes the list"
     pair.agents["web"] = pair.agent("web")  # a new leaf
-    wait_for("another leaf", lambda: status(pair.agents["web"])["leaf"]["serial"] != serial, 30)
+    wait_for("another leaf", lambda: status(pair.agents["web"])["leaf"]["serial"] != serial)
     wait_for("Envoy has it", lambda: (s := pair.sds("web"))["settled"] and len(s["streams"]) == 2, 60)
     again = Load(pair.port)
     more(again, 20)
@@ -189,8 +189,8 @@ def test_intermediates_change_while_something_is_revoked(tmp_path, daemon, start
     pair = Pair(tmp_path, daemon, start, signers["a1"], api)
     serial = status(pair.agents["web"])["leaf"]["serial"]
     meshroot("ca", "revoke", "--serial", serial, "--state-dir", pair.mesh.state)
-    wait_for("another leaf", lambda: status(pair.agents["web"])["leaf"]["serial"] != serial, 30)
-    wait_for("Envoy has it", lambda: pair.sds("web")["settled"] and pair.sds("cart")["settled"], 30)
+    wait_for("another leaf", lambda: status(pair.agents["web"])["leaf"]["serial"] != serial)
+    wait_for("Envoy has it", lambda: pair.sds("web")["settled"] and pair.sds("cart")["settled"])
     load = Load(pair.port)
     more(load, 20)
     for n in ("A2", "A3"):

@@ -130,7 +130,7 @@ def test_hot_rotation_under_load(ca, agent, plugged, tmp_path):  # noqa: F811
             else:
                 wait_for("two roots", lambda: ca.roots().count(b"BEGIN CERTIFICATE") == 2)
             more()
-        out, err = process.communicate("", timeout=30)
+        out, err = process.communicate("", timeout=120)
     finally:
         if process.poll() is None:
             process.kill()
