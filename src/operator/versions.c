@@ -27,11 +27,16 @@ int
 versions_text(const struct sync_versions *v, char **ret, struct err *e)
 {
     json_t *j = json_object();
+    bool is_whole = j != NULL;
 
     for (size_t i = 0; i < PART__ALL; i++)
         if (v->v[i][0] != '\0' || i != PART_CA_CRL)
-            (void)json_object_set_new(j, bundle_secret_names[i], json_string(v->v[i]));
-    *ret = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
+            is_whole = json_object_set_new(j, bundle_secret_names[i], json_string(v->v[i])) == 0 &&
+                       is_whole;
+    char *text = is_whole ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);
-    return *ret == NULL ? err_nomem(e) : 0;
+    if (text == NULL)
+        return err_nomem(e);
+    *ret = text;
+    return 0;
 }

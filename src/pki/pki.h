@@ -156,7 +156,8 @@ MUST_USE int roots_verify(const struct roots *r, const struct cert *leaf,
                           struct cert *const *intermediates, size_t n, struct cert **ret_root,
                           struct err *e);
 
-/* SHA-256. */
+/* SHA-256. Ends the process when there is no memory for it: no digest is better than a wrong one.
+ */
 void digest(struct span s, uint8_t ret[DIGEST_BYTES]);
 
 #endif
