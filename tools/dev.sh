@@ -15,6 +15,7 @@ usage() {
 ./dev manifests         render deploy/manifests/ from the Helm chart; --check: are they what the chart renders?
 ./dev cluster-test [WORD] the procedure on a real Kubernetes that it starts and removes (as root): build/cluster-report.md
                         (19 minutes); builds the cluster's binaries first, once per machine (30 more)
+./dev model             the rotation's protocol, checked by spin in every state, and each rule left out in turn (3 minutes)
 ./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (8 minutes)
 ./dev clean             remove build/
 TXT
@@ -84,6 +85,14 @@ need_go() {
   find "$dir/bin" "$dir/pkg/tool" -type f ! -perm -a+x -exec chmod a+x {} + # an unpacked module has no programs
   unset GOROOT
   export PATH="$dir/bin:$PATH"
+}
+
+need_spin() {
+  packages="gcc:compiler
+libc6-dev:compiler
+spin:model checker of ./dev model
+"
+  need_packages
 }
 
 # A virtual environment with the pinned test tools; made again when the list changes.
