@@ -49,7 +49,7 @@ timeouts_set(int fd, time_t s, suseconds_t us)
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
 }
 
-/* All `n` bytes. Errors: SYS. */
+/* All `n` bytes. Errors: SYS, TIMEOUT. */
 static int
 read_whole(int fd, uint8_t *p, size_t n, struct err *e)
 {
@@ -59,7 +59,8 @@ read_whole(int fd, uint8_t *p, size_t n, struct err *e)
         if (r == 0)
             return err_set(e, E_SYS, "the connection was closed after %zu of %zu bytes", have, n);
         if (r < 0 && errno != EINTR) /* which is: stopped and continued, signal(7) */
-            return err_sys(e, errno, "recv");
+            return errno == EAGAIN ? err_set(e, E_TIMEOUT, "no answer in %d s", IO_TIMEOUT_S)
+                                   : err_sys(e, errno, "recv");
         have += r > 0 ? (size_t)r : 0;
     }
     return 0;
