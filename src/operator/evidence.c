@@ -43,6 +43,8 @@ struct evidence {
     struct plugin *plugin;
     struct kube_call *call;
     uint64_t look_at;
+    uint64_t asked_at, listed_at; /* the generation that the Secrets held when the list was asked
+                                     for: of the one under way, of the last that came */
     bool is_known, too_many;
     struct courier *courier; /* of what they revoke */
     struct replica replica[EVIDENCE_REPLICAS_MAX];
@@ -262,6 +264,7 @@ on_pods(const json_t *body, const struct err *why, void *arg)
             replica_forget(v, i);
     }
     v->is_known = !v->too_many;
+    v->listed_at = v->asked_at;
     if (v->too_many && !was_too_many)
         plugin_event(v->plugin, true, "TooManyReplicas", v->trouble);
 }
@@ -328,8 +331,9 @@ replicas_look(struct plugin *p)
                 evidence_client_set_roots(v->replica[i].client, v->roots, &e) < 0)
                 log_warn("operator", "CA replica %s: %s", v->replica[i].name, e.msg);
     }
-    if (v->call == NULL && mono_ms() >= v->look_at) {
+    if (v->call == NULL && (mono_ms() >= v->look_at || v->asked_at != sets_generation(p->sets))) {
         v->look_at = mono_ms() + PODS_EVERY_MS;
+        v->asked_at = sets_generation(p->sets);
         if (kube_path(&kube_pod, p->op->conf.ca_namespace, NULL, NULL, &all, &e) < 0 ||
             str_format(&path, &e, "%s?labelSelector=%s", all, p->op->conf.ca_pods) < 0 ||
             kube_get(p->op->conf.kube, path, 0, on_pods, v, &v->call, &e) < 0)
@@ -425,15 +429,17 @@ client_of_plan(const struct plugin *p)
     return NULL;
 }
 
-/* Pods that are not known may be any number. */
+/* Pods that are not known may be any number; and one that was made after they were listed, and
+ * before the set was written, has mounted the set of before. */
 static size_t
 replicas_expected(const struct plugin *p)
 {
     const struct evidence *v = p->evidence;
+    bool is_known = v != NULL && v->is_known && v->listed_at >= p->roots_generation;
     size_t n = p->spec.to_istiod ? 1 : 0;
 
     if (p->spec.to_meshroot)
-        n += v == NULL || !v->is_known ? EVIDENCE_REPLICAS_MAX + 1 : v->n == 0 ? 1 : v->n;
+        n += !is_known ? EVIDENCE_REPLICAS_MAX + 1 : v->n == 0 ? 1 : v->n;
     return n;
 }
 

@@ -3,6 +3,7 @@ import base64
 import json
 import shutil
 import threading
+import time
 
 import pytest
 from cryptography import x509
@@ -133,6 +134,26 @@ def test_more_pods_than_are_followed_are_said_once_and_hold_the_gates(world, dae
     assert world.operator.text().count("there are more than 32") == 1
     world.api.delete("Pod", OWN, world.condition("Held")["message"].split()[2])
     wait_for("not said any more", lambda: "more than 32" not in world.condition("Held")["message"])
+
+
+def test_replicas_are_counted_after_the_set_was_written(world, daemon, pb):  # noqa: F811
+    """A pod that is made between the last look at the pods and the set mounts the set of before."""
+    world.plugin(target="meshroot", ttl={"default": "1m"}, gates={"mountWait": "0s"})
+    a, b = start(world, daemon, pb)
+    wait_for("both known", lambda: len(world.status().get("replicas", [])) == 2)
+    pods, asked, answered = f"/api/v1/namespaces/{OWN}/pods", threading.Event(), threading.Event()
+    world.api.answers[pods] = lambda *_: (asked.set(), answered.wait(60), (500, {}, {}))[2]
+    assert asked.wait(60)
+    world.mesh.set_all(world.sets["B1"])
+    for p in (a, b):
+        wait_for("widened", lambda: p.status()["generation"] == 2)
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        assert world.generation("meshroot-ca", OWN) == 2, "moved by a list of pods that is older than the set"
+        time.sleep(0.1)
+    del world.api.answers[pods]
+    answered.set()
+    wait_for("the rotation", lambda: world.status().get("phase") == "Ready" and world.generation("meshroot-ca", OWN) == 4)
 
 
 def test_a_replica_answers_for_leaves_that_live_longer_than_most(world, daemon, pb):  # noqa: F811
