@@ -71,8 +71,7 @@ list_add(struct buf *b, const json_t *o, int depth, struct err *e)
 
     if (depth == STRUCT_DEPTH_MAX)
         return err_set(e, E_LIMIT, "claims deeper than %d", STRUCT_DEPTH_MAX);
-    json_array_foreach(o, i, v)
-    {
+    json_array_foreach(o, i, v) {
         CLEANUP(buf_done) struct buf value = BUF_INIT(WORKLOAD_MESSAGE_MAX_BYTES);
 
         TRY(value_add(&value, v, depth + 1, e));

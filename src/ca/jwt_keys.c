@@ -219,8 +219,7 @@ ca_jwt_recall(struct span text, uint64_t publish_ms, uint64_t now_ms, struct ca_
 
     if (!json_is_array(keys) || json_array_size(keys) > CA_JWT_KEYS_MAX)
         r = err_set(e, E_PARSE, "%s: want a list of at most %d keys", ca_jwt_file, CA_JWT_KEYS_MAX);
-    json_array_foreach(keys, i, o)
-    {
+    json_array_foreach(keys, i, o) {
         if (r == 0)
             r = key_recall(o, publish_ms, now_ms, &j.keys[j.n++], e);
     }

@@ -115,8 +115,7 @@ sds_print(const json_t *sds)
            (json_int_t)json_array_size(json_object_get(sds, "streams")),
            shown_number(sds, "pushes"), shown_number(sds, "acknowledged"),
            shown_number(sds, "refused"));
-    json_array_foreach(json_object_get(sds, "streams"), i, t)
-    {
+    json_array_foreach(json_object_get(sds, "streams"), i, t) {
         printf(ROW "%s  %s  %s at %s ", "", shown_text(t, "node"), shown_text(t, "api"),
                shown_text(t, "state"), shown_text(t, "word_at"));
         json_array_foreach(json_object_get(t, "names"), k, name)

@@ -23,8 +23,7 @@ answer_print(const json_t *answer)
     const json_t *x;
     size_t i;
 
-    json_array_foreach(json_object_get(answer, "revoked"), i, x)
-    {
+    json_array_foreach(json_object_get(answer, "revoked"), i, x) {
         if (i == 0)
             printf("%-32s %-20s %-20s %-20s %s\n", "SERIAL", "REVOKED", "EXPIRES", "REASON",
                    "IDENTITY");
@@ -35,8 +34,7 @@ answer_print(const json_t *answer)
     }
     if (i == 0)
         printf("no leaf is revoked\n");
-    json_array_foreach(json_object_get(answer, "lists"), i, x)
-    {
+    json_array_foreach(json_object_get(answer, "lists"), i, x) {
         printf("list of ");
         print_text(shown_text(x, "signer"), 0);
         printf(": %lld entries, good until %s%s\n", (long long)shown_number(x, "entries"),

@@ -140,8 +140,8 @@ look_trust(const struct demo *d, const json_t *status, struct progress *ret)
 
     (void)d;
     *ret = (struct progress){ "workloads hold the trust set in force", 0, WORKLOADS, false };
-    json_array_foreach(agents_of(status), i, a) ret->have +=
-        json_integer_value(json_object_get(a, "trust_generation")) == now ? 1 : 0;
+    json_array_foreach(agents_of(status), i, a)
+        ret->have += json_integer_value(json_object_get(a, "trust_generation")) == now ? 1 : 0;
     ret->done = ret->have == WORKLOADS;
 }
 
@@ -152,8 +152,7 @@ on_signer(const json_t *status, const char *signer)
     const json_t *a;
     size_t i, n = 0;
 
-    json_array_foreach(agents_of(status), i, a)
-    {
+    json_array_foreach(agents_of(status), i, a) {
         const json_t *ids = json_object_get(a, "leaf_signers");
         const char *id = json_string_value(json_array_get(ids, 0));
 
@@ -415,8 +414,8 @@ step_workloads(struct demo *d, struct err *e)
 
         (void)snprintf(name, sizeof(name), "%s.ports", workload_names[i]);
         TRY(ports_wait(d, path_in(d, name, file), &j, e));
-        json_array_foreach(json_object_get(j, "outbound"), k, port) out[n++] =
-            (uint16_t)json_integer_value(port);
+        json_array_foreach(json_object_get(j, "outbound"), k, port)
+            out[n++] = (uint16_t)json_integer_value(port);
         json_decref(j);
     }
     TRY(wait_until(d, look_a1, e));
@@ -543,8 +542,7 @@ issuers_now(struct demo *d)
     if (cn != NULL && strlen(cn) > 23)
         (void)json_object_set_new(d->signers, signer_in_force(status, "id"),
                                   json_stringn(cn + 21, 2));
-    json_object_foreach(json_object_get(json_object_get(status, "fleet"), "by_issuer"), id, n)
-    {
+    json_object_foreach(json_object_get(json_object_get(status, "fleet"), "by_issuer"), id, n) {
         const char *name = json_string_value(json_object_get(d->signers, id));
 
         (void)json_object_set(ret, name != NULL ? name : id, n);

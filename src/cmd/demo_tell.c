@@ -114,8 +114,7 @@ issuers_text(const json_t *issuers, char *ret, size_t cap)
     size_t at = 0;
 
     ret[0] = '\0';
-    json_object_foreach((json_t *)(uintptr_t)issuers, name, n)
-    {
+    json_object_foreach((json_t *)(uintptr_t)issuers, name, n) {
         int w = snprintf(ret + at, cap - at, "%s%s: %" JSON_INTEGER_FORMAT, at > 0 ? ", " : "",
                          name, json_integer_value(n));
 
@@ -135,8 +134,7 @@ tell_table(const struct demo_tell *t, const json_t *report)
         return;
     printf("\n%s%-54s %8s %10s %8s  %s%s\n", tone(t, "\033[1m"), "STEP", "SECONDS", "HANDSHAKES",
            "FAILED", "LEAVES IN USE BY ISSUER", tone(t, "\033[0m"));
-    json_array_foreach(json_object_get(report, "steps"), i, s)
-    {
+    json_array_foreach(json_object_get(report, "steps"), i, s) {
         const json_t *h = json_object_get(s, "handshakes");
         char issuers[256];
 

@@ -342,8 +342,7 @@ condition(const json_t *status, const char *type)
     const json_t *c;
     size_t i;
 
-    json_array_foreach(json_object_get(status, "conditions"), i, c)
-    {
+    json_array_foreach(json_object_get(status, "conditions"), i, c) {
         if (strcmp(shown_text(c, "type"), type) == 0)
             return c;
     }

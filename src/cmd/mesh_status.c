@@ -45,9 +45,11 @@ ca_print(const json_t *ca)
     if (!json_is_object(ca))
         return;
     printf("%-14s %" JSON_INTEGER_FORMAT "\n", "Generation", shown_number(ca, "generation"));
-    json_object_foreach((json_t *)(uintptr_t)versions, name, v) if (json_string_length(v) > 0)
-        printf("%-14s %s version %s\n", "", name, json_string_value(v));
-    json_array_foreach(json_object_get(ca, "roots"), i, c) cert_print(i == 0 ? "Roots" : "", c);
+    json_object_foreach((json_t *)(uintptr_t)versions, name, v)
+        if (json_string_length(v) > 0)
+            printf("%-14s %s version %s\n", "", name, json_string_value(v));
+    json_array_foreach(json_object_get(ca, "roots"), i, c)
+        cert_print(i == 0 ? "Roots" : "", c);
     cert_print("Intermediate", json_object_get(ca, "intermediate"));
     cert_print("Server", json_object_get(ca, "server"));
     if (strcmp(shown_text(ca, "loaded"), shown_text(ca, "present")) != 0)
@@ -86,13 +88,13 @@ fleet_print(const json_t *f)
     json_object_foreach(json_object_get(f, "by_trust_generation"), key, n)
         printf("%-14s %" JSON_INTEGER_FORMAT " acknowledged trust set %s\n", "",
                json_integer_value(n), key);
-    json_object_foreach(json_object_get(f, "by_issuer"), key, n) printf(
-        "%-14s %" JSON_INTEGER_FORMAT " use leaves of %.16s\n", "", json_integer_value(n), key);
+    json_object_foreach(json_object_get(f, "by_issuer"), key, n)
+        printf("%-14s %" JSON_INTEGER_FORMAT " use leaves of %.16s\n", "", json_integer_value(n),
+               key);
     if (json_array_size(json_object_get(f, "agents")) == 0)
         return;
     printf("\n%-52s %-10s %-6s %s\n", "IDENTITY", "INSTANCE", "TRUST", "LEAVES UNTIL");
-    json_array_foreach(json_object_get(f, "agents"), i, a)
-    {
+    json_array_foreach(json_object_get(f, "agents"), i, a) {
         printf("%-52s %-10.8s %-6" JSON_INTEGER_FORMAT " %s\n", shown_text(a, "identity"),
                shown_text(a, "instance"), shown_number(a, "trust_generation"),
                shown_text(a, "until"));

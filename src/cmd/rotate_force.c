@@ -25,8 +25,7 @@ waiting_print(const json_t *waits_for)
     const json_t *w;
     size_t i;
 
-    json_array_foreach(waits_for, i, w)
-    {
+    json_array_foreach(waits_for, i, w) {
         const char *why = json_string_value(json_object_get(w, "why"));
 
         printf("  %s %s: %s\n", json_string_value(json_object_get(w, "identity")),

@@ -296,7 +296,8 @@ vault_print(const json_t *j, const char *output)
         row_print(j);
         return;
     }
-    json_array_foreach(j, i, item) row_print(item);
+    json_array_foreach(j, i, item)
+        row_print(item);
 }
 
 int

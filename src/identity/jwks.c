@@ -44,8 +44,8 @@ purpose_read(const json_t *o, bool *ret_verifies, struct err *e)
     if (ops != NULL && !json_is_array(ops))
         return err_set(e, E_PARSE, "\"key_ops\" is not a list");
     bool in_ops = ops == NULL;
-    json_array_foreach(ops, i, op) in_ops =
-        in_ops || (json_is_string(op) && strcmp(json_string_value(op), "verify") == 0);
+    json_array_foreach(ops, i, op)
+        in_ops = in_ops || (json_is_string(op) && strcmp(json_string_value(op), "verify") == 0);
     *ret_verifies = ok && in_ops;
     return 0;
 }
@@ -115,8 +115,7 @@ entries_read(const json_t *keys, struct jwks *j, struct err *e)
     const json_t *o;
     size_t i;
 
-    json_array_foreach(keys, i, o)
-    {
+    json_array_foreach(keys, i, o) {
         int r = entry_read(o, &j->v[j->n], e);
 
         if (r < 0)

@@ -296,8 +296,7 @@ audiences_read(const json_t *o, struct buf *out, struct err *e)
         return err_set(e, E_PARSE, "more than %d audiences", AUD_MAX);
     if (json_is_string(aud))
         return buf_add(out, span_of(json_string_value(aud), json_string_length(aud) + 1), e);
-    json_array_foreach(aud, i, one)
-    {
+    json_array_foreach(aud, i, one) {
         if (!json_is_string(one))
             return err_set(e, E_PARSE, "\"aud\" has a member that is no text");
         TRY(buf_add(out, span_of(json_string_value(one), json_string_length(one) + 1), e));

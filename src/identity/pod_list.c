@@ -219,8 +219,9 @@ items_read(const json_t *doc, struct pod_list *l, struct err *e)
     l->accounts = calloc(n + 1, sizeof(*l->accounts));
     if (l->pods == NULL || l->by_node == NULL || l->accounts == NULL)
         return err_nomem(e);
-    json_array_foreach(items, i, item) if (item_read(l, item, kind, e) <
-                                           0) return err_wrap(e, "item %zu", i + 1);
+    json_array_foreach(items, i, item)
+        if (item_read(l, item, kind, e) < 0)
+            return err_wrap(e, "item %zu", i + 1);
     return list_finish(l, e);
 }
 

@@ -147,7 +147,8 @@ status_is(const json_t *o, const char *reason)
     bool is_it = reason == NULL || has_reason(o, reason);
     size_t i;
 
-    json_array_foreach(causes, i, one) is_it = is_it || has_reason(one, reason);
+    json_array_foreach(causes, i, one)
+        is_it = is_it || has_reason(one, reason);
     return is_it;
 }
 

@@ -59,9 +59,11 @@ kube_exec_check(const json_t *exec, struct err *e)
                        "Always");
     TRY(words_check(json_object_get(exec, "args"), "args", e));
     TRY(words_check(json_object_get(exec, "env"), "env", e));
-    json_array_foreach(json_object_get(exec, "args"), i, one) if (!is_text(one)) return err_set(
-        e, E_PARSE, "exec: \"args\" are texts");
-    json_array_foreach(json_object_get(exec, "env"), i, one) TRY(env_check(one, e));
+    json_array_foreach(json_object_get(exec, "args"), i, one)
+        if (!is_text(one))
+            return err_set(e, E_PARSE, "exec: \"args\" are texts");
+    json_array_foreach(json_object_get(exec, "env"), i, one)
+        TRY(env_check(one, e));
     return 0;
 }
 

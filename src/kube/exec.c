@@ -123,8 +123,7 @@ envp_fill(const struct kube_conf *conf, struct words *w, struct err *e)
         return err_nomem(e);
     TRY(info_fill(conf, &w->envp[0], e));
     w->own_n = 1;
-    json_array_foreach(env, i, one)
-    {
+    json_array_foreach(env, i, one) {
         TRY(str_format(&w->envp[w->own_n], e, "%s=%s",
                        json_string_value(json_object_get(one, "name")),
                        json_string_value(json_object_get(one, "value"))));

@@ -47,8 +47,7 @@ entry_in(const json_t *doc, const char *list, const char *inner, const char *nam
     const json_t *all = json_object_get(doc, list), *one;
     size_t i;
 
-    json_array_foreach(all, i, one)
-    {
+    json_array_foreach(all, i, one) {
         const char *n = json_string_value(json_object_get(one, "name"));
 
         if (n != NULL && strcmp(n, name) == 0 && json_is_object(json_object_get(one, inner)))

@@ -89,7 +89,8 @@ page_read(struct kube_list *l, const json_t *body, struct err *e)
     l->objects_n += json_array_size(items);
     if (l->objects_n > max)
         return err_set(e, E_LIMIT, "more than %zu objects", max);
-    json_array_foreach(items, i, item) TRY(l->conf.item(item, l->conf.arg, e));
+    json_array_foreach(items, i, item)
+        TRY(l->conf.item(item, l->conf.arg, e));
     buf_done(&l->next);
     l->next = BUF_INIT(KUBE_CONTINUE_MAX_BYTES);
     if (json_string_length(next) > 0 && json_array_size(items) == 0)

@@ -57,8 +57,9 @@ list_has(const json_t *list, const char *text)
     const json_t *one;
     size_t i;
 
-    json_array_foreach(list, i, one) if (json_is_string(one) &&
-                                         strcmp(json_string_value(one), text) == 0) return true;
+    json_array_foreach(list, i, one)
+        if (json_is_string(one) && strcmp(json_string_value(one), text) == 0)
+            return true;
     return false;
 }
 

@@ -144,8 +144,7 @@ members_check(const json_t *j, struct err *e)
 
     if (!json_is_object(j))
         return err_set(e, E_INVAL, "the settings are no JSON object");
-    json_object_foreach((json_t *)(uintptr_t)j, key, value)
-    {
+    json_object_foreach((json_t *)(uintptr_t)j, key, value) {
         bool found = false;
 
         for (size_t i = 0; i < ARRAY_LEN(known); i++)

@@ -112,8 +112,10 @@ texts_wipe(json_t *j)
         memcpy(&bytes, &text, sizeof(bytes)); /* jansson's own copy */
         explicit_bzero(bytes, json_string_length(j));
     }
-    json_array_foreach(j, i, one) texts_wipe(one);
-    json_object_foreach(j, name, one) texts_wipe(one);
+    json_array_foreach(j, i, one)
+        texts_wipe(one);
+    json_object_foreach(j, name, one)
+        texts_wipe(one);
 }
 
 void

@@ -252,7 +252,8 @@ on_pods(const json_t *body, const struct err *why, void *arg)
     v->too_many = false;
     for (i = 0; i < v->n; i++)
         v->replica[i].is_listed = false;
-    json_array_foreach(json_object_get(body, "items"), i, pod) pod_take(v, pod);
+    json_array_foreach(json_object_get(body, "items"), i, pod)
+        pod_take(v, pod);
     for (i = v->n; i-- > 0;) {
         struct replica *r = &v->replica[i];
         if (!r->is_listed && r->client != NULL) {
@@ -282,8 +283,7 @@ replicas_recall(struct plugin *p)
     const json_t *o;
     size_t i;
 
-    json_array_foreach(p->replicas_told, i, o)
-    {
+    json_array_foreach(p->replicas_told, i, o) {
         const char *name = json_string_value(json_object_get(o, "name"));
         const char *seen = json_string_value(json_object_get(o, "lastSeen"));
         const char *until = json_string_value(json_object_get(o, "leavesEnd"));

@@ -36,7 +36,9 @@ oldest(const struct mesh_operator *op)
     const char *name;
     json_t *o;
 
-    json_object_foreach(op->objects, name, o) if (best == NULL || is_older(o, best)) best = o;
+    json_object_foreach(op->objects, name, o)
+        if (best == NULL || is_older(o, best))
+            best = o;
     return best;
 }
 
@@ -47,7 +49,9 @@ youngest(const struct mesh_operator *op)
     const char *name;
     json_t *o;
 
-    json_object_foreach(op->objects, name, o) if (best == NULL || is_older(best, o)) best = o;
+    json_object_foreach(op->objects, name, o)
+        if (best == NULL || is_older(best, o))
+            best = o;
     return best;
 }
 
@@ -58,8 +62,7 @@ others_refuse(struct mesh_operator *op, const json_t *in_force)
     const char *name;
     json_t *o;
 
-    json_object_foreach(op->objects, name, o)
-    {
+    json_object_foreach(op->objects, name, o) {
         if (o == in_force)
             continue;
         (void)snprintf(message, sizeof(message),

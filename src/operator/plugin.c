@@ -318,8 +318,7 @@ finalizers_list(const struct plugin *p, bool has_ours)
     bool is_whole = list != NULL;
     size_t i;
 
-    json_array_foreach(json_object_get(meta, "finalizers"), i, one)
-    {
+    json_array_foreach(json_object_get(meta, "finalizers"), i, one) {
         const char *name = json_string_value(one);
 
         if (name != NULL && strcmp(name, PLUGIN_FINALIZER) != 0)

@@ -227,8 +227,7 @@ members_known(const json_t *o, const char *prefix, struct err *e)
     const char *name;
     json_t *v;
 
-    json_object_foreach((json_t *)(uintptr_t)o, name, v)
-    {
+    json_object_foreach((json_t *)(uintptr_t)o, name, v) {
         char path[160];
         (void)snprintf(path, sizeof(path), "%s%s%.100s", prefix, prefix[0] == '\0' ? "" : ".",
                        name);
@@ -309,9 +308,9 @@ meta_read(const json_t *object, struct plugin_ca *p, struct err *e)
     memcpy(p->uid, uid, strlen(uid) + 1);
     p->revision = json_integer_value(json_object_get(meta, "generation"));
     p->is_going = json_object_get(meta, "deletionTimestamp") != NULL;
-    json_array_foreach(json_object_get(meta, "finalizers"), i, v) p->has_finalizer =
-        p->has_finalizer ||
-        (json_is_string(v) && strcmp(json_string_value(v), PLUGIN_FINALIZER) == 0);
+    json_array_foreach(json_object_get(meta, "finalizers"), i, v)
+        p->has_finalizer = p->has_finalizer || (json_is_string(v) && strcmp(json_string_value(v),
+                                                                            PLUGIN_FINALIZER) == 0);
     return 0;
 }
 
@@ -382,8 +381,9 @@ values_have(const json_t *values, const char *v)
     const json_t *one;
     size_t i;
 
-    json_array_foreach(values, i, one) if (v != NULL && json_is_string(one) &&
-                                           strcmp(json_string_value(one), v) == 0) return true;
+    json_array_foreach(values, i, one)
+        if (v != NULL && json_is_string(one) && strcmp(json_string_value(one), v) == 0)
+            return true;
     return false;
 }
 
@@ -415,13 +415,13 @@ selector_takes(const json_t *selector, const json_t *labels)
     const char *key;
     size_t i;
 
-    json_object_foreach(match, key, v)
-    {
+    json_object_foreach(match, key, v) {
         const char *have = json_string_value(json_object_get(labels, key));
         if (have == NULL || !json_is_string(v) || strcmp(have, json_string_value(v)) != 0)
             return false;
     }
-    json_array_foreach(json_object_get(selector, "matchExpressions"), i,
-                       x) if (!expression_takes(x, labels)) return false;
+    json_array_foreach(json_object_get(selector, "matchExpressions"), i, x)
+        if (!expression_takes(x, labels))
+            return false;
     return true;
 }

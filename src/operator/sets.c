@@ -58,8 +58,9 @@ data_wipe(const json_t *o)
     const char *key;
     json_t *v;
 
-    json_object_foreach(json_object_get(o, "data"), key, v) if (json_is_string(v))
-        explicit_bzero((char *)(uintptr_t)json_string_value(v), json_string_length(v));
+    json_object_foreach(json_object_get(o, "data"), key, v)
+        if (json_is_string(v))
+            explicit_bzero((char *)(uintptr_t)json_string_value(v), json_string_length(v));
 }
 
 /* -- what is there -------------------------------------------------------------------------------
@@ -230,8 +231,7 @@ on_pods(const json_t *body, const struct err *why, void *arg)
         return;
     }
     (void)snprintf(generation, sizeof(generation), "%" PRIu64, o->manifest.generation);
-    json_array_foreach(items, i, pod)
-    {
+    json_array_foreach(items, i, pod) {
         json_t *patch =
             json_pack("{s:{s:{s:s}}}", "metadata", "annotations", SETS_GENERATION, generation);
         struct kube_write w = {

@@ -342,8 +342,7 @@ writer_of(const json_t *o, char ret[SPREAD_BY_BYTES])
     size_t i;
 
     ret[0] = '\0';
-    json_array_foreach(all, i, m)
-    {
+    json_array_foreach(all, i, m) {
         const json_t *data = json_object_get(json_object_get(m, "fieldsV1"), "f:data");
         const char *who = json_string_value(json_object_get(m, "manager"));
         const char *at = json_string_value(json_object_get(m, "time"));

@@ -63,8 +63,7 @@ condition_of(const json_t *status, const char *type)
     const json_t *c;
     size_t i;
 
-    json_array_foreach(json_object_get(status, "conditions"), i, c)
-    {
+    json_array_foreach(json_object_get(status, "conditions"), i, c) {
         const char *t = json_string_value(json_object_get(c, "type"));
         if (t != NULL && strcmp(t, type) == 0)
             return c;
@@ -297,8 +296,7 @@ waits_of(const struct facts *f)
     const json_t *w;
     size_t i;
 
-    json_array_foreach(json_object_get(json_object_get(f->rotation, "held"), "waits_for"), i, w)
-    {
+    json_array_foreach(json_object_get(json_object_get(f->rotation, "held"), "waits_for"), i, w) {
         char line[600];
         (void)snprintf(line, sizeof(line), "%s %s", text(w, "identity"), text(w, "why"));
         (void)json_array_append_new(list, json_string(line));
@@ -313,10 +311,11 @@ roots_of(const struct facts *f)
     const json_t *r;
     size_t i;
 
-    json_array_foreach(json_object_get(f->rotation, "roots"), i, r)(void) json_array_append_new(
-        list, json_pack("{s:O, s:O, s:O, s:O}", "subject", json_object_get(r, "subject"), "id",
-                        json_object_get(r, "id"), "since", json_object_get(r, "since"), "notAfter",
-                        json_object_get(r, "not_after")));
+    json_array_foreach(json_object_get(f->rotation, "roots"), i, r)
+        (void)json_array_append_new(
+            list, json_pack("{s:O, s:O, s:O, s:O}", "subject", json_object_get(r, "subject"), "id",
+                            json_object_get(r, "id"), "since", json_object_get(r, "since"),
+                            "notAfter", json_object_get(r, "not_after")));
     return list;
 }
 
@@ -328,8 +327,10 @@ root_text(const json_t *roots, char *ret, size_t cap)
     size_t i, n = 0;
 
     ret[0] = '\0';
-    json_array_foreach(roots, i, r) if (n < cap) n +=
-        (size_t)snprintf(ret + n, cap - n, "%s%s", i == 0 ? "" : " + ", text(r, "subject"));
+    json_array_foreach(roots, i, r)
+        if (n < cap)
+            n +=
+                (size_t)snprintf(ret + n, cap - n, "%s%s", i == 0 ? "" : " + ", text(r, "subject"));
 }
 
 static void

@@ -38,8 +38,7 @@ container_of(const json_t *deployment)
     const json_t *c;
     size_t i;
 
-    json_array_foreach(all, i, c)
-    {
+    json_array_foreach(all, i, c) {
         if (strcmp(text(c, "name"), "discovery") == 0)
             return c;
     }
@@ -91,8 +90,7 @@ validate_istiod_read(const json_t *deployment, struct validate_istiod *ret, stru
                        kube_object_name(deployment));
     *ret = (struct validate_istiod){ .is_multiroot = false };
     tag_read(text(c, "image"), ret->version);
-    json_array_foreach(json_object_get(c, "env"), i, v)
-    {
+    json_array_foreach(json_object_get(c, "env"), i, v) {
         if (strcmp(text(v, "name"), "ISTIO_MULTIROOT_MESH") == 0)
             ret->is_multiroot = strcmp(text(v, "value"), "true") == 0;
     }
@@ -110,8 +108,7 @@ deadline_exceeded(const json_t *status)
     const json_t *c;
     size_t i;
 
-    json_array_foreach(json_object_get(status, "conditions"), i, c)
-    {
+    json_array_foreach(json_object_get(status, "conditions"), i, c) {
         if (strcmp(text(c, "type"), "Progressing") == 0 &&
             strcmp(text(c, "reason"), "ProgressDeadlineExceeded") == 0)
             return true;
@@ -175,8 +172,7 @@ validate_is_its_pod(const json_t *deployment, const json_t *pod, struct err *e)
         json_array_size(json_object_get(selector, "matchExpressions")) > 0)
         return err_set(e, E_PARSE, "deployment %.100s does not select its pods by labels alone",
                        kube_object_name(deployment));
-    json_object_foreach(labels, key, v)
-    {
+    json_object_foreach(labels, key, v) {
         if (!json_is_string(v) ||
             strcmp(kube_object_get_label(pod, key), json_string_value(v)) != 0)
             return VALIDATE_NOT_ITS;
@@ -195,8 +191,7 @@ has_container(const json_t *pod, const char *name)
     size_t i;
 
     for (size_t k = 0; k < ARRAY_LEN(lists); k++)
-        json_array_foreach(json_object_get(spec, lists[k]), i, c)
-        {
+        json_array_foreach(json_object_get(spec, lists[k]), i, c) {
             if (strcmp(text(c, "name"), name) == 0)
                 return true;
         }
@@ -241,12 +236,10 @@ validate_is_workload(const json_t *pod, const char *config_map)
         return true;
     if (is_our_own(pod))
         return false;
-    json_array_foreach(volumes, i, v)
-    {
+    json_array_foreach(volumes, i, v) {
         if (is_of_mesh(v, config_map))
             return true;
-        json_array_foreach(json_object_get(json_object_get(v, "projected"), "sources"), k, source)
-        {
+        json_array_foreach(json_object_get(json_object_get(v, "projected"), "sources"), k, source) {
             if (is_of_mesh(source, config_map))
                 return true;
         }
@@ -262,8 +255,7 @@ validate_data_changed(const json_t *object)
     struct err e;
     size_t i;
 
-    json_array_foreach(all, i, m)
-    {
+    json_array_foreach(all, i, m) {
         if (json_object_get(json_object_get(m, "fieldsV1"), "f:data") == NULL ||
             rfc3339_parse(span_str(text(m, "time")), &t, &e) < 0)
             continue;

@@ -221,8 +221,7 @@ answer_list(struct vault_call *q, const json_t *j)
         call_fail(q, &e);
         return;
     }
-    json_array_foreach(items, i, item)
-    {
+    json_array_foreach(items, i, item) {
         struct vault_secret s;
 
         if (secret_take(item, id, sizeof(id), &s, &e) < 0) {

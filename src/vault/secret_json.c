@@ -137,8 +137,7 @@ tags_check(const json_t *tags, struct err *e)
     if (json_object_size(tags) > SECRET_TAGS)
         return err_set(e, E_LIMIT, "Property 'tags' has %zu tags; at most %d are possible.",
                        json_object_size(tags), (int)SECRET_TAGS);
-    json_object_foreach((json_t *)(uintptr_t)tags, key, value)
-    {
+    json_object_foreach((json_t *)(uintptr_t)tags, key, value) {
         if (!json_is_string(value))
             return err_set(e, E_INVAL, "The tag '%.80s' is not a string.", key);
         if (strlen(key) > SECRET_TAG_CHARS || chars(value) > SECRET_TAG_CHARS)

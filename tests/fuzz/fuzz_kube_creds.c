@@ -18,12 +18,13 @@ exec_holds(const json_t *exec)
     if (json_string_length(json_object_get(exec, "command")) == 0 ||
         json_array_size(json_object_get(exec, "args")) > KUBE_EXEC_MAX_WORDS)
         abort();
-    json_array_foreach(json_object_get(exec, "args"), i, one) if (json_string_value(one) == NULL)
-        abort();
-    json_array_foreach(json_object_get(exec, "env"), i,
-                       one) if (json_string_value(json_object_get(one, "value")) == NULL ||
-                                strchr(json_string_value(json_object_get(one, "name")), '=') !=
-                                    NULL) abort();
+    json_array_foreach(json_object_get(exec, "args"), i, one)
+        if (json_string_value(one) == NULL)
+            abort();
+    json_array_foreach(json_object_get(exec, "env"), i, one)
+        if (json_string_value(json_object_get(one, "value")) == NULL ||
+            strchr(json_string_value(json_object_get(one, "name")), '=') != NULL)
+            abort();
 }
 
 int

@@ -22,12 +22,10 @@ depth_of(const json_t *o)
     unsigned deepest = 0;
     size_t i;
 
-    json_array_foreach(o, i, one)
-    {
+    json_array_foreach(o, i, one) {
         deepest = deeper(depth_of(one), deepest);
     }
-    json_object_foreach((json_t *)(uintptr_t)o, name, one)
-    {
+    json_object_foreach((json_t *)(uintptr_t)o, name, one) {
         deepest = deeper(depth_of(one), deepest);
     }
     return deepest + 1;

@@ -345,11 +345,11 @@ events_run(struct tool *t, const json_t *q, struct err *e)
     TRY(kube_recorder_new(t->loop, t->client, &conf, &r, e));
     TRY(timer_new(t->loop, on_enough, t, &enough, e));
     timer_set(enough, number(q, "ms"));
-    json_array_foreach(all, i, one) for (json_int_t n = 0;
-                                         n < json_integer_value(json_array_get(one, 3)); n++)
-        kube_recorder_say(r, about, json_is_true(json_array_get(one, 0)),
-                          json_string_value(json_array_get(one, 1)), "%s",
-                          json_string_value(json_array_get(one, 2)));
+    json_array_foreach(all, i, one)
+        for (json_int_t n = 0; n < json_integer_value(json_array_get(one, 3)); n++)
+            kube_recorder_say(r, about, json_is_true(json_array_get(one, 0)),
+                              json_string_value(json_array_get(one, 1)), "%s",
+                              json_string_value(json_array_get(one, 2)));
     TRY(loop_run(t->loop, e));
     TRY(metrics_text(t->metrics, &page, e));
     t->said = json_pack("{s:s}", "metrics", buf_text(&page));
