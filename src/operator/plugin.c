@@ -123,7 +123,7 @@ static void
 restored(struct plugin *p, const char *note)
 {
     plugin_event(p, true, "Restored", note);
-    (void)snprintf(p->restored, sizeof(p->restored), "%s", note);
+    (void)snprintf(p->restored, sizeof(p->restored), "%.*s", (int)sizeof(p->restored) - 1, note);
     p->restored_at = mono_ms();
     plugin_look_soon(p, 0);
 }
