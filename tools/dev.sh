@@ -164,10 +164,10 @@ build_image() {
 }
 
 # run_pytest DIR NAME ARGUMENTS: adds to the caller's passed and failed; the report is DIR/NAME.xml. Most tests wait more than
-# they count, so four files run side by side (pytest-xdist).
+# they count, so six files run side by side (pytest-xdist).
 run_pytest() {
   local dir=$1 name=$2 n f; shift 2
-  MESHROOT="$PWD/$dir/meshroot" build/venv/bin/python -m pytest -q --tb=short -p no:cacheprovider -n 4 --dist loadfile "$@" --junitxml="$dir/$name.xml" || true
+  MESHROOT="$PWD/$dir/meshroot" build/venv/bin/python -m pytest -q --tb=short -p no:cacheprovider -n 6 --dist loadfile "$@" --junitxml="$dir/$name.xml" || true
   read -r n f < <(build/venv/bin/python tools/junit_counts.py "$dir/$name.xml")
   passed=$((passed + n)); failed=$((failed + f))
 }
