@@ -136,6 +136,14 @@ void rotate_look(void *rotate);
 void rotate_look_soon(struct rotate *r, uint64_t ms);
 /* Logs a new reason once, remembers it for status, and sets the time of the next try. */
 void rotate_trouble(struct rotate *r, enum trouble what, const struct err *why);
+void rotate_trouble_over(struct rotate *r);
+
+/* commit.c. What the store has becomes what is in force; it may have none. */
+MUST_USE int rotate_plan_load(struct rotate *r, struct err *e);
+/* Puts `next` in force: into the store now, acted on when it is durable there. `signer` may be
+ * NULL. */
+MUST_USE int rotate_plan_put(struct rotate *r, const struct plan *next, struct roots *roots,
+                             struct bundle *signer, const struct action *a, struct err *e);
 
 /* lists.c. Those of the target, at the start. */
 void rotate_lists_recall(struct rotate *r);

@@ -34,150 +34,13 @@ rotate_trouble(struct rotate *r, enum trouble what, const struct err *why)
     r->trouble_why = *why;
 }
 
-static void
-trouble_over(struct rotate *r)
+void
+rotate_trouble_over(struct rotate *r)
 {
     if (r->trouble != TROUBLE_NONE)
         log_info("rotate", "no longer held by %s", trouble_names[r->trouble]);
     r->trouble = TROUBLE_NONE;
     r->retry_at = 0;
-}
-
-/* -- the plan and the store ----------------------------------------------------------------------
- */
-
-static void
-plan_adopt(struct rotate *r, const struct plan *p, struct roots *take_roots, uint64_t revision)
-{
-    r->has_plan = true;
-    r->plan = *p;
-    roots_unref(r->roots);
-    r->roots = take_roots;
-    r->revision = revision;
-}
-
-static int
-plan_load(struct rotate *r, struct err *e)
-{
-    struct buf text = BUF_INIT(PLAN_JSON_BYTES);
-    struct plan p;
-    struct roots *roots = NULL;
-    uint64_t revision = 0;
-
-    int done = r->conf.plans.load(r->conf.plans.self, &text, &revision, e);
-    if (done == 0) {
-        done = plan_from_json(buf_span(&text), &p, &roots, e);
-        if (done < 0)
-            (void)err_wrap(e, "rotate/plan");
-        else
-            plan_adopt(r, &p, roots, revision);
-        r->is_seen = false;
-    } else if (done == ROTATE_ABSENT) {
-        r->has_plan = false;
-        r->revision = 0;
-        done = 0;
-    }
-    buf_done(&text);
-    return done;
-}
-
-static void
-commit_free(struct commit *c)
-{
-    roots_unref(c->roots);
-    bundle_unref(c->signer);
-    crls_unref(c->lists);
-    free(c);
-}
-
-/* "CN=Root A + CN=Root B"; what does not fit is left out of a log line. */
-static void
-roots_text(const struct roots *roots, struct buf *b)
-{
-    char subject[NAME_TEXT_BYTES];
-    struct err e;
-
-    for (size_t i = 0; i < roots_count(roots); i++) {
-        cert_subject_text(roots_at(roots, i), subject);
-        if (buf_addf(b, &e, "%s%s", i == 0 ? "" : " + ", subject) < 0)
-            return;
-    }
-}
-
-static void
-remember(struct rotate *r, const struct action *a)
-{
-    struct buf roots = BUF_INIT(ROOTS_TEXT_BYTES);
-    char generation[24];
-
-    r->past[r->past_n++ % HISTORY_N] =
-        (struct past){ .action = *a, .generation = r->plan.generation, .at = unix_s() };
-    (void)snprintf(generation, sizeof(generation), "%" PRIu64, r->plan.generation);
-    roots_text(r->roots, &roots);
-    log_with(a->forced ? LOG_WARN : LOG_INFO, "rotate",
-             LABELS({ "generation", generation }, { "class", a->class },
-                    { "roots", buf_text(&roots) }, { "forced", a->forced ? "true" : NULL }),
-             "%s: %s", a->step, a->why);
-    buf_done(&roots);
-    rotate_metrics_step(r, a);
-}
-
-static void
-committed(const struct err *e, uint64_t revision, void *arg)
-{
-    struct commit *c = arg;
-    struct rotate *r = c->r;
-    struct err why;
-
-    if (r == NULL) {
-        commit_free(c);
-        return;
-    }
-    r->commit = NULL;
-    if (e->code == E_NONE) {
-        plan_adopt(r, &c->next, STEAL(c->roots), revision);
-        bundle_unref(r->signer);
-        r->signer = STEAL(c->signer);
-        rotate_lists_committed(r, c);
-        trouble_over(r);
-        remember(r, &c->action);
-        target_bring_up(r, true);
-    } else {
-        rotate_trouble(r, TROUBLE_STORE, e);
-        /* Somebody else drives this plan too: theirs is in force. */
-        if (e->code == E_CONFLICT && plan_load(r, &why) < 0)
-            rotate_trouble(r, TROUBLE_STORE, &why);
-        r->target_look_at = 0;
-    }
-    commit_free(c);
-    rotate_metrics(r);
-    rotate_look_soon(r, r->trouble == TROUBLE_NONE ? 0 : r->retry_ms);
-}
-
-/* Puts `next` in force: into the store now, acted on when it is durable there. */
-static int
-plan_put(struct rotate *r, const struct plan *next, struct roots *roots, struct bundle *signer,
-         const struct action *a, struct err *e)
-{
-    CLEANUP(str_freep) char *text = NULL;
-
-    TRY(plan_to_json(next, roots, &text, e));
-    struct commit *c = calloc(1, sizeof(*c));
-    if (c == NULL)
-        return err_nomem(e);
-    *c = (struct commit){ .r = r,
-                          .next = *next,
-                          .roots = roots_ref(roots),
-                          .signer = signer == NULL ? NULL : bundle_ref(signer),
-                          .action = *a };
-    int done = r->conf.plans.save(r->conf.plans.self, span_str(text), r->revision, r->loop,
-                                  committed, c, e);
-    if (done < 0) {
-        commit_free(c);
-        return done;
-    }
-    r->commit = c;
-    return 0;
 }
 
 /* -- steps ---------------------------------------------------------------------------------------
@@ -265,7 +128,7 @@ take(struct rotate *r, const struct plan *next, const struct action *a, struct e
     if (moves)
         TRY(signer_is_spared(r, with_lists, e));
     TRY(roots_of(r, next, &roots, e));
-    TRY(plan_put(r, next, roots, moves ? r->want : NULL, a, e));
+    TRY(rotate_plan_put(r, next, roots, moves ? r->want : NULL, a, e));
     if (with_lists)
         rotate_lists_go_along(r, r->commit);
     return 0;
@@ -301,7 +164,7 @@ take_lists(struct rotate *r)
         return true;
     rotate_lists_action(r, &a);
     next.generation++;
-    if (plan_put(r, &next, r->roots, NULL, &a, &e) < 0) {
+    if (rotate_plan_put(r, &next, r->roots, NULL, &a, &e) < 0) {
         rotate_trouble(r, TROUBLE_STORE, &e);
         return true;
     }
@@ -378,7 +241,7 @@ take_recover(struct rotate *r, const char *what)
     (void)snprintf(a.why, sizeof(a.why),
                    "the plan %s: the set of generation %" PRIu64 " that is there is in force", what,
                    m.generation);
-    if (mono_ms() >= r->retry_at && plan_put(r, &next, bundle_roots(b), b, &a, &e) < 0)
+    if (mono_ms() >= r->retry_at && rotate_plan_put(r, &next, bundle_roots(b), b, &a, &e) < 0)
         rotate_trouble(r, TROUBLE_STORE, &e);
     return true;
 }
@@ -399,7 +262,7 @@ take_renumber(struct rotate *r)
                    "the folder held generation %" PRIu64 ", newer than the store's %" PRIu64
                    ": the plan goes on above both",
                    r->ahead, r->plan.generation);
-    if (mono_ms() >= r->retry_at && plan_put(r, &next, r->roots, NULL, &a, &e) < 0)
+    if (mono_ms() >= r->retry_at && rotate_plan_put(r, &next, r->roots, NULL, &a, &e) < 0)
         rotate_trouble(r, TROUBLE_STORE, &e);
 }
 
@@ -439,7 +302,7 @@ rotate_look(void *arg)
         target_bring_up(r, true);
     if (r->has_plan && !r->lagging &&
         (r->trouble == TROUBLE_TARGET || r->trouble == TROUBLE_SIGNER))
-        trouble_over(r);
+        rotate_trouble_over(r);
 
     if (r->has_plan && r->lagging) {
         waits = true;
@@ -458,7 +321,7 @@ rotate_look(void *arg)
         if (r->step.kind != STEP_HELD && r->step.kind != STEP_NONE)
             take_step(r);
         else if (!take_lists(r))
-            trouble_over(r); /* nothing is to be stored now */
+            rotate_trouble_over(r); /* nothing is to be stored now */
     }
     rotate_metrics(r);
     if (r->commit == NULL)
@@ -479,7 +342,7 @@ rotate_new(struct loop *l, const struct rotate_conf *conf, struct rotate **ret, 
     r->conf = *conf;
     TRY(timer_new(l, rotate_look, r, &r->timer, e));
     TRY(r->conf.plans.floor(r->conf.plans.self, &r->floor, e));
-    TRY(plan_load(r, e));
+    TRY(rotate_plan_load(r, e));
     rotate_lists_recall(r);
     if (r->has_plan)
         target_bring_up(r, false);
@@ -696,7 +559,7 @@ rotate_reset(struct rotate *r, struct err *e)
     rotate_lists_forget(r);
     r->replicas_n = 0;
     r->step.kind = STEP_NONE;
-    trouble_over(r);
+    rotate_trouble_over(r);
     log_info("rotate", "reset: generation %" PRIu64 " and the wanted set are forgotten",
              generation);
     rotate_metrics(r);

@@ -145,17 +145,23 @@ def test_a_plan_taken_away_opens_no_gate(world):  # noqa: F811
     assert world.generation() == 4, "who holds generation 3 must not drop what comes"
 
 
-def test_credentials_go_only_to_the_vault_they_are_of(world, tmp_path):  # noqa: F811
-    """Who may write a PluginCA and not read the Secret that it names points it at a server of their own, with roots that vouch for it."""
+def strangers_vault(tmp_path, host):
+    """It sends whoever asks to itself for a token: the server, a spec.vault that names it and its roots, and what it was asked."""
     got = []
 
     def answer(method, path, headers, body):
         got.append((method, path, body))
-        return 401, {"WWW-Authenticate": f'Bearer authorization="https://127.0.0.1:{peer.port}/t", resource="https://127.0.0.1:{peer.port}"'}, {}
+        return 401, {"WWW-Authenticate": f'Bearer authorization="{url}/t", resource="{url}"'}, {}
     peer = HttpsPeer(tmp_path / "peer", answer)
+    url = f"https://{host}:{peer.port}"
+    return peer, {"url": url, "caBundle": peer.root.read_text(), "auth": {"clientSecret": {"name": "vault-sync"}}}, got
+
+
+def test_credentials_go_only_to_the_vault_they_are_of(world, tmp_path):  # noqa: F811
+    """Who may write a PluginCA and not read the Secret that it names points it at a server of their own, with roots that vouch for it."""
+    peer, own, got = strangers_vault(tmp_path, "127.0.0.1")
     secret = world.api.get("Secret", NS, "vault-sync")
     world.api.edit("Secret", NS, "vault-sync", {"data": {"vault-ca.pem": base64.b64encode(world.ca.encode()).decode()}})
-    own = {"url": f"https://127.0.0.1:{peer.port}", "caBundle": peer.root.read_text(), "auth": {"clientSecret": {"name": "vault-sync"}}}
     world.plugin(vault=own)
     world.run("--lease", "off")
     wait_for("refused", lambda: world.is_condition("Synced", "False", "VaultRefused"))
@@ -167,13 +173,7 @@ def test_credentials_go_only_to_the_vault_they_are_of(world, tmp_path):  # noqa:
 
 def test_credentials_go_to_no_host_but_those_of_who_runs_the_operator(world, tmp_path):  # noqa: F811
     """The Secret says of no vault that it is the right one (no vault-ca.pem); the challenge, whose host is a stranger's, would get it all."""
-    got = []
-
-    def answer(method, path, headers, body):
-        got.append((method, path, body))
-        return 401, {"WWW-Authenticate": f'Bearer authorization="https://localhost:{peer.port}/t", resource="https://localhost:{peer.port}"'}, {}
-    peer = HttpsPeer(tmp_path / "peer", answer)
-    own = {"url": f"https://localhost:{peer.port}", "caBundle": peer.root.read_text(), "auth": {"clientSecret": {"name": "vault-sync"}}}
+    peer, own, got = strangers_vault(tmp_path, "localhost")
     world.plugin(vault=own)
     d = world.run("--lease", "off")
     wait_for("refused", lambda: world.is_condition("Held", "True", "VaultHost"))
