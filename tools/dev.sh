@@ -15,7 +15,7 @@ usage() {
 ./dev manifests         render deploy/manifests/ from the Helm chart; --check: are they what the chart renders?
 ./dev cluster-test [WORD] the procedure on a real Kubernetes that it starts and removes (as root): build/cluster-report.md
                         (19 minutes); builds the cluster's binaries first, once per machine (30 more)
-./dev model             the rotation's protocol, checked by spin in every state, and each rule left out in turn (3 minutes)
+./dev model             the rotation's protocol, checked by spin in every state, and each rule left out in turn (1 minute)
 ./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (8 minutes)
 ./dev clean             remove build/
 TXT
