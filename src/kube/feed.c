@@ -322,3 +322,9 @@ kube_feed_trouble(const struct kube_feed *f)
 {
     return f->trouble;
 }
+
+const char *
+kube_feed_version(const struct kube_feed *f)
+{
+    return f->version;
+}

@@ -91,5 +91,7 @@ void kube_feed_free(struct kube_feed *f); /* not from its call-backs; NULL is fi
 DEFINE_CLEANUP(struct kube_feed, kube_feed_free)
 /* Why the last try failed; "" when it did not. Borrowed. */
 const char *kube_feed_trouble(const struct kube_feed *f);
+/* In `whole`: the version that the list is of. Borrowed. */
+const char *kube_feed_version(const struct kube_feed *f);
 
 #endif

@@ -176,6 +176,21 @@ kube_object_version(const json_t *o)
     return text_or_none(json_object_get(meta_of(o), "resourceVersion"));
 }
 
+uint64_t
+kube_revision(const char *version)
+{
+    uint64_t n;
+    struct err e;
+
+    return u64_parse(span_str(version), 1, UINT64_MAX, &n, &e) == 0 ? n : 0;
+}
+
+bool
+kube_is_late(uint64_t revision, uint64_t known, bool exists)
+{
+    return revision != 0 && (exists ? revision < known : revision <= known);
+}
+
 const char *
 kube_object_get_label(const json_t *o, const char *key)
 {

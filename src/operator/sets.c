@@ -24,6 +24,7 @@ struct one {
     json_t *meta;         /* owned: labels and annotations stay */
     struct roots *theirs; /* owned: of a set that is not ours; NULL: it has none that can be read */
     char version[128], uid[64];
+    uint64_t known_at;     /* the revision of that, or of its absence; 0: no number */
     struct bundle *bundle; /* owned; NULL: `why` says why it is no set of ours */
     struct set_manifest manifest;
     struct err why;
@@ -153,6 +154,7 @@ one_take(struct one *o, const json_t *s)
     o->exists = true;
     o->is_ours = strcmp(owner, o->sets->owner) == 0;
     (void)snprintf(o->version, sizeof(o->version), "%s", kube_object_version(s));
+    o->known_at = kube_revision(o->version);
     (void)snprintf(o->uid, sizeof(o->uid), "%s", kube_object_uid(s));
     o->meta = json_pack("{s:O?, s:O?, s:O?}", "labels", json_object_get(meta, "labels"),
                         "annotations", json_object_get(meta, "annotations"), "ownerReferences",
@@ -172,15 +174,11 @@ one_take(struct one *o, const json_t *s)
         buf_wipe(&bufs[i]);
 }
 
-/* r: what was read already is newer than `s`. */
+/* r: what is known already is newer than `s`. */
 static bool
 is_older(const struct one *o, const json_t *s)
 {
-    uint64_t now, then;
-    struct err e;
-
-    return u64_parse(span_str(kube_object_version(s)), 1, UINT64_MAX, &now, &e) == 0 &&
-           u64_parse(span_str(o->version), 1, UINT64_MAX, &then, &e) == 0 && now < then;
+    return kube_is_late(kube_revision(kube_object_version(s)), o->known_at, o->exists);
 }
 
 /* -- writes --------------------------------------------------------------------------------------
@@ -483,6 +481,18 @@ one_moved(struct one *o)
         s->conf.on_moved(NULL, s->conf.arg);
 }
 
+/* It was, or the list of this version has none. */
+static void
+one_gone(struct one *o, uint64_t version)
+{
+    bool was = o->exists;
+
+    one_forget(o);
+    o->known_at = version;
+    if (was)
+        one_moved(o);
+}
+
 /* Also while a write is under way: it may be this write's, whose answer is lost. */
 static int
 on_put(const json_t *s, void *arg, struct err *e)
@@ -506,10 +516,8 @@ on_gone(const json_t *s, void *arg, struct err *e)
     struct one *o = arg;
 
     (void)e;
-    if (strcmp(kube_object_name(s), o->name) == 0 && strcmp(kube_object_uid(s), o->uid) == 0) {
-        one_forget(o);
-        one_moved(o);
-    }
+    if (strcmp(kube_object_name(s), o->name) == 0 && strcmp(kube_object_uid(s), o->uid) == 0)
+        one_gone(o, kube_revision(kube_object_version(s)));
     data_wipe(s);
     return 0;
 }
@@ -525,11 +533,10 @@ on_whole(void *arg)
 {
     struct one *o = arg;
     struct sets *s = o->sets;
+    uint64_t version = kube_revision(kube_feed_version(o->feed));
 
-    if (!o->seen && o->exists && o->writing == 0) {
-        one_forget(o);
-        one_moved(o);
-    }
+    if (!o->seen && !kube_is_late(version, o->known_at, o->exists))
+        one_gone(o, version);
     o->is_known = true;
     if (!s->was_known && sets_are_known(s)) {
         s->was_known = true;

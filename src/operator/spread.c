@@ -23,7 +23,7 @@ struct place {
     bool is_queued, exists, is_selected, is_going;
     bool has_map, seen; /* the ConfigMap is there; in the list that is being read */
     bool ns_seen;
-    uint64_t version;           /* of the ConfigMap, as far as it is a number */
+    uint64_t known_at;          /* the revision of the ConfigMap, or of its absence; 0: no number */
     uint8_t held[DIGEST_BYTES]; /* digest of the roots in it; zeros: none that can be read */
     struct kube_call *call;     /* a write under way */
     uint64_t retry_at;          /* 0: at once */
@@ -163,7 +163,7 @@ doubled(uint64_t first, uint64_t max, unsigned n)
     return ms / 2 + random_below(ms / 2 + 1);
 }
 
-static void map_take(struct place *p, const json_t *o, bool is_ours);
+static void map_take(struct place *p, const json_t *o, uint64_t version, bool is_ours);
 
 static void
 write_failed(struct place *p, const struct err *why)
@@ -199,7 +199,7 @@ on_written(const json_t *body, const struct err *why, void *arg)
                why == NULL ? "result=\"done\"" : "result=\"failed\"", 1);
     if (why == NULL) {
         p->failures = 0;
-        map_take(p, body, true);
+        map_take(p, body, kube_revision(kube_object_version(body)), true);
     } else {
         write_failed(p, why);
     }
@@ -382,19 +382,15 @@ disputed(struct place *p, const json_t *o)
     s->conf.on_restored(p->name, s->restored_by, s->conf.arg);
 }
 
-/* NULL: it is gone. */
+/* `o` NULL: it is gone. */
 static void
-map_take(struct place *p, const json_t *o, bool is_ours)
+map_take(struct place *p, const json_t *o, uint64_t version, bool is_ours)
 {
-    struct err e;
-    uint64_t version = 0;
     const char *text = json_string_value(json_object_get(json_object_get(o, "data"), SPREAD_KEY));
 
-    if (o != NULL && u64_parse(span_str(kube_object_version(o)), 1, UINT64_MAX, &version, &e) < 0)
-        version = 0;
-    if (version != 0 && version < p->version)
-        return; /* the watch tells what was before our own write */
-    p->version = version;
+    if (kube_is_late(version, p->known_at, p->has_map))
+        return;
+    p->known_at = version;
     p->has_map = o != NULL;
     text_digest(p->spread, text, p->held);
     bool good = is_good(p);
@@ -416,7 +412,7 @@ map_put(const json_t *o, void *arg, struct err *e)
     if (p == NULL)
         return err_result(e);
     p->seen = true;
-    map_take(p, o, false);
+    map_take(p, o, kube_revision(kube_object_version(o)), false);
     told(s);
     return 0;
 }
@@ -430,8 +426,7 @@ map_gone(const json_t *o, void *arg, struct err *e)
     (void)e;
     s->any_gone = true;
     if (p != NULL && strcmp(kube_object_name(o), SPREAD_CONFIG_MAP) == 0) {
-        p->version = 0;
-        map_take(p, NULL, false);
+        map_take(p, NULL, kube_revision(kube_object_version(o)), false);
         told(s);
     }
     return 0;
@@ -450,13 +445,12 @@ static void
 maps_whole(void *arg)
 {
     struct spread *s = arg;
+    uint64_t version = kube_revision(kube_feed_version(s->maps));
 
     s->maps_whole = s->any_gone = true;
     for (struct place *p = s->all; p != NULL; p = p->next)
-        if (!p->seen && p->has_map && p->call == NULL) {
-            p->version = 0;
-            map_take(p, NULL, false);
-        }
+        if (!p->seen)
+            map_take(p, NULL, version, false);
     told(s);
 }
 
@@ -491,7 +485,7 @@ ns_gone(const json_t *o, void *arg, struct err *e)
     s->any_gone = true;
     if (p != NULL) {
         p->exists = p->has_map = p->was_good = false;
-        p->version = 0;
+        p->known_at = kube_revision(kube_object_version(o));
         p->disputes = p->failures = 0;
         p->retry_at = 0;
     }

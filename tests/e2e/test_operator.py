@@ -172,6 +172,33 @@ def test_a_hand_s_edit_is_put_back_with_an_event(world):
     world.ready(1)
 
 
+@pytest.mark.parametrize("is_listed", (False, True))
+@pytest.mark.parametrize("kind, ns, name, verb", (("Secret", NS, "cacerts", "PUT"), ("ConfigMap", "shop", CM, "PATCH")))
+def test_what_is_deleted_before_our_write_is_answered_is_made_anew(world, kind, ns, name, verb, is_listed):
+    """The watch tells of it first; or a list, when the watch was too old."""
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    whole, deleted = world.api.get(kind, ns, name)["data"], []
+
+    def somebody(_, o):
+        if (o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]) == (kind, ns, name) and o["data"] == whole and not deleted:
+            deleted.append(o)
+            lists = world.api.count("GET", f"{kind.lower()}s?")
+            with world.api.changed:
+                world.api.delete(kind, ns, name)
+                if is_listed:
+                    world.api.compact()
+            if is_listed:
+                wait_for("a list", lambda: world.api.count("GET", f"{kind.lower()}s?") > lists)
+            time.sleep(0.5)  # the operator reads what it was told
+    before = world.api.count(verb, f"/{name}")
+    world.api.hooks.append(somebody)
+    world.api.edit(kind, ns, name, {"data": {"root-cert.pem": base64.b64encode(b"junk").decode()}})
+    wait_for("made anew", lambda: deleted and (world.api.get(kind, ns, name) or {}).get("data") == whole)
+    assert world.api.count(verb, f"/{name}") > before, "it was put back before it was deleted"
+
+
 def test_a_foreign_secret_is_not_touched_until_adopted(world):
     world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": NS, "labels": {"app": "theirs"}}, "data": {"x": "eA=="}})
     world.plugin()

@@ -19,7 +19,7 @@ static struct {
     size_t sent_n;
     unsigned refuse;
     struct {
-        char path[256], trouble[128];
+        char path[256], trouble[128], version[24];
         struct kube_feed_conf conf;
         bool is_open;
     } feed[FEEDS_MAX];
@@ -123,7 +123,7 @@ __wrap_kube_feed_new(struct loop *l, struct kube_client *c, const struct kube_fe
         if (!play.feed[i].is_open) {
             play.feed[i].conf = *conf;
             play.feed[i].is_open = true;
-            play.feed[i].trouble[0] = '\0';
+            play.feed[i].trouble[0] = play.feed[i].version[0] = '\0';
             (void)snprintf(play.feed[i].path, sizeof(play.feed[i].path), "%s", conf->path);
             *ret = (struct kube_feed *)&play.feed[i];
             return 0;
@@ -146,6 +146,15 @@ __wrap_kube_feed_trouble(const struct kube_feed *f)
     for (size_t i = 0; i < FEEDS_MAX; i++)
         if (f == (const struct kube_feed *)&play.feed[i])
             return play.feed[i].trouble;
+    return "";
+}
+
+const char *
+__wrap_kube_feed_version(const struct kube_feed *f)
+{
+    for (size_t i = 0; i < FEEDS_MAX; i++)
+        if (f == (const struct kube_feed *)&play.feed[i])
+            return play.feed[i].version;
     return "";
 }
 
@@ -257,6 +266,14 @@ play_trouble(const char *path, const char *words)
     size_t i = feed_find(path);
 
     (void)snprintf(play.feed[i].trouble, sizeof(play.feed[i].trouble), "%s", words);
+}
+
+void
+play_list_version(const char *path, const char *version)
+{
+    size_t i = feed_find(path);
+
+    (void)snprintf(play.feed[i].version, sizeof(play.feed[i].version), "%s", version);
 }
 
 /* A copy goes in: readers wipe what they have taken. */

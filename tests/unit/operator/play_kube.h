@@ -46,6 +46,8 @@ void play_trouble(const char *path, const char *words); /* what kube_feed_troubl
 void play_put(const char *path, const json_t *object);
 void play_gone(const char *path, const json_t *object);
 void play_list(const char *path, const json_t *const *objects, size_t n); /* begin, put, whole */
+void play_list_version(const char *path,
+                       const char *version); /* of the lists from now; "" before */
 
 /* Time goes on; timers fire in their order, and what is deferred runs. */
 void play_wait(uint64_t ms);

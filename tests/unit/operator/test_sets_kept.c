@@ -144,6 +144,39 @@ news_from_before_our_write_is_old(void **state)
     assert_int_equal(sets_generation(s->sets), 0);
 }
 
+/* The answer to our write comes after the watch, or a list, has told that it is gone again. */
+static void
+what_is_gone_is_gone_whatever_is_answered_then(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(json_decrefp) json_t *cacerts = NULL, *ca = NULL;
+
+    both_written(s, &cacerts, &ca);
+    play_version(cacerts, "20");
+    assert_int_equal(write_set(s, pki.a_a2, &second), ROTATE_LATER);
+    play_gone(CACERTS, cacerts);
+    answer_all("19");
+    assert_int_equal(sets_generation(s->sets), 0);
+    assert_int_equal(s->restored, 1);
+    assert_int_equal(write_set(s, pki.a_a2, &second), ROTATE_LATER);
+    assert_non_null(play_find("POST", CACERTS));
+    answer_all("21");
+    assert_int_equal(sets_generation(s->sets), 8);
+    assert_int_equal(write_set(s, pki.a_a1, &first), ROTATE_LATER);
+    play_list_version(CACERTS, "30");
+    play_list(CACERTS, NULL, 0);
+    answer_all("29");
+    assert_int_equal(sets_generation(s->sets), 0);
+    assert_int_equal(s->restored, 2);
+    /* a list from before our write says nothing of it */
+    assert_int_equal(write_set(s, pki.a_a1, &first), ROTATE_LATER);
+    answer_all("41");
+    play_list_version(CACERTS, "40");
+    play_list(CACERTS, NULL, 0);
+    assert_int_equal(sets_generation(s->sets), 7);
+    assert_int_equal(s->restored, 2);
+}
+
 /* -- pods -- */
 
 static void
@@ -267,6 +300,7 @@ main(void)
         TEST(other_bytes_are_not_ours),
         TEST(what_is_deleted_is_told),
         TEST(news_from_before_our_write_is_old),
+        TEST(what_is_gone_is_gone_whatever_is_answered_then),
         TEST(pods_are_told_to_look),
         TEST(retired_only_ours_goes),
         TEST(retired_what_is_gone_is_gone_and_what_fails_is_told),

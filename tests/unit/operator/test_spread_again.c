@@ -248,6 +248,33 @@ what_a_list_leaves_out_is_gone(void **state)
 }
 
 static void
+what_is_gone_is_gone_whatever_is_answered_then(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(json_decrefp) json_t *ns = namespace_of("a");
+
+    begin(s, "a", pki.only_a);
+    s->version = 200;
+    map_gone(s, "a"); /* made by this write, and deleted */
+    s->version = 150;
+    answer(s, creation("a"));
+    assert_state(s, 1, 0);
+    play_list_version(MAPS, "300");
+    play_list(MAPS, NULL, 0);
+    answer(s, creation("a"));
+    assert_state(s, 1, 0);
+    play_version(ns, "400");
+    play_gone(NAMESPACES, ns);
+    play_version(ns, "401");
+    play_put(NAMESPACES, ns);
+    answer(s, creation("a"));
+    assert_state(s, 1, 0);
+    s->version = 500;
+    answer(s, creation("a"));
+    assert_state(s, 1, 1);
+}
+
+static void
 broken_watches_are_not_whole(void **state)
 {
     static const char *const paths[] = { NAMESPACES, MAPS };
@@ -333,6 +360,7 @@ main(void)
         TEST(what_was_before_our_write_is_no_dispute),
         TEST(other_config_maps_are_nobodys),
         TEST(what_a_list_leaves_out_is_gone),
+        TEST(what_is_gone_is_gone_whatever_is_answered_then),
         TEST(broken_watches_are_not_whole),
         TEST(namespaces_that_are_gone_take_no_memory),
         TEST(what_is_written_over_is_counted),
