@@ -15,6 +15,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 BINARY = os.environ.get("MESHROOT", str(pathlib.Path(__file__).resolve().parents[2] / "build" / "meshroot"))
 SECRETS = ("root-cert", "ca-cert", "ca-key", "cert-chain")
 VAULT = "/subscriptions/0/resourceGroups/g/providers/Microsoft.KeyVault/vaults/meshroot"
+LOGS_MAX, LOG_LINES, LOG_WIDTH = 6, 15, 300  # what a failed test shows
 WITH_LISTS = ("--ca-crl-object-name", "ca-crl")
 
 
@@ -105,6 +106,17 @@ class Daemon:
                 raise AssertionError(f"did not stop on SIGTERM:\n{self.text()[-3000:]}")
         self._out.close()
         return self.process.returncode
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows what its daemons said last: where CI fails, nobody can look again."""
+    report = yield
+    if report.failed and "tmp_path" in item.funcargs:
+        for log in sorted(item.funcargs["tmp_path"].rglob("*.log"))[:LOGS_MAX]:
+            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+            report.sections.append((f"end of {log.name}", "".join(f"{x[:LOG_WIDTH]}\n" for x in lines)))
+    return report
 
 
 @pytest.fixture
