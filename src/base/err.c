@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/str.h"
+
 void
 err_set_at(struct err *e, enum err_code code, int sys, const char *file, int line, const char *fmt,
            ...)
@@ -23,6 +25,7 @@ err_set_at(struct err *e, enum err_code code, int sys, const char *file, int lin
     for (char *p = e->msg; *p != '\0'; p++)
         if ((unsigned char)*p < 0x20)
             *p = ' ';
+    utf8_repair(e->msg); /* a peer may have a say in it, and it may be cut: status pages show it */
 }
 
 void
@@ -39,5 +42,6 @@ err_wrap_at(struct err *e, const char *fmt, ...)
         memmove(e->msg + n + 2, e->msg, have + 1);
         memcpy(e->msg, ctx, (size_t)n);
         memcpy(e->msg + n, ": ", 2);
+        utf8_repair(e->msg);
     }
 }

@@ -45,7 +45,7 @@ struct err {
     const char *file; /* origin, static storage */
     int line;
     unsigned retry_after_s;  /* E_BUSY: the seconds the peer asked for, 0 if it did not say */
-    char msg[ERR_MSG_BYTES]; /* "outer: inner: cause", no secrets, no newline */
+    char msg[ERR_MSG_BYTES]; /* UTF-8: "outer: inner: cause", no secrets, no newline */
 };
 
 /* Records a failure at its origin. Yields -code so that callers can `return err_set(...)`. */

@@ -281,3 +281,45 @@ span_trim(struct span s)
         s.n--;
     return s;
 }
+
+/* RFC 3629 4: what the byte after the first may be keeps overlong forms and surrogates out. */
+static const struct utf8_form {
+    uint8_t first[2], second[2];
+    size_t n;
+} utf8_forms[] = {
+    { { 0x01, 0x7f }, { 0, 0 }, 1 },       { { 0xc2, 0xdf }, { 0x80, 0xbf }, 2 },
+    { { 0xe0, 0xe0 }, { 0xa0, 0xbf }, 3 }, { { 0xe1, 0xec }, { 0x80, 0xbf }, 3 },
+    { { 0xed, 0xed }, { 0x80, 0x9f }, 3 }, { { 0xee, 0xef }, { 0x80, 0xbf }, 3 },
+    { { 0xf0, 0xf0 }, { 0x90, 0xbf }, 4 }, { { 0xf1, 0xf3 }, { 0x80, 0xbf }, 4 },
+    { { 0xf4, 0xf4 }, { 0x80, 0x8f }, 4 },
+};
+
+/* r: bytes of the character at `p`; 0: there is none. The final NUL ends a form that it cuts. */
+static size_t
+utf8_char(const uint8_t *p)
+{
+    const struct utf8_form *f = utf8_forms, *end = f + ARRAY_LEN(utf8_forms);
+
+    while (f < end && (p[0] < f->first[0] || p[0] > f->first[1]))
+        f++;
+    if (f == end)
+        return 0;
+    for (size_t i = 1; i < f->n; i++)
+        if (p[i] < (i == 1 ? f->second[0] : 0x80) || p[i] > (i == 1 ? f->second[1] : 0xbf))
+            return 0;
+    return f->n;
+}
+
+void
+utf8_repair(char *text)
+{
+    uint8_t *p = (uint8_t *)text;
+
+    while (*p != '\0') {
+        size_t n = utf8_char(p);
+
+        if (n == 0)
+            *p = '?';
+        p += n == 0 ? 1 : n;
+    }
+}

@@ -43,6 +43,10 @@ str_free(char *s)
 }
 DEFINE_CLEANUP(char, str_free)
 
+/* Bytes of `text` that belong to no character of UTF-8 (RFC 3629 4), such as the rest of one that
+ * was cut at the end of a buffer, become '?', in place: JSON takes no others. */
+void utf8_repair(char *text);
+
 /* Cuts `s` at the first `sep`: the part before in *ret_head, the rest after it in *s.
  * r: true while there was a part (the last one has an empty rest and s->p == NULL afterwards). */
 bool span_cut(struct span *s, char sep, struct span *ret_head);

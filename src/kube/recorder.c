@@ -157,7 +157,7 @@ on_next(void *arg)
 /* -- saying -------------------------------------------------------------------------------------
  */
 
-/* What people read: no control bytes, and when it is not UTF-8, ASCII. */
+/* What people read: no control bytes. */
 static json_t *
 text_new(const char *from)
 {
@@ -166,11 +166,7 @@ text_new(const char *from)
     (void)snprintf(text, sizeof(text), "%s", from);
     for (char *p = text; *p != '\0'; p++)
         *p = (unsigned char)*p < ' ' || *p == 0x7f ? ' ' : *p;
-    json_t *v = json_string(text);
-    if (v != NULL)
-        return v;
-    for (char *p = text; *p != '\0'; p++)
-        *p = (unsigned char)*p >= 0x80 ? '?' : *p;
+    utf8_repair(text);
     return json_string(text);
 }
 

@@ -224,10 +224,47 @@ spans(void **state)
     assert_true(span_eq((struct span){ 0 }, span_str("")));
 }
 
+/* RFC 3629 4 and 10: what is whole stays; overlong forms, surrogates, what is beyond 10FFFF and the
+ * halves of a character do not. */
+static void
+what_is_no_utf8_is_shown_as_such(void **state)
+{
+    static const struct {
+        const char *from, *to;
+    } rows[] = {
+        { "", "" },
+        { "plain, 7-bit\n", "plain, 7-bit\n" },
+        { "CN=M\xc3\xbcller", "CN=M\xc3\xbcller" },
+        { "\xe2\x82\xac \xf0\x9f\x94\x91", "\xe2\x82\xac \xf0\x9f\x94\x91" },
+        { "M\xfcller", "M?ller" },
+        { "cut \xe2\x82", "cut ??" },
+        { "cut \xc3", "cut ?" },
+        { "\xc0\xaf", "??" },
+        { "\xe0\x9f\xbf", "???" },
+        { "\xed\xa0\x80", "???" },
+        { "\xf0\x8f\xbf\xbf", "????" },
+        { "\xf4\x90\x80\x80", "????" },
+        { "\xc3"
+          "a",
+          "?a" },
+    };
+    char text[32];
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        (void)snprintf(text, sizeof(text), "%s", rows[i].from);
+        utf8_repair(text);
+        assert_string_equal(text, rows[i].to);
+    }
+    assert_err(err_set(&e, E_PEER, "it says \"%s\"", "no\xff"), E_PEER, "it says \"no?\"");
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_no_utf8_is_shown_as_such),
         cmocka_unit_test(numbers),
         cmocka_unit_test(durations),
         cmocka_unit_test(hexadecimal),
