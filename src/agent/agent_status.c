@@ -28,9 +28,9 @@ roots_json(const struct roots *r)
         char subject[NAME_TEXT_BYTES];
 
         cert_subject_text(c, subject);
-        (void)json_array_append_new(all, json_pack("{s:o, s:s, s:o}", "id", json_id(cert_id(c)),
-                                                   "subject", subject, "not_after",
-                                                   json_time(cert_not_after(c))));
+        all =
+            json_array_with(all, json_pack("{s:o, s:s, s:o}", "id", json_id(cert_id(c)), "subject",
+                                           subject, "not_after", json_time(cert_not_after(c))));
     }
     return all;
 }
@@ -43,10 +43,10 @@ proxies_json(const struct agent *a)
     for (size_t i = 0; i < a->proxies_n; i++) {
         const struct agent_proxy *p = &a->proxies[i];
 
-        (void)json_array_append_new(all, json_pack("{s:s, s:i, s:I}", "direction",
-                                                   p->is_inbound ? "inbound" : "outbound", "port",
-                                                   (int)p->port, "connections",
-                                                   (json_int_t)proxy_connections(p->proxy)));
+        all = json_array_with(all, json_pack("{s:s, s:i, s:I}", "direction",
+                                             p->is_inbound ? "inbound" : "outbound", "port",
+                                             (int)p->port, "connections",
+                                             (json_int_t)proxy_connections(p->proxy)));
     }
     return all;
 }

@@ -479,7 +479,7 @@ stream_json(const struct stream *t)
 
     for (unsigned i = 0; i < SDS_NAME__N; i++)
         if ((t->peer.names >> i & 1) != 0)
-            (void)json_array_append_new(names, json_string(t->s->content.name[i]));
+            names = json_array_with(names, json_string(t->s->content.name[i]));
     return json_pack("{s:s, s:I, s:s, s:o, s:s, s:o, s:o}", "node", t->node, "uid",
                      (json_int_t)t->uid, "api", t->peer.is_delta ? "delta" : "sotw", "names", names,
                      "state", sds_state_name(t->peer.state), "word_at", json_time(t->word_s),
@@ -495,7 +495,7 @@ sds_status(const struct sds *s)
         return json_null();
     streams = json_array();
     for (const struct stream *t = s->streams; t != NULL; t = t->next)
-        (void)json_array_append_new(streams, stream_json(t));
+        streams = json_array_with(streams, stream_json(t));
     return json_pack("{s:o, s:I, s:I, s:I, s:b, s:b, s:o, s:o}", "streams", streams, "pushes",
                      (json_int_t)s->pushes, "acknowledged", (json_int_t)s->acks, "refused",
                      (json_int_t)s->nacks, "settled", sds_is_settled(s), "waits_for_return",

@@ -12,6 +12,7 @@
 #include "base/secret.h"
 #include "base/str.h"
 #include "net/grpc.h"
+#include "net/json.h"
 #include "obs/log.h"
 #include "workload.pb-c.h"
 
@@ -568,7 +569,7 @@ uids_json(const struct workload *w)
     json_t *all = json_array();
 
     for (size_t i = 0; i < w->conf.uids_n; i++)
-        (void)json_array_append_new(all, json_integer(w->uids[i]));
+        all = json_array_with(all, json_integer(w->uids[i]));
     return all;
 }
 

@@ -30,7 +30,7 @@ roots_json(struct roots *r)
     json_t *a = json_array();
 
     for (size_t i = 0; i < roots_count(r); i++)
-        (void)json_array_append_new(a, cert_json(roots_at(r, i)));
+        a = json_array_with(a, cert_json(roots_at(r, i)));
     return a;
 }
 
@@ -40,7 +40,7 @@ chain_json(const struct bundle *b)
     json_t *a = json_array();
 
     for (size_t i = 0; i < bundle_chain_count(b); i++)
-        (void)json_array_append_new(a, cert_json(bundle_chain_at(b, i)));
+        a = json_array_with(a, cert_json(bundle_chain_at(b, i)));
     return a;
 }
 
@@ -51,7 +51,7 @@ versions_json(const struct sync_versions *v)
 
     for (size_t i = 0; i < PART__ALL; i++)
         if (v->v[i][0] != '\0')
-            (void)json_object_set_new(o, bundle_secret_names[i], json_string(v->v[i]));
+            o = json_object_with(o, bundle_secret_names[i], json_string(v->v[i]));
     return o;
 }
 
@@ -89,7 +89,7 @@ callers_json(const struct ca *c)
     for (size_t i = 0; i < who->issuers_n; i++) {
         const struct ca_jwks *j = &c->jwks[i];
 
-        (void)json_array_append_new(
+        issuers = json_array_with(
             issuers, json_pack("{s:s, s:s, s:I, s:s}", "issuer", who->issuers[i].issuer,
                                "keys_from", jwks_source_from(j->source), "keys",
                                (json_int_t)(j->keys == NULL ? 0 : jwks_count(j->keys)), "trouble",
@@ -98,14 +98,14 @@ callers_json(const struct ca *c)
     json_t *o = json_pack("{s:o, s:b, s:i}", "issuers", issuers, "token_review",
                           who->token_review != 0, "node_accounts", (int)who->node_accounts_n);
     if (c->kube != NULL)
-        (void)json_object_set_new(o, "kubernetes", json_string(kube_client_server(c->kube)));
+        o = json_object_with(o, "kubernetes", json_string(kube_client_server(c->kube)));
     if (c->pods != NULL)
-        (void)json_object_set_new(o, "pods",
-                                  json_pack("{s:s, s:I, s:s}", "file", who->pods_file, "known",
-                                            (json_int_t)pods_file_count(c->pods), "trouble",
-                                            pods_file_trouble(c->pods)));
+        o = json_object_with(o, "pods",
+                             json_pack("{s:s, s:I, s:s}", "file", who->pods_file, "known",
+                                       (json_int_t)pods_file_count(c->pods), "trouble",
+                                       pods_file_trouble(c->pods)));
     if (c->pods_watch != NULL)
-        (void)json_object_set_new(o, "pods", pods_watch_json(c));
+        o = json_object_with(o, "pods", pods_watch_json(c));
     return o;
 }
 
@@ -115,7 +115,7 @@ jwt_json(const struct ca *c)
     json_t *keys = json_array();
 
     for (size_t i = 0; i < c->jwt.n; i++)
-        (void)json_array_append_new(keys, json_string(c->jwt.keys[i].kid));
+        keys = json_array_with(keys, json_string(c->jwt.keys[i].kid));
     return json_pack("{s:s?, s:o}", "signs",
                      c->view == NULL || c->view->jwt_signer == NULL ? NULL : c->view->jwt_kid,
                      "published", keys);
@@ -131,25 +131,23 @@ ca_status(const struct ca *c)
                   "agents_connected", (json_int_t)atomic_load(&c->watchers_n), "ready",
                   ca_is_ready(c), "port", (json_int_t)c->port);
 
-    if (o == NULL)
-        return json_object();
     if (c->conf.replica != NULL)
-        (void)json_object_set_new(o, "replica", json_string(c->conf.replica));
-    (void)json_object_set_new(o, "refused",
-                              c->refused[0] == '\0' ? json_null() : json_string(c->refused));
-    (void)json_object_set_new(o, "signer", signer_json(c));
-    (void)json_object_set_new(o, "callers", callers_json(c));
-    (void)json_object_set_new(o, "jwt", jwt_json(c));
-    (void)json_object_set_new(o, "revocation", revocations_status(c->revocations));
-    (void)json_object_set_new(o, "ca_lists", ca_above_status(c));
-    (void)json_object_set_new(o, "present", json_id(filewatch_present_id(c->watch)));
-    (void)json_object_set_new(o, "loaded", json_id(c->loaded_id));
+        o = json_object_with(o, "replica", json_string(c->conf.replica));
+    o = json_object_with(o, "refused",
+                         c->refused[0] == '\0' ? json_null() : json_string(c->refused));
+    o = json_object_with(o, "signer", signer_json(c));
+    o = json_object_with(o, "callers", callers_json(c));
+    o = json_object_with(o, "jwt", jwt_json(c));
+    o = json_object_with(o, "revocation", revocations_status(c->revocations));
+    o = json_object_with(o, "ca_lists", ca_above_status(c));
+    o = json_object_with(o, "present", json_id(filewatch_present_id(c->watch)));
+    o = json_object_with(o, "loaded", json_id(c->loaded_id));
     if (l->bundle == NULL)
         return o;
-    (void)json_object_set_new(o, "versions", versions_json(&l->manifest.versions));
-    (void)json_object_set_new(o, "roots", roots_json(bundle_roots(l->bundle)));
-    (void)json_object_set_new(o, "intermediate", cert_json(bundle_signer(l->bundle)));
-    (void)json_object_set_new(o, "chain", chain_json(l->bundle));
-    (void)json_object_set_new(o, "server", cert_json(c->server.leaf));
+    o = json_object_with(o, "versions", versions_json(&l->manifest.versions));
+    o = json_object_with(o, "roots", roots_json(bundle_roots(l->bundle)));
+    o = json_object_with(o, "intermediate", cert_json(bundle_signer(l->bundle)));
+    o = json_object_with(o, "chain", chain_json(l->bundle));
+    o = json_object_with(o, "server", cert_json(c->server.leaf));
     return o;
 }

@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "ca/revoke.h"
 #include "ledger/reader.h"
+#include "net/json.h"
 
 #define LIST_PREFIX "crl/"
 
@@ -548,12 +549,12 @@ list_json(const struct crl_list *x)
         cert_subject_text(x->cert, name);
     json_t *j = json_pack("{s:s, s:s, s:b, s:b}", "signer", name, "id", id, "signed",
                           x->bare == NULL && x->list != NULL, "key_held", x->signer != NULL);
-    if (j == NULL || c == NULL)
+    if (c == NULL)
         return j;
-    (void)json_object_set_new(j, "number", json_integer((json_int_t)crl_number(c)));
-    (void)json_object_set_new(j, "this_update", time_json(crl_this_update(c)));
-    (void)json_object_set_new(j, "next_update", time_json(crl_next_update(c)));
-    (void)json_object_set_new(j, "entries", json_integer((json_int_t)crl_count(c)));
+    j = json_object_with(j, "number", json_integer((json_int_t)crl_number(c)));
+    j = json_object_with(j, "this_update", time_json(crl_this_update(c)));
+    j = json_object_with(j, "next_update", time_json(crl_next_update(c)));
+    j = json_object_with(j, "entries", json_integer((json_int_t)crl_count(c)));
     return j;
 }
 
@@ -563,6 +564,6 @@ lists_json(const struct crl_lists *l)
     json_t *all = json_array();
 
     for (size_t i = 0; i < l->n; i++)
-        (void)json_array_append_new(all, list_json(&l->all[i]));
+        all = json_array_with(all, list_json(&l->all[i]));
     return all;
 }

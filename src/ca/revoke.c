@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "net/admin.h"
+#include "net/json.h"
 #include "obs/log.h"
 
 enum { VIEWS_AGAIN_MS = 5, ROWS_PAGE = 256, SERIAL_HEX_MAX = 2 * SERIAL_MAX_BYTES };
@@ -272,8 +273,8 @@ job_answer(struct job *j)
                           (json_int_t)j->already, "in_force", (json_int_t)j->r->table.n, "lists",
                           lists_json(l));
 
-    if (o != NULL && l->trouble[0] != '\0')
-        (void)json_object_set_new(o, "trouble", json_string(l->trouble));
+    if (l->trouble[0] != '\0')
+        o = json_object_with(o, "trouble", json_string(l->trouble));
     if (j->x != NULL)
         admin_reply(j->x, 200, o);
     else
@@ -477,7 +478,7 @@ serve_revoked(void *self, struct http_exchange *x)
         return;
     json_t *all = json_array();
     for (size_t i = 0; i < r->table.n; i++)
-        (void)json_array_append_new(all, leaf_json(&r->table.all[i]));
+        all = json_array_with(all, leaf_json(&r->table.all[i]));
     admin_reply(x, 200, json_pack("{s:o, s:o}", "revoked", all, "lists", lists_json(&r->lists)));
 }
 

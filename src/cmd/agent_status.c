@@ -175,12 +175,13 @@ run(const void *conf, const struct opt_args *args, struct err *e)
         json_decref(s);
         return err_set(e, E_PEER, "the answer is not an agent's status");
     }
-    if (strcmp(c->output, "json") == 0)
-        print_json(s);
-    else
-        status_print(s);
     bool is_ready = is(s, "ready");
-    json_decref(s);
+    if (strcmp(c->output, "json") == 0) {
+        TRY(print_json(s, e));
+    } else {
+        status_print(s);
+        json_decref(s);
+    }
     return is_ready ? 0 : CMD_FAILED;
 }
 

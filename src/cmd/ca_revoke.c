@@ -6,6 +6,7 @@
 #include "cmd/admin_client.h"
 #include "cmd/commands.h"
 #include "cmd/ledger_tool.h"
+#include "net/json.h"
 
 struct revoke_conf {
     const char *state_dir, *serial, *identity, *reason, *output;
@@ -40,16 +41,16 @@ request_make(const struct revoke_conf *c, json_t **ret, struct err *e)
     if (q == NULL)
         return err_nomem(e);
     if (c->identity != NULL) {
-        (void)json_object_set_new(q, "identity", json_string(c->identity));
+        q = json_object_with(q, "identity", json_string(c->identity));
     } else if (serial_parse(c->serial, serial, &n, e) < 0) {
         json_decref(q);
         return err_result(e);
     } else {
         hex_text(span_of(serial, n), hex);
-        (void)json_object_set_new(q, "serial", json_string(hex));
+        q = json_object_with(q, "serial", json_string(hex));
     }
     *ret = q;
-    return 0;
+    return q == NULL ? err_nomem(e) : 0;
 }
 
 static void
@@ -84,9 +85,8 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     }
     TRY(admin_call(dir, "POST", "/v1/ca/revoke", q, &answer, e));
     if (strcmp(c->output, "json") == 0)
-        print_json(answer);
-    else
-        answer_print(answer);
+        return print_json(answer, e);
+    answer_print(answer);
     json_decref(answer);
     return stdout_check(e);
 }

@@ -54,9 +54,8 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     TRY(state_dir(c->state_dir, &dir, e));
     TRY(admin_call(dir, "GET", "/v1/ca/revoked", NULL, &answer, e));
     if (strcmp(c->output, "json") == 0)
-        print_json(answer);
-    else
-        answer_print(answer);
+        return print_json(answer, e);
+    answer_print(answer);
     json_decref(answer);
     return stdout_check(e);
 }

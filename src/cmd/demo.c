@@ -15,6 +15,7 @@
 #include "cmd/demo_load.h"
 #include "cmd/demo_proc.h"
 #include "cmd/demo_tell.h"
+#include "net/json.h"
 
 enum {
     WORKLOADS = 3,
@@ -540,12 +541,12 @@ issuers_now(struct demo *d)
         return ret;
     const char *cn = strstr(signer_in_force(status, "subject"), "CN=Intermediate CA - ");
     if (cn != NULL && strlen(cn) > 23)
-        (void)json_object_set_new(d->signers, signer_in_force(status, "id"),
-                                  json_stringn(cn + 21, 2));
+        d->signers =
+            json_object_with(d->signers, signer_in_force(status, "id"), json_stringn(cn + 21, 2));
     json_object_foreach(json_object_get(json_object_get(status, "fleet"), "by_issuer"), id, n) {
         const char *name = json_string_value(json_object_get(d->signers, id));
 
-        (void)json_object_set(ret, name != NULL ? name : id, n);
+        ret = json_object_with(ret, name != NULL ? name : id, json_incref(n));
     }
     json_decref(status);
     return ret;
@@ -557,7 +558,7 @@ step_record(struct demo *d, const char *name)
     uint64_t tried, failed;
 
     demo_load_count(d->load, &tried, &failed, NULL);
-    (void)json_array_append_new(
+    d->steps = json_array_with(
         d->steps, json_pack("{s:s, s:f, s:{s:I, s:I}, s:o}", "name", name, "seconds",
                             (double)(mono_ms() - d->step_since) / 1000, "handshakes", "tried",
                             (json_int_t)(tried - d->tried_before), "failed",
@@ -588,25 +589,26 @@ is_json(const struct demo_conf *c)
 
 /* The object of --output json, and the table made from it. r: 0, or CMD_FAILED. */
 static int
-report(struct demo *d, const struct err *why)
+report(struct demo *d, const struct err *why, struct err *e)
 {
     uint64_t tried, failed;
-    struct err e;
+    struct err first;
 
     demo_load_stop(d->load);
-    demo_load_count(d->load, &tried, &failed, &e);
+    demo_load_count(d->load, &tried, &failed, &first);
     bool ok = why->code == E_NONE && failed == 0 && tried >= HANDSHAKES_MIN;
     json_t *r = json_pack("{s:b, s:{s:I, s:I}, s:f, s:O}", "ok", (int)ok, "handshakes", "tried",
                           (json_int_t)tried, "failed", (json_int_t)failed, "seconds",
                           (double)(mono_ms() - d->since) / 1000, "steps", d->steps);
     if (why->code != E_NONE)
-        (void)json_object_set_new(r, "error", json_string(why->msg));
-    if (e.code != E_NONE)
-        (void)json_object_set_new(r, "first_failure", json_string(e.msg));
+        r = json_object_with(r, "error", json_string(why->msg));
+    if (first.code != E_NONE)
+        r = json_object_with(r, "first_failure", json_string(first.msg));
     tell_table(&d->tell, r);
     if (is_json(d->conf))
-        print_json(r);
-    json_decref(r);
+        TRY(print_json(r, e));
+    else
+        json_decref(r);
     return ok ? 0 : CMD_FAILED;
 }
 
@@ -652,7 +654,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     int r = folder_make(&d, e);
     if (r == 0) {
         (void)story(&d, &why);
-        r = report(&d, &why);
+        r = report(&d, &why, e);
         if (why.code != E_NONE)
             fprintf(stderr, "meshroot demo: %s\nlogs are in %s\n", why.msg, d.dir);
         else if (d.conf->keep)

@@ -27,14 +27,11 @@ static const struct opt opts[] = {
 };
 
 static int
-answer(const struct keygen_conf *c, const char *kid)
+answer(const struct keygen_conf *c, const char *kid, struct err *e)
 {
-    if (c->output[0] == 'j') {
-        json_t *j = json_pack("{s:s, s:s, s:s}", "dir", c->out, "issuer", c->issuer, "kid", kid);
-        print_json(j);
-        json_decref(j);
-        return 0;
-    }
+    if (c->output[0] == 'j')
+        return print_json(
+            json_pack("{s:s, s:s, s:s}", "dir", c->out, "issuer", c->issuer, "kid", kid), e);
     printf("%s/issuer-key.pem  private key, mode 0600: signs tokens\n", c->out);
     printf("%s/jwks.json       public key, kid %s\n", c->out, kid);
     printf("%s/issuer          %s\n", c->out, c->issuer);
@@ -63,7 +60,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     TRY(buf_add_byte(jwks, '\n', e));
     TRY(buf_addf(out_add(&files, "issuer", 0644), e, "%s\n", c->issuer));
     TRY(out_write(&files, c->out, c->force, e));
-    return answer(c, kid);
+    return answer(c, kid, e);
 }
 
 const struct command cmd_identity_keygen = {

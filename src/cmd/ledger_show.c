@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "cmd/commands.h"
 #include "cmd/ledger_tool.h"
+#include "net/json.h"
 
 struct show_conf {
     const char *state_dir, *output;
@@ -104,11 +105,9 @@ row_show(const struct ledger_found *f, void *arg, struct err *e)
         return 0;
     }
     TRY(row_json(f, true, &j, e));
-    (void)json_object_set_new(j, "signer_subject", json_string(signer));
-    (void)json_object_set_new(j, "root_subject", json_string(root));
-    print_json(j);
-    json_decref(j);
-    return 0;
+    j = json_object_with(j, "signer_subject", json_string(signer));
+    j = json_object_with(j, "root_subject", json_string(root));
+    return print_json(j, e);
 }
 
 static int

@@ -190,14 +190,6 @@ row_json(const struct ledger_found *f, bool state, json_t **ret, struct err *e)
 }
 
 int
-stdout_check(struct err *e)
-{
-    if (fflush(stdout) == 0 && ferror(stdout) == 0)
-        return 0;
-    return err_sys(e, errno, "cannot write to the standard output");
-}
-
-int
 csv_head(bool state, struct err *e)
 {
     for (int i = 0; i < (state ? C__N : C_STATE); i++)

@@ -27,7 +27,4 @@ MUST_USE int csv_row(const struct ledger_found *f, bool state, struct err *e);
 /* A text of the row for a terminal: at most `max` bytes, nothing that would steer it. */
 void print_text(const char *text, int width);
 
-/* Errors: SYS when what was printed did not reach its reader. */
-MUST_USE int stdout_check(struct err *e);
-
 #endif

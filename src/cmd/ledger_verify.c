@@ -32,21 +32,19 @@ mark_parse(const char *text, struct ledger_mark *ret, struct err *e)
     return 0;
 }
 
-static void
-print_good(const struct ledger_mark *m, const struct ledger_mark *removed, bool as_json)
+static int
+print_good(const struct ledger_mark *m, const struct ledger_mark *removed, bool as_json,
+           struct err *e)
 {
     char hex[DIGEST_TEXT_BYTES];
 
     hex_text(span_of(m->hash, DIGEST_BYTES), hex);
-    if (as_json) {
-        json_t *j =
-            json_pack("{s:b, s:I, s:I, s:s, s:I, s:I}", "ok", 1, "rows", (json_int_t)m->rows, "seq",
-                      (json_int_t)m->seq, "hash", hex, "removed_rows", (json_int_t)removed->rows,
-                      "removed_seq", (json_int_t)removed->seq);
-        print_json(j);
-        json_decref(j);
-        return;
-    }
+    if (as_json)
+        return print_json(json_pack("{s:b, s:I, s:I, s:s, s:I, s:I}", "ok", 1, "rows",
+                                    (json_int_t)m->rows, "seq", (json_int_t)m->seq, "hash", hex,
+                                    "removed_rows", (json_int_t)removed->rows, "removed_seq",
+                                    (json_int_t)removed->seq),
+                          e);
     printf("ok: %" PRIu64 " rows, none edited, removed or moved\n", m->rows);
     if (removed->rows > 0)
         printf("the first %" PRIu64 " of them, up to row %" PRIu64 ", were removed by "
@@ -54,6 +52,7 @@ print_good(const struct ledger_mark *m, const struct ledger_mark *removed, bool 
                removed->rows, removed->seq);
     if (m->rows > 0)
         printf("mark: %" PRIu64 ":%s\n", m->seq, hex);
+    return stdout_check(e);
 }
 
 static int
@@ -72,17 +71,14 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     int r = ledger_check(s, c->mark != NULL ? &mark : NULL, &newest, &removed, e);
     if (r < 0 && e->code != E_DENIED)
         return r;
-    if (r == 0) {
-        print_good(&newest, &removed, as_json);
-    } else if (as_json) {
-        json_t *j = json_pack("{s:b, s:s}", "ok", 0, "reason", e->msg);
-        print_json(j);
-        json_decref(j);
-    } else {
+    if (r == 0)
+        return print_good(&newest, &removed, as_json, e);
+    if (as_json)
+        TRY(print_json(json_pack("{s:b, s:s}", "ok", 0, "reason", e->msg), e));
+    else
         printf("FAILED: %s\n", e->msg);
-    }
     TRY(stdout_check(e));
-    return r == 0 ? 0 : CMD_FAILED;
+    return CMD_FAILED;
 }
 
 const struct command cmd_ledger_verify = {

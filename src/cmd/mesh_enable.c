@@ -7,6 +7,7 @@
 #include "cmd/commands.h"
 #include "cmd/mesh_kube.h"
 #include "mesh/settings.h"
+#include "net/json.h"
 
 struct enable_conf {
     const char *state_dir, *vault_id, *names[PART__ALL];
@@ -56,10 +57,10 @@ settings_make(const struct enable_conf *c)
                           "poll_ms", (json_int_t)c->poll_ms, "hold_replacement", (int)c->hold);
 
     if (c->vault_id != NULL)
-        (void)json_object_set_new(j, "key_vault_id", json_string(c->vault_id));
+        j = json_object_with(j, "key_vault_id", json_string(c->vault_id));
     for (size_t i = 0; i < PART__ALL; i++)
         if (c->names[i] != NULL)
-            (void)json_object_set_new(j, members[i], json_string(c->names[i]));
+            j = json_object_with(j, members[i], json_string(c->names[i]));
     return j;
 }
 
@@ -68,7 +69,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
 {
     const struct enable_conf *c = conf;
     CLEANUP(str_freep) char *dir = NULL;
-    json_t *answer = NULL;
+    json_t *q, *answer = NULL;
 
     (void)args;
     if (mesh_is_on_kube(&c->kube)) {
@@ -87,7 +88,10 @@ run(const void *conf, const struct opt_args *args, struct err *e)
                 e, E_INVAL,
                 "object names need --key-vault-id; without both the mesh gets a self-signed root");
     TRY(state_dir(c->state_dir, &dir, e));
-    TRY(admin_call(dir, "POST", "/v1/mesh/enable", settings_make(c), &answer, e));
+    q = settings_make(c);
+    if (q == NULL)
+        return err_nomem(e);
+    TRY(admin_call(dir, "POST", "/v1/mesh/enable", q, &answer, e));
     json_decref(answer);
     printf("mesh enabled: %s\n",
            c->vault_id != NULL ? "plug-in CA certificates" : "self-signed root");

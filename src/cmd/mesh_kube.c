@@ -257,9 +257,10 @@ object_check(const json_t *o, struct err *e)
 {
     json_t *copy = json_deep_copy(o);
     struct plugin_ca p = { .poll_ms = 0 };
+    int done = put(json_object_get(copy, "metadata"), "uid", "new", e);
 
-    (void)json_object_set_new(json_object_get(copy, "metadata"), "uid", json_string("new"));
-    int done = plugin_ca_read(copy, &p, e);
+    if (done == 0)
+        done = plugin_ca_read(copy, &p, e);
     plugin_ca_done(&p);
     json_decref(copy);
     return done;
@@ -456,10 +457,8 @@ enable_send(struct session *s, const json_t *o, const struct mesh_kube_change *c
                    ? err_wrap(e, "is the CRD pluginca.meshroot.io installed, and the namespace "
                                  "there?")
                    : err_result(e);
-    if (dry) {
-        print_json(s->body);
-        return 0;
-    }
+    if (dry)
+        return print_json(json_incref(s->body), e);
     json_int_t revision = shown_number(json_object_get(s->body, "metadata"), "generation");
     if (c->wait)
         TRY(wait_ready(s, revision, c->timeout_ms, e));
@@ -477,13 +476,11 @@ mesh_kube_enable(const struct mesh_kube *k, const struct mesh_kube_enable *s,
     TRY(names_check(k, e));
     TRY(object_make(namespace_of(k), k->name, s, &o, e));
     int done = 0;
-    if (strcmp(c->dry_run, "client") == 0) {
-        print_json(o);
-    } else {
-        done = session_open(k, &se, e);
-        if (done == 0)
-            done = enable_send(&se, o, c, e);
-    }
+    if (strcmp(c->dry_run, "client") == 0)
+        return print_json(o, e);
+    done = session_open(k, &se, e);
+    if (done == 0)
+        done = enable_send(&se, o, c, e);
     json_decref(o);
     return done;
 }
@@ -568,8 +565,7 @@ mesh_kube_status(const struct mesh_kube *k, const char *output, struct err *e)
         return CMD_FAILED;
     }
     if (strcmp(output, "json") == 0)
-        print_json(s.body);
-    else
-        status_print(s.body);
+        return print_json(json_incref(s.body), e);
+    status_print(s.body);
     return 0;
 }

@@ -145,12 +145,13 @@ run(const void *conf, const struct opt_args *args, struct err *e)
         TRY(admin_call(dir, "GET", "/v1/status", NULL, &s, e));
         if (c->watch && isatty(STDOUT_FILENO) == 1)
             printf("\033[H\033[2J");
-        if (strcmp(c->output, "json") == 0)
-            print_json(s);
-        else
+        if (strcmp(c->output, "json") == 0) {
+            TRY(print_json(s, e));
+        } else {
             status_print(s);
-        (void)fflush(stdout);
-        json_decref(s);
+            json_decref(s);
+        }
+        TRY(stdout_check(e));
     } while (c->watch && sleep(1) == 0);
     return 0;
 }

@@ -82,7 +82,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     TRY(kube_flags_fill(&c->kube, &kube, e));
     TRY(validate_run(&v, &result, e));
     if (is_json)
-        print_json(result.report);
+        TRY(print_json(json_incref(result.report), e));
     if (result.why.code == E_NONE)
         return 0;
     *e = result.why;

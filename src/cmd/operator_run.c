@@ -12,6 +12,7 @@
 #include "cmd/commands.h"
 #include "cmd/kube_flags.h"
 #include "kube/lease.h"
+#include "net/json.h"
 #include "net/monitor.h"
 #include "obs/log.h"
 #include "operator/operator.h"
@@ -97,8 +98,8 @@ status_text(void *self)
     const struct running *r = self;
     json_t *j = operator_status(r->op);
 
-    if (j != NULL && r->lease != NULL)
-        (void)json_object_set_new(j, "leader", json_string(kube_lease_holder(r->lease)));
+    if (r->lease != NULL)
+        j = json_object_with(j, "leader", json_string(kube_lease_holder(r->lease)));
     char *text = j == NULL ? NULL : json_dumps(j, JSON_INDENT(2));
     json_decref(j);
     return text;

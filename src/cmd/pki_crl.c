@@ -127,22 +127,20 @@ list_sign(const struct cert *root, const struct key *key, const struct crl_reque
     return crls_new(&made, 1, ret, e);
 }
 
-static void
-answer(const struct crl_conf *c, const struct crl *list)
+static int
+answer(const struct crl_conf *c, const struct crl *list, struct err *e)
 {
     char end[RFC3339_BYTES];
 
     rfc3339_s(crl_next_update(list), end);
-    if (c->output[0] == 'j') {
-        json_t *j = json_pack("{s:s, s:I, s:I, s:s}", "file", c->out, "number",
-                              (json_int_t)crl_number(list), "entries", (json_int_t)crl_count(list),
-                              "next_update", end);
-        print_json(j);
-        json_decref(j);
-        return;
-    }
+    if (c->output[0] == 'j')
+        return print_json(json_pack("{s:s, s:I, s:I, s:s}", "file", c->out, "number",
+                                    (json_int_t)crl_number(list), "entries",
+                                    (json_int_t)crl_count(list), "next_update", end),
+                          e);
     printf("%s\n  %zu entries, number %llu, good until %s\n", c->out, crl_count(list),
            (unsigned long long)crl_number(list), end);
+    return 0;
 }
 
 static int
@@ -173,8 +171,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     TRY(list_sign(root, key, &q, &made, e));
     TRY(crls_to_pem(made, &pem, e));
     TRY(file_write(c->out, buf_span(&pem), 0644, e));
-    answer(c, crls_at(made, 0));
-    return 0;
+    return answer(c, crls_at(made, 0), e);
 }
 
 const struct command cmd_pki_crl = {

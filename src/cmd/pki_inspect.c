@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "cmd/commands.h"
 #include "cmd/pki_tool.h"
+#include "net/json.h"
 #include "pki/leaf.h"
 
 enum { INSPECT_FILES_MAX = 64, INSPECT_CERTS_MAX = 64 };
@@ -23,19 +24,25 @@ static const struct opt opts[] = { OPT_OUTPUT(struct inspect_conf, output), { .n
 struct sight {
     const char *path;
     struct span text;
-    json_t *list; /* NULL: print */
+    bool as_json; /* else: print */
+    json_t *list; /* owned; NULL too when memory ran out */
+};
+
+struct findings {
+    bool as_json;
+    json_t *files; /* owned; NULL too when memory ran out */
 };
 
 static int
-see_key(const struct sight *s, struct err *e)
+see_key(struct sight *s, struct err *e)
 {
     CLEANUP(key_unrefp) struct key *k = NULL;
 
     TRY(key_from_pem(s->text, &k, e));
     const char *kind = key_kind_name(key_get_kind(k));
-    if (s->list != NULL)
-        (void)json_array_append_new(s->list,
-                                    json_pack("{s:s, s:s}", "type", "private key", "key", kind));
+    if (s->as_json)
+        s->list =
+            json_array_with(s->list, json_pack("{s:s, s:s}", "type", "private key", "key", kind));
     else
         printf("  private key, %s\n", kind);
     return 0;
@@ -43,7 +50,7 @@ see_key(const struct sight *s, struct err *e)
 
 /* A request that our CA would refuse (CA:TRUE asked, a weak key) is a fact to show, no error. */
 static int
-see_csr(const struct sight *s, struct err *e)
+see_csr(struct sight *s, struct err *e)
 {
     CLEANUP(buf_done) struct buf der = BUF_INIT(CSR_MAX_BYTES);
     struct csr c = { .kind = KEY_NONE };
@@ -53,10 +60,10 @@ see_csr(const struct sight *s, struct err *e)
     if (csr_parse(buf_span(&der), &c, e) < 0 || csr_verify(buf_span(&der), &c, e) < 0)
         c.kind = KEY_NONE;
     const char *kind = key_kind_name(c.kind);
-    if (s->list != NULL)
-        (void)json_array_append_new(
-            s->list, json_pack("{s:s, s:s, s:b, s:s}", "type", "certificate request", "key", kind,
-                               "ok", (int)(c.kind != KEY_NONE), "reason", e->msg));
+    if (s->as_json)
+        s->list = json_array_with(s->list, json_pack("{s:s, s:s, s:b, s:s}", "type",
+                                                     "certificate request", "key", kind, "ok",
+                                                     (int)(c.kind != KEY_NONE), "reason", e->msg));
     else if (c.kind != KEY_NONE)
         printf("  certificate request, %s, its signature is good\n", kind);
     else
@@ -65,7 +72,7 @@ see_csr(const struct sight *s, struct err *e)
 }
 
 static int
-see_certs(const struct sight *s, struct err *e)
+see_certs(struct sight *s, struct err *e)
 {
     struct cert *v[INSPECT_CERTS_MAX];
     size_t n = 0;
@@ -77,8 +84,8 @@ see_certs(const struct sight *s, struct err *e)
         TRY(certs_from_pem(s->text, v, ARRAY_LEN(v), &n, e));
     }
     for (size_t i = 0; i < n; i++) {
-        if (s->list != NULL) {
-            (void)json_array_append_new(s->list, cert_json(v[i]));
+        if (s->as_json) {
+            s->list = json_array_with(s->list, cert_json(v[i]));
         } else {
             printf("  certificate %zu of %zu\n", i + 1, n);
             cert_print(v[i], 4);
@@ -97,7 +104,7 @@ has(struct span text, const char *what)
 /* In this order: a key's file may hold its certificate too, and the key is what matters. */
 static const struct {
     const char *mark;
-    int (*see)(const struct sight *s, struct err *e);
+    int (*see)(struct sight *s, struct err *e);
 } sorts[] = {
     { "PRIVATE KEY-----", see_key },
     { "CERTIFICATE REQUEST-----", see_csr },
@@ -105,23 +112,26 @@ static const struct {
 };
 
 static int
-inspect_file(const char *path, json_t *files, struct err *e)
+inspect_file(const char *path, struct findings *f, struct err *e)
 {
     CLEANUP(buf_wipe) struct buf text = BUF_INIT(PEM_MAX_BYTES);
-    struct sight s = { .path = path };
+    struct sight s = { .path = path, .as_json = f->as_json };
     size_t i = 0;
 
     TRY(read_input(NULL, path, &text, e));
     s.text = buf_span(&text);
-    if (files != NULL) {
+    if (s.as_json)
         s.list = json_array();
-        (void)json_array_append_new(files, json_pack("{s:s, s:o}", "file", path, "holds", s.list));
-    }
     while (sorts[i].mark[0] != '\0' && !has(s.text, sorts[i].mark))
         i++;
-    if (files == NULL)
+    if (!s.as_json)
         printf("%s\n", path);
-    return sorts[i].see(&s, e) < 0 ? err_wrap(e, "%s", path) : 0;
+    int r = sorts[i].see(&s, e);
+    if (r == 0 && s.as_json)
+        f->files = json_array_with(f->files,
+                                   json_pack("{s:s, s:o}", "file", path, "holds", STEAL(s.list)));
+    json_decref(s.list);
+    return r < 0 ? err_wrap(e, "%s", path) : 0;
 }
 
 static int
@@ -133,7 +143,7 @@ is_pem_name(const struct dirent *de)
 }
 
 static int
-inspect_dir(const char *dir, json_t *files, struct err *e)
+inspect_dir(const char *dir, struct findings *f, struct err *e)
 {
     struct dirent **names = NULL;
     int n = scandir(dir, &names, is_pem_name, alphasort), r = 0;
@@ -150,7 +160,7 @@ inspect_dir(const char *dir, json_t *files, struct err *e)
         if (r == 0)
             r = str_format(&path, e, "%s/%s", dir, names[i]->d_name);
         if (r == 0)
-            r = inspect_file(path, files, e);
+            r = inspect_file(path, f, e);
         free(names[i]);
     }
     free(names);
@@ -161,23 +171,23 @@ static int
 run(const void *conf, const struct opt_args *args, struct err *e)
 {
     const struct inspect_conf *c = conf;
-    json_t *files = c->output[0] == 'j' ? json_array() : NULL;
+    struct findings f = { .as_json = c->output[0] == 'j' };
     int r = 0;
+
+    if (f.as_json)
+        f.files = json_array();
 
     for (int i = 0; i < args->n && r == 0; i++) {
         struct stat st;
 
         if (stat(args->v[i], &st) == 0 && S_ISDIR(st.st_mode))
-            r = inspect_dir(args->v[i], files, e);
+            r = inspect_dir(args->v[i], &f, e);
         else
-            r = inspect_file(args->v[i], files, e);
+            r = inspect_file(args->v[i], &f, e);
     }
-    if (r == 0 && files != NULL) {
-        json_t *j = json_pack("{s:O}", "files", files);
-        print_json(j);
-        json_decref(j);
-    }
-    json_decref(files);
+    if (r == 0 && f.as_json)
+        return print_json(json_pack("{s:o}", "files", f.files), e);
+    json_decref(f.files);
     return r;
 }
 

@@ -4,6 +4,7 @@
 
 #include "cmd/commands.h"
 #include "cmd/pki_tool.h"
+#include "net/json.h"
 #include "pki/bundle.h"
 #include "pki/issue.h"
 
@@ -91,18 +92,17 @@ fill(const struct issuer *by, const struct cert *made, const struct key *k,
 }
 
 static int
-answer(const struct intermediate_conf *c, const struct cert *made, const struct roots *roots)
+answer(const struct intermediate_conf *c, const struct cert *made, const struct roots *roots,
+       struct err *e)
 {
     if (c->output[0] == 'j') {
         json_t *all = json_array();
 
         for (size_t i = 0; i < roots_count(roots); i++)
-            (void)json_array_append_new(all, cert_json(roots_at(roots, i)));
-        json_t *j = json_pack("{s:s, s:o, s:o}", "dir", c->out, "intermediate", cert_json(made),
-                              "roots", all);
-        print_json(j);
-        json_decref(j);
-        return 0;
+            all = json_array_with(all, cert_json(roots_at(roots, i)));
+        return print_json(json_pack("{s:s, s:o, s:o}", "dir", c->out, "intermediate",
+                                    cert_json(made), "roots", all),
+                          e);
     }
     printf("%s/%s\n", c->out, bundle_file_names[PART_CA_CERT]);
     cert_print(made, 2);
@@ -142,7 +142,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     TRY(intermediate_make(&q, k, by.cert, by.key, &made, e));
     TRY(fill(&by, made, k, roots, &files, e));
     TRY(out_write(&files, c->out, c->force, e));
-    return answer(c, made, roots);
+    return answer(c, made, roots, e);
 }
 
 const struct command cmd_pki_intermediate = {

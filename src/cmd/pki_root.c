@@ -31,14 +31,10 @@ static const struct opt opts[] = {
 };
 
 static int
-answer(const struct root_conf *c, const struct cert *root)
+answer(const struct root_conf *c, const struct cert *root, struct err *e)
 {
-    if (c->output[0] == 'j') {
-        json_t *j = json_pack("{s:s, s:o}", "dir", c->out, "root", cert_json(root));
-        print_json(j);
-        json_decref(j);
-        return 0;
-    }
+    if (c->output[0] == 'j')
+        return print_json(json_pack("{s:s, s:o}", "dir", c->out, "root", cert_json(root)), e);
     printf("%s/%s\n", c->out, bundle_file_names[PART_ROOT_CERT]);
     cert_print(root, 2);
     printf("%s/%s\n  private key, mode 0600: keep it offline\n", c->out, ROOT_KEY_FILE);
@@ -64,7 +60,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     TRY(key_to_pem(k, out_add(&files, ROOT_KEY_FILE, 0600), e));
     TRY(cert_to_pem(root, out_add(&files, bundle_file_names[PART_ROOT_CERT], 0644), e));
     TRY(out_write(&files, c->out, c->force, e));
-    return answer(c, root);
+    return answer(c, root, e);
 }
 
 const struct command cmd_pki_root = {

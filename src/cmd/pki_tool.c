@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "net/json.h"
 #include "pki/bundle.h"
 
 enum { DAY_S = 24 * 60 * 60, KEY_ID_MAX_BYTES = 64, SAN_TEXT_BYTES = 300 };
@@ -238,7 +239,7 @@ cert_json(const struct cert *c)
     key_id_text(cert_aki(c), aki);
     for (size_t i = 0; i < cert_san_count(c); i++) {
         san_text(cert_san_at(c, i), san);
-        (void)json_array_append_new(sans, json_string(san));
+        sans = json_array_with(sans, json_string(san));
     }
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:b, s:s, s:s, s:s, s:s, s:s, s:o}", "type",

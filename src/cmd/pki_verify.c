@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "cmd/commands.h"
 #include "cmd/pki_tool.h"
+#include "net/json.h"
 #include "pki/bundle.h"
 
 struct verify_conf {
@@ -163,28 +164,28 @@ bundle_json(const struct bundle *b)
 
     rfc3339_s(bundle_not_after(b), end);
     for (size_t i = 0; i < roots_count(bundle_roots(b)); i++)
-        (void)json_array_append_new(roots, cert_json(roots_at(bundle_roots(b), i)));
+        roots = json_array_with(roots, cert_json(roots_at(bundle_roots(b), i)));
     for (size_t i = 0; i < bundle_chain_count(b); i++)
-        (void)json_array_append_new(chain, cert_json(bundle_chain_at(b, i)));
+        chain = json_array_with(chain, cert_json(bundle_chain_at(b, i)));
     return json_pack("{s:b, s:s, s:o, s:o, s:o, s:o}", "ok", 1, "not_after", end, "signer",
                      cert_json(bundle_signer(b)), "signer_root", cert_json(bundle_signer_root(b)),
                      "chain", chain, "roots", roots);
 }
 
-static void
-print_answer(const struct files *f, const struct bundle *b, const struct err *why, bool as_json)
+static int
+print_answer(const struct files *f, const struct bundle *b, const struct err *why, bool as_json,
+             struct err *e)
 {
     int failed = b == NULL ? failing_part(why) : PART__N;
 
     if (!as_json) {
         print_table(f, b, failed);
-        return;
+        return stdout_check(e);
     }
-    json_t *j = b != NULL ? bundle_json(b)
-                          : json_pack("{s:b, s:s, s:s}", "ok", 0, "file", bundle_file_names[failed],
-                                      "reason", why->msg);
-    print_json(j);
-    json_decref(j);
+    return print_json(b != NULL ? bundle_json(b)
+                                : json_pack("{s:b, s:s, s:s}", "ok", 0, "file",
+                                            bundle_file_names[failed], "reason", why->msg),
+                      e);
 }
 
 static int
@@ -202,10 +203,11 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     int r = check(&f, &b, e);
     if (r < 0 && e->code == E_NOMEM)
         return r;
-    print_answer(&f, b, e, c->output[0] == 'j');
+    const struct err why = *e;
+    TRY(print_answer(&f, b, &why, c->output[0] == 'j', e));
     if (r == 0)
         return 0;
-    fprintf(stderr, "meshroot pki verify: %s/%s\n", dir, e->msg);
+    fprintf(stderr, "meshroot pki verify: %s/%s\n", dir, why.msg);
     return CMD_FAILED;
 }
 

@@ -67,12 +67,10 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     if (!c->force)
         return explain(dir, e);
     TRY(admin_call(dir, "POST", "/v1/rotate/force", NULL, &risk, e));
-    if (strcmp(c->output, "json") == 0) {
-        print_json(risk);
-    } else {
-        printf("forced; workloads that may be cut off now:\n");
-        waiting_print(json_object_get(risk, "waits_for"));
-    }
+    if (strcmp(c->output, "json") == 0)
+        return print_json(risk, e);
+    printf("forced; workloads that may be cut off now:\n");
+    waiting_print(json_object_get(risk, "waits_for"));
     json_decref(risk);
     return 0;
 }

@@ -1,5 +1,6 @@
 #include "cmd/tool.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,11 +10,24 @@
 #include "base/str.h"
 #include "obs/log.h"
 
-void
-print_json(const json_t *j)
+int
+stdout_check(struct err *e)
 {
-    (void)json_dumpf(j, stdout, JSON_INDENT(2));
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+        return 0;
+    return err_sys(e, errno, "cannot write to the standard output");
+}
+
+int
+print_json(json_t *take_j, struct err *e)
+{
+    int done = take_j == NULL ? -1 : json_dumpf(take_j, stdout, JSON_INDENT(2));
+
+    json_decref(take_j);
+    if (done < 0 && ferror(stdout) == 0)
+        return err_nomem(e);
     (void)fputc('\n', stdout);
+    return stdout_check(e);
 }
 
 const char *

@@ -46,8 +46,11 @@ struct log_flags {
 /* Log lines go to stdout from now on, as the flags say. */
 void log_flags_setup(const struct log_flags *f);
 
-/* Prints `j` (borrowed) to stdout, indented, with a final newline. */
-void print_json(const json_t *j);
+/* Errors: SYS when what was printed did not reach its reader. */
+MUST_USE int stdout_check(struct err *e);
+/* Prints `take_j` to stdout, indented, with a final newline. Errors: NOMEM (NULL too: it could not
+ * be made), SYS (cannot write). */
+MUST_USE int print_json(json_t *take_j, struct err *e);
 /* A member of an answer, for a table: "-" or 0 when it has none. Borrowed. */
 const char *shown_text(const json_t *j, const char *member);
 json_int_t shown_number(const json_t *j, const char *member);

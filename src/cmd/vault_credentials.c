@@ -81,7 +81,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     TRY(caller_read(dir, who, &caller, e));
     int r = c->output[0] == 's' ? secret_make(c, dir, caller, &secret, e) : 0;
     if (r == 0)
-        print_json(secret == NULL ? caller : secret);
+        r = print_json(json_incref(secret == NULL ? caller : secret), e);
     json_decref(secret);
     json_decref(caller);
     return r;

@@ -63,9 +63,7 @@ set_run_with(const struct set_conf *c, struct buf *value, struct err *e)
     TRY(vault_session_new(&c->target, &s, e));
     TRY(vault_put(vault_session_client(s), c->name, &ch, vault_session_done, s, e));
     TRY(vault_session_wait(s, NULL, &j, e));
-    vault_print(j, c->output);
-    json_decref(j);
-    return 0;
+    return vault_print(j, c->output, e);
 }
 
 static int
@@ -129,8 +127,7 @@ get_print(const struct get_conf *c, const struct buf *value, json_t *j, struct e
     if (c->output[0] == 'j' && c->out == NULL &&
         json_object_set_new(j, "value", json_stringn(buf_text(value), value->n)) < 0)
         return err_nomem(e);
-    vault_print(j, c->output);
-    return 0;
+    return vault_print(json_incref(j), c->output, e);
 }
 
 static int
@@ -202,9 +199,7 @@ list_run(const void *conf, const struct opt_args *args, struct err *e)
     TRY(vault_session_new(&c->target, &s, e));
     TRY(vault_list(vault_session_client(s), c->name, vault_session_item, vault_session_done, s, e));
     TRY(vault_session_wait(s, NULL, &j, e));
-    vault_print(j, c->output);
-    json_decref(j);
-    return 0;
+    return vault_print(j, c->output, e);
 }
 
 const struct command cmd_vault_secret_list = {
@@ -279,9 +274,7 @@ update_run(const void *conf, const struct opt_args *args, struct err *e)
     TRY(vault_session_new(&c->target, &s, e));
     TRY(vault_update(vault_session_client(s), c->name, c->version, &ch, vault_session_done, s, e));
     TRY(vault_session_wait(s, NULL, &j, e));
-    vault_print(j, c->output);
-    json_decref(j);
-    return 0;
+    return vault_print(j, c->output, e);
 }
 
 const struct command cmd_vault_secret_update = {

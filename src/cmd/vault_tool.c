@@ -281,23 +281,21 @@ row_print(const json_t *j)
            json_is_true(json_object_get(j, "enabled")) ? "yes" : "no", created, expires);
 }
 
-void
-vault_print(const json_t *j, const char *output)
+int
+vault_print(json_t *take_j, const char *output, struct err *e)
 {
     const json_t *item;
     size_t i;
 
-    if (output[0] == 'j') {
-        print_json(j);
-        return;
-    }
+    if (output[0] == 'j')
+        return print_json(take_j, e);
     printf("%-24s %-32s %-8s %-20s %s\n", "NAME", "VERSION", "ENABLED", "CREATED", "EXPIRES");
-    if (!json_is_array(j)) {
-        row_print(j);
-        return;
-    }
-    json_array_foreach(j, i, item)
+    if (!json_is_array(take_j))
+        row_print(take_j);
+    json_array_foreach(take_j, i, item)
         row_print(item);
+    json_decref(take_j);
+    return stdout_check(e);
 }
 
 int

@@ -53,8 +53,9 @@ void vault_session_item(const struct vault_secret *s, const struct err *why, voi
 MUST_USE int vault_session_wait(struct vault_session *s, struct buf *ret_value, json_t **ret_j,
                                 struct err *e);
 
-/* NAME, VERSION, ENABLED, EXPIRES ... of a secret or an array of them, as a table or JSON. */
-void vault_print(const json_t *j, const char *output);
+/* NAME, VERSION, ENABLED, EXPIRES ... of a secret or an array of them, as a table or JSON.
+ * Errors: NOMEM, SYS (cannot write). */
+MUST_USE int vault_print(json_t *take_j, const char *output, struct err *e);
 
 /* "2027-01-31", "2027-01-31T12:00:00Z", or a duration from now such as "90d". Errors: INVAL. */
 MUST_USE int vault_time_parse(const char *text, int64_t *ret, struct err *e);

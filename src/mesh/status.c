@@ -15,11 +15,11 @@ struct fleet {
 };
 
 static void
-count_up(json_t *counts, const char *key, size_t n)
+count_up(json_t **counts, const char *key, size_t n)
 {
-    json_int_t have = json_integer_value(json_object_get(counts, key));
+    json_int_t have = json_integer_value(json_object_get(*counts, key));
 
-    (void)json_object_set_new(counts, key, json_integer(have + (json_int_t)n));
+    *counts = json_object_with(*counts, key, json_integer(have + (json_int_t)n));
 }
 
 static json_t *
@@ -28,7 +28,7 @@ ids_list(const uint8_t (*ids)[DIGEST_BYTES], size_t n)
     json_t *list = json_array();
 
     for (size_t i = 0; i < n; i++)
-        (void)json_array_append_new(list, json_id(ids[i]));
+        list = json_array_with(list, json_id(ids[i]));
     return list;
 }
 
@@ -41,15 +41,15 @@ workload_add(const struct ledger_workload *w, void *arg)
     f->n++;
     f->cannot_say += w->can_acknowledge ? 0 : 1;
     (void)snprintf(generation, sizeof(generation), "%llu", (unsigned long long)w->ack_generation);
-    count_up(f->by_trust, generation, 1);
+    count_up(&f->by_trust, generation, 1);
     for (size_t i = 0; i < w->leaf_signers_n; i++) {
         hex_text(span_of(w->leaf_signers[i], DIGEST_BYTES), id);
-        count_up(f->by_issuer, id, 1);
+        count_up(&f->by_issuer, id, 1);
     }
     if (f->n > AGENTS_SHOWN)
         return;
     rfc3339_s(w->last_not_after, until);
-    (void)json_array_append_new(
+    f->agents = json_array_with(
         f->agents,
         json_pack("{s:s, s:s, s:b, s:I, s:o, s:I, s:o, s:o, s:s}", "identity", w->identity,
                   "instance", w->instance, "can_acknowledge", (int)w->can_acknowledge,
@@ -70,24 +70,18 @@ fleet_status(struct mesh *m)
                      f.by_trust, "by_issuer", f.by_issuer, "agents", f.agents);
 }
 
-static json_t *
-or_null(json_t *j)
-{
-    return j != NULL ? j : json_null();
-}
-
 json_t *
 mesh_status(struct mesh *m)
 {
     return json_pack("{s:s, s:s, s:b, s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:o}", "version",
                      MESHROOT_VERSION, "mode", mesh_mode_name(m->settings.mode), "ready",
-                     (int)mesh_is_ready(m), "settings", or_null(settings_to_json(&m->settings)),
+                     (int)mesh_is_ready(m), "settings", settings_to_json(&m->settings),
                      "trust_domain", m->conf.trust_domain, "ca",
-                     or_null(m->ca != NULL ? ca_status(m->ca) : NULL), "rotation",
-                     or_null(m->plugged.rotate != NULL ? rotate_status(m->plugged.rotate) : NULL),
-                     "sync", or_null(m->plugged.sync != NULL ? sync_status(m->plugged.sync) : NULL),
-                     "fleet", or_null(fleet_status(m)), "ledger_rows",
-                     (json_int_t)ledger_count(m->ledger), "ports", or_null(mesh_ports(m)));
+                     m->ca != NULL ? ca_status(m->ca) : json_null(), "rotation",
+                     m->plugged.rotate != NULL ? rotate_status(m->plugged.rotate) : json_null(),
+                     "sync", m->plugged.sync != NULL ? sync_status(m->plugged.sync) : json_null(),
+                     "fleet", fleet_status(m), "ledger_rows", (json_int_t)ledger_count(m->ledger),
+                     "ports", mesh_ports(m));
 }
 
 json_t *

@@ -95,6 +95,24 @@ json_time(int64_t t_unix_s)
     return json_string(text);
 }
 
+json_t *
+json_array_with(json_t *take_list, json_t *take_v)
+{
+    if (json_array_append_new(take_list, take_v) == 0)
+        return take_list;
+    json_decref(take_list);
+    return NULL;
+}
+
+json_t *
+json_object_with(json_t *take_o, const char *name, json_t *take_v)
+{
+    if (json_object_set_new(take_o, name, take_v) == 0)
+        return take_o;
+    json_decref(take_o);
+    return NULL;
+}
+
 /* As deep as what made it allows: JSON_MAX_DEPTH and its like, or our own builders. */
 static void
 texts_wipe(json_t *j)

@@ -30,6 +30,12 @@ json_t *json_id(const uint8_t id[DIGEST_BYTES]);
 /* Unix seconds as RFC 3339; 0: null. Owner: caller; NULL: out of memory. */
 json_t *json_time(int64_t t_unix_s);
 
+/* The list with `take_v` at its end, the object with `take_v` as its member `name`. Both are taken;
+ * NULL when either is NULL or memory runs out, so that what is built step by step, and given to
+ * json_pack as "o" in the end, is whole or not there at all. Owner: caller. */
+MUST_USE json_t *json_array_with(json_t *take_list, json_t *take_v);
+MUST_USE json_t *json_object_with(json_t *take_o, const char *name, json_t *take_v);
+
 /* Overwrites every text of `j` that nobody else holds, then lets go of it as json_decref; for what
  * may hold a key or a token. (jansson itself wipes nothing, neither what it parsed in.) NULL is
  * fine. */

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "net/json.h"
 #include "obs/log.h"
 #include "operator/room.h"
 
@@ -73,22 +74,24 @@ condition_of(const json_t *status, const char *type)
 
 /* The time of the last change of its status stays. */
 static void
-condition_add(json_t *list, const json_t *before, int64_t revision, const char *type, bool is,
+condition_add(json_t **list, const json_t *before, int64_t revision, const char *type, bool is,
               const char *reason, const char *message)
 {
     const json_t *was = condition_of(before, type);
     const char *then = json_string_value(json_object_get(was, "lastTransitionTime"));
     const char *status = is ? "True" : "False";
     const char *old = json_string_value(json_object_get(was, "status"));
-    char now[RFC3339_BYTES];
+    char now[RFC3339_BYTES], words[3 * PROBLEM_BYTES];
 
+    (void)snprintf(words, sizeof(words), "%s", message);
+    utf8_repair(words); /* parts of it may be cut */
     rfc3339_s(unix_s(), now);
     if (then == NULL || old == NULL || strcmp(old, status) != 0)
         then = now;
-    (void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I}", "type", type,
-                                                "status", status, "reason", reason, "message",
-                                                message, "lastTransitionTime", then,
-                                                "observedGeneration", (json_int_t)revision));
+    *list = json_array_with(*list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I}", "type", type,
+                                             "status", status, "reason", reason, "message", words,
+                                             "lastTransitionTime", then, "observedGeneration",
+                                             (json_int_t)revision));
 }
 
 /* What the parts say, gathered once. */
@@ -131,7 +134,8 @@ sync_error_take(struct facts *f)
     f->sync_error = f->sync_text;
 }
 
-static void
+/* r: false: out of memory, and a part that is there would look like one that is not. */
+static bool
 facts_get(struct plugin *p, struct facts *f)
 {
     memset(f, 0, sizeof(*f));
@@ -152,10 +156,11 @@ facts_get(struct plugin *p, struct facts *f)
     f->in_secrets = sets_generation(p->sets);
     f->tls_lacks = istiod_tls_lacks(p);
     f->pods_lack = evidence_lacks(p);
+    return (p->rotate == NULL) == (f->rotation == NULL) && (p->sync == NULL) == (f->sync == NULL);
 }
 
 static void
-synced_add(struct plugin *p, const struct facts *f, json_t *list)
+synced_add(struct plugin *p, const struct facts *f, json_t **list)
 {
     bool is = f->sync != NULL && f->sync_error == NULL &&
               json_string_value(json_object_get(f->sync, "last_success")) != NULL;
@@ -172,7 +177,7 @@ synced_add(struct plugin *p, const struct facts *f, json_t *list)
 }
 
 static void
-loaded_add(struct plugin *p, const struct facts *f, json_t *list)
+loaded_add(struct plugin *p, const struct facts *f, json_t **list)
 {
     char message[PROBLEM_BYTES], reason[64] = "Writing";
     bool is_in = f->generation != 0 && f->in_secrets == f->generation;
@@ -202,7 +207,7 @@ loaded_add(struct plugin *p, const struct facts *f, json_t *list)
 }
 
 static void
-distributed_add(struct plugin *p, const struct facts *f, json_t *list)
+distributed_add(struct plugin *p, const struct facts *f, json_t **list)
 {
     const struct spread_state *s = &f->spread;
     bool is = f->generation != 0 && s->is_whole && s->done == s->namespaces;
@@ -249,7 +254,7 @@ held_words(const struct plugin *p, const struct facts *f, char *ret, size_t cap)
 }
 
 static void
-held_add(struct plugin *p, const struct facts *f, json_t *list)
+held_add(struct plugin *p, const struct facts *f, json_t **list)
 {
     char reason[64] = "NotHeld", words[3 * PROBLEM_BYTES];
     const char *message = "nothing is waited for";
@@ -299,7 +304,7 @@ waits_of(const struct facts *f)
     json_array_foreach(json_object_get(json_object_get(f->rotation, "held"), "waits_for"), i, w) {
         char line[600];
         (void)snprintf(line, sizeof(line), "%s %s", text(w, "identity"), text(w, "why"));
-        (void)json_array_append_new(list, json_string(line));
+        list = json_array_with(list, json_string(line));
     }
     return list;
 }
@@ -312,7 +317,7 @@ roots_of(const struct facts *f)
     size_t i;
 
     json_array_foreach(json_object_get(f->rotation, "roots"), i, r)
-        (void)json_array_append_new(
+        list = json_array_with(
             list, json_pack("{s:O, s:O, s:O, s:O}", "subject", json_object_get(r, "subject"), "id",
                             json_object_get(r, "id"), "since", json_object_get(r, "since"),
                             "notAfter", json_object_get(r, "not_after")));
@@ -331,29 +336,32 @@ root_text(const json_t *roots, char *ret, size_t cap)
         if (n < cap)
             n +=
                 (size_t)snprintf(ret + n, cap - n, "%s%s", i == 0 ? "" : " + ", text(r, "subject"));
+    utf8_repair(ret); /* it may be cut */
 }
 
-static void
-certificates_add(struct plugin *p, const struct facts *f, json_t *s)
+/* r: `take_s` with them; NULL: out of memory. */
+static json_t *
+certificates_add(const struct plugin *p, const struct facts *f, json_t *take_s)
 {
     const json_t *signer = json_object_get(f->rotation, "signer");
     const char *subject = text(signer, "subject");
     char root[1024], at[RFC3339_BYTES];
-    json_t *roots = roots_of(f);
+    json_t *roots = roots_of(f), *s;
 
     root_text(roots, root, sizeof(root));
-    (void)json_object_set_new(s, "roots", roots);
-    (void)json_object_set_new(s, "root", json_string(root));
+    s = json_object_with(take_s, "roots", roots);
+    s = json_object_with(s, "root", json_string(root));
     if (json_is_object(signer)) {
-        (void)json_object_set_new(s, "intermediate",
-                                  json_pack("{s:s, s:O}", "subject", subject == NULL ? "" : subject,
-                                            "id", json_object_get(signer, "id")));
-        (void)json_object_set(s, "versions", json_object_get(signer, "versions"));
+        s = json_object_with(s, "intermediate",
+                             json_pack("{s:s, s:O}", "subject", subject == NULL ? "" : subject,
+                                       "id", json_object_get(signer, "id")));
+        s = json_object_with(s, "versions", json_incref(json_object_get(signer, "versions")));
     }
     if (p->expires > 0) {
         rfc3339_s(p->expires, at);
-        (void)json_object_set_new(s, "expires", json_string(at));
+        s = json_object_with(s, "expires", json_string(at));
     }
+    return s;
 }
 
 static json_t *
@@ -394,21 +402,21 @@ status_of(struct plugin *p, const struct facts *f)
 {
     json_t *conditions = json_array();
 
-    synced_add(p, f, conditions);
-    loaded_add(p, f, conditions);
-    distributed_add(p, f, conditions);
-    held_add(p, f, conditions);
+    synced_add(p, f, &conditions);
+    loaded_add(p, f, &conditions);
+    distributed_add(p, f, &conditions);
+    held_add(p, f, &conditions);
     json_t *s = json_pack(
         "{s:I, s:s, s:s, s:I, s:o, s:o, s:o}", "observedGeneration", (json_int_t)p->spec.revision,
         "mode", f->generation > 0 ? "plugged-in" : "starting", "phase", phase_of(p, f),
         "generation", (json_int_t)(f->generation > 0 ? f->generation : p->floor), "distribution",
         distribution_of(p, f), "waitsFor", waits_of(f), "conditions", conditions);
-    if (s != NULL && p->spec.to_meshroot)
-        (void)json_object_set_new(s, "replicas", evidence_replicas(p));
-    if (s != NULL && f->rotation != NULL)
-        certificates_add(p, f, s);
-    if (s != NULL && p->spec.object_names[PART_CA_CRL][0] != '\0')
-        (void)json_object_set_new(s, "revocation", lists_of(f));
+    if (p->spec.to_meshroot)
+        s = json_object_with(s, "replicas", evidence_replicas(p));
+    if (f->rotation != NULL)
+        s = certificates_add(p, f, s);
+    if (p->spec.object_names[PART_CA_CRL][0] != '\0')
+        s = json_object_with(s, "revocation", lists_of(f));
     return s;
 }
 
@@ -417,7 +425,8 @@ status_make(struct plugin *p)
 {
     CLEANUP(facts_done) struct facts f;
 
-    facts_get(p, &f);
+    if (!facts_get(p, &f))
+        return NULL;
     return json_pack("{s:s, s:o, s:O?, s:O?}", "name", p->spec.name, "status", status_of(p, &f),
                      "sync", f.sync, "rotation", f.rotation);
 }
@@ -545,7 +554,8 @@ status_tick(struct plugin *p)
 
     if (!p->status_is_read)
         status_read(p);
-    facts_get(p, &f);
+    if (!facts_get(p, &f))
+        return; /* the next tick says it */
     events_tick(p, &f);
     if (p->status_call != NULL || mono_ms() < p->status_retry_at || plugin_object(p) == NULL)
         return;
@@ -573,11 +583,12 @@ status_refuse(struct mesh_operator *op, const json_t *object, const char *reason
     json_t *conditions = json_array();
     json_int_t revision =
         json_integer_value(json_object_get(json_object_get(object, "metadata"), "generation"));
-    condition_add(conditions, before, revision, "Held", true, reason, message);
+    condition_add(&conditions, before, revision, "Held", true, reason, message);
     const char *keep[] = { "Synced", "Loaded", "Distributed" };
     for (size_t i = 0; i < ARRAY_LEN(keep); i++)
         if (condition_of(before, keep[i]) != NULL)
-            (void)json_array_append(conditions, (json_t *)(uintptr_t)condition_of(before, keep[i]));
+            conditions = json_array_with(
+                conditions, json_incref((json_t *)(uintptr_t)condition_of(before, keep[i])));
     json_t *s = json_pack("{s:I, s:s, s:o}", "observedGeneration", revision, "phase", "Held",
                           "conditions", conditions);
     if (s == NULL || status_write(op, kube_object_ns(object), kube_object_name(object), s,

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/str.h"
+#include "net/json.h"
 #include "sync/sync.h"
 
 enum { MANIFEST_MAX_BYTES = 4096 };
@@ -27,10 +28,10 @@ set_manifest_text(const struct bundle *b, const struct set_manifest *m, struct b
 
     hex_text(span_of(cert_id(bundle_signer(b)), DIGEST_BYTES), signer);
     json_t *versions = json_object();
-    for (size_t i = 0; i < PART__ALL && versions != NULL; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         if (i != PART_CA_CRL || bundle_lists(b) != NULL)
-            (void)json_object_set_new(versions, bundle_secret_names[i],
-                                      json_string(m->versions.v[i]));
+            versions =
+                json_object_with(versions, bundle_secret_names[i], json_string(m->versions.v[i]));
     json_t *j = json_pack("{s:I, s:s, s:o, s:b, s:I}", "generation", (json_int_t)m->generation,
                           "signer", signer, "versions", versions, "self_signed",
                           (int)m->self_signed, "renew_window_ms", (json_int_t)m->renew_window_ms);

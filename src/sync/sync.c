@@ -9,6 +9,7 @@
  * The lists (ca-crl) are read beside the four and judged on their own merits: a bad list blocks no
  * key. Only a list that revokes the intermediate stops the set.
  */
+#include "net/json.h"
 #include "sync/sync.h"
 
 #include <inttypes.h>
@@ -583,9 +584,9 @@ versions_json(const struct sync *s)
 {
     json_t *j = json_object();
 
-    for (size_t i = 0; i < PART__ALL && j != NULL; i++)
+    for (size_t i = 0; i < PART__ALL; i++)
         if (s->seen.v[i][0] != '\0' || i != PART_CA_CRL)
-            (void)json_object_set_new(j, s->names[i], json_string(s->seen.v[i]));
+            j = json_object_with(j, s->names[i], json_string(s->seen.v[i]));
     return j;
 }
 

@@ -23,7 +23,7 @@ set_json(const struct validate_set *s)
     json_t *all = json_array();
 
     for (size_t i = 0; i < s->n; i++)
-        (void)json_array_append_new(all, json_id(s->ids[i]));
+        all = json_array_with(all, json_id(s->ids[i]));
     return all;
 }
 
@@ -37,7 +37,7 @@ pods_json(const struct validate_facts *f)
         char since[RFC3339_BYTES];
 
         rfc3339_s(p->since, since);
-        (void)json_array_append_new(
+        all = json_array_with(
             all, p->is_seen
                      ? json_pack("{s:s, s:b, s:o, s:s, s:b}", "name", p->name, "seen", 1, "root",
                                  json_id(p->root_id), "since", since, "stale",

@@ -395,6 +395,23 @@ sealed(struct err *e)
     return 0;
 }
 
+/* A page shows all rows, and all members of each, or is not there. */
+static int
+page(struct err *e)
+{
+    const struct crl_lists l = { .all = { { .cert = t.ca.cert }, { .cert = NULL } }, .n = 2 };
+    json_t *j = lists_json(&l), *row;
+    size_t i;
+
+    if (j == NULL)
+        return err_nomem(e);
+    assert_int_equal(json_array_size(j), 2);
+    json_array_foreach(j, i, row)
+        assert_int_equal(json_object_size(row), 4);
+    json_decref(j);
+    return 0;
+}
+
 static void
 on_row(const struct err *why, void *arg)
 {
@@ -443,6 +460,7 @@ static const struct flow {
     { "merged evidence", merge },
     { "revoked leaf", revoked },
     { "sealed value", sealed },
+    { "page", page },
 };
 
 /* Every allocation of the flow once (of a library's thousands the first ones, then ever fewer);
