@@ -2,7 +2,6 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509v3.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,29 +31,6 @@ struct cert {
     uint8_t serial[SERIAL_MAX_BYTES];
     uint8_t id[DIGEST_BYTES];
 };
-
-static struct {
-    pthread_once_t once;
-    EVP_MD *md; /* fetched once: that costs more than a short text's hash */
-} sha256 = { .once = PTHREAD_ONCE_INIT };
-
-static void
-sha256_fetch(void)
-{
-    sha256.md = EVP_MD_fetch(NULL, "SHA256", NULL);
-}
-
-void
-digest(struct span s, uint8_t ret[DIGEST_BYTES])
-{
-    static const uint8_t none[1];
-    const uint8_t *p = s.p == NULL ? none : s.p;
-
-    (void)pthread_once(&sha256.once, sha256_fetch);
-    if (sha256.md == NULL || EVP_Digest(p, s.n, ret, NULL, sha256.md, NULL) != 1)
-        abort(); /* a library that cannot hash, or no memory: no answer is better than a wrong one
-                  */
-}
 
 static struct span
 octets(const ASN1_OCTET_STRING *s)

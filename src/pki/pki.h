@@ -156,8 +156,7 @@ MUST_USE int roots_verify(const struct roots *r, const struct cert *leaf,
                           struct cert *const *intermediates, size_t n, struct cert **ret_root,
                           struct err *e);
 
-/* SHA-256. Ends the process when there is no memory for it: no digest is better than a wrong one.
- */
+/* SHA-256 (FIPS 180-4). Cannot fail: it takes no memory. */
 void digest(struct span s, uint8_t ret[DIGEST_BYTES]);
 
 #endif

@@ -2,7 +2,6 @@
 
 #include <jansson.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <protobuf-c/protobuf-c.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -14,10 +13,6 @@ static struct {
     atomic_bool has_failed;
 } now; /* the ledger's store has a thread of its own */
 
-int __real_EVP_Digest(const void *p, size_t n, unsigned char *ret, unsigned int *ret_n,
-                      const EVP_MD *d, ENGINE *engine);
-int __wrap_EVP_Digest(const void *p, size_t n, unsigned char *ret, unsigned int *ret_n,
-                      const EVP_MD *d, ENGINE *engine);
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *p, size_t n);
@@ -113,18 +108,6 @@ __wrap_protobuf_c_message_unpack(const ProtobufCMessageDescriptor *d, ProtobufCA
     static ProtobufCAllocator counted = { proto_malloc, proto_free, NULL };
 
     return __real_protobuf_c_message_unpack(d, a == NULL ? &counted : a, n, p);
-}
-
-/* digest() ends the process rather than give a wrong one (pki.h): it always gets its context. */
-int
-__wrap_EVP_Digest(const void *p, size_t n, unsigned char *ret, unsigned int *ret_n, const EVP_MD *d,
-                  ENGINE *engine)
-{
-    size_t left = atomic_exchange(&now.left, 0);
-    int r = __real_EVP_Digest(p, n, ret, ret_n, d, engine);
-
-    now.left = left;
-    return r;
 }
 
 void

@@ -395,6 +395,21 @@ sealed(struct err *e)
     return 0;
 }
 
+/* FIPS 180-4, the example "abc": there is nothing to fail. */
+static int
+sum(struct err *e)
+{
+    static const uint8_t abc[] = { 0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40,
+                                   0xde, 0x5d, 0xae, 0x22, 0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17,
+                                   0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad };
+    uint8_t id[DIGEST_BYTES];
+
+    (void)e;
+    digest(span_str("abc"), id);
+    assert_memory_equal(id, abc, sizeof(abc));
+    return 0;
+}
+
 /* A page shows all rows, and all members of each, or is not there. */
 static int
 page(struct err *e)
@@ -461,6 +476,7 @@ static const struct flow {
     { "revoked leaf", revoked },
     { "sealed value", sealed },
     { "page", page },
+    { "digest", sum },
 };
 
 /* Every allocation of the flow once (of a library's thousands the first ones, then ever fewer);
