@@ -115,6 +115,21 @@ use(struct agent *a, struct creds *take, struct tls_conf *const conf[2])
     }
 }
 
+/* A leaf that peers refuse is replaced soon, however it is found out: by the lists, when it comes
+ * after them, or at a start. While the CA gives no better one it is asked less and less often. */
+static void
+look_at_leaf(struct agent *a)
+{
+    const struct creds *c = agent_newest(a);
+
+    if (creds_leaf_is_trusted(c) && !creds_is_revoked(c)) {
+        a->bad_leaves = 0;
+        return;
+    }
+    uint64_t ms = plan_backoff_ms(++a->bad_leaves, true, agent_random());
+    renew_between(a, ms, ms);
+}
+
 static int
 apply(struct agent *a, struct creds *take, bool write, struct err *e)
 {
@@ -149,13 +164,15 @@ agent_apply(struct agent *a, struct creds *take)
     if (take != a->pending)
         creds_free(a->pending);
     a->pending = NULL;
-    if (apply(a, take, true, &e) == 0) {
+    if (apply(a, take, true, &e) == 0)
         timer_stop(a->write_retry);
-        return;
+    else {
+        a->pending = take;
+        agent_note_error(a, "cannot use the new certificate or trust set yet; the old one stays",
+                         &e);
+        timer_set(a->write_retry, WRITE_RETRY_MS);
     }
-    a->pending = take;
-    agent_note_error(a, "cannot use the new certificate or trust set yet; the old one stays", &e);
-    timer_set(a->write_retry, WRITE_RETRY_MS);
+    look_at_leaf(a);
 }
 
 static void
@@ -210,7 +227,10 @@ resume(struct agent *a, struct err *e)
     log_info("agent", "goes on with the certificate and trust set of generation %llu",
              (unsigned long long)c->generation);
     a->is_resumed = true;
-    return apply(a, STEAL(c), false, e);
+    TRY(apply(a, c, false, e));
+    (void)STEAL(c); /* it is in use */
+    look_at_leaf(a);
+    return 0;
 }
 
 /* What a person has typed is judged before anything is made. */
@@ -371,6 +391,7 @@ agent_stop(struct agent *a, bool ended, loop_fn *done, void *arg)
     a->is_stopping = true;
     a->stopped = done;
     a->stopped_arg = arg;
+    timer_stop(a->write_retry);
     renew_done(a);
     trust_done(a);
     proxies_close(a); /* nothing of ours uses the key any more */

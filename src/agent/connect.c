@@ -195,9 +195,10 @@ on_ca_file(const struct buf *bufs, const bool *present, void *arg)
         return;
     if (was_read)
         log_info("agent", "the CA's roots have changed: %s", a->conf.ca_root);
+    a->roots_due = was_read && !a->is_watching;
     if (a->now == NULL)
         renew_within(a, 0);
-    else if (was_read && !a->is_watching)
+    else if (a->roots_due)
         renew_within(a, CA_FILE_WINDOW_MS);
 }
 

@@ -30,6 +30,8 @@ renew_schedule(struct agent *a)
 
     a->renew_failures = 0;
     set_timer(a, plan_renew_ms(c->received_s, cert_not_after(c->leaf), unix_s(), agent_random()));
+    if (a->roots_due) /* they have changed while the leaf was on its way */
+        renew_within(a, CA_FILE_WINDOW_MS);
 }
 
 void
@@ -189,7 +191,7 @@ ask(struct agent *a, struct err *e)
     TRY(pack_request(a, &msg, e));
     TRY(agent_connect(a, e));
     TRY(agent_headers(a, a->renew_failures, &h, e));
-    a->got_answer = false;
+    a->got_answer = a->roots_due = false;
     int r = grpc_client_call(a->client, CREATE_PATH, h.kv, buf_span(&msg), CALL_MS, &answer,
                              &a->renew_call, e);
     agent_headers_done(&h);

@@ -62,9 +62,11 @@ struct agent {
     unsigned renew_failures;
     int64_t renew_at_s;                  /* wall, for status */
     uint64_t renew_at_ms;                /* mono */
+    unsigned bad_leaves;                 /* untrusted or revoked, in a row */
     uint8_t pushed_signer[DIGEST_BYTES]; /* for which a renewal was drawn already */
-    bool got_answer;                     /* of the call under way: one message */
-    struct creds *answer;                /* checked, until the trailers are there */
+    bool roots_due;       /* the file with the CA's roots has changed since the last CSR was sent */
+    bool got_answer;      /* of the call under way: one message */
+    struct creds *answer; /* checked, until the trailers are there */
     struct err answer_error;
 
     struct timer *watch_timer; /* trust.c */

@@ -19,15 +19,18 @@ enum { MESSAGE_MAX_BYTES = 8 * 1024 };
 /* -- the trust set ------------------------------------------------------------------------------
  */
 
-/* A leaf under another signer is to be renewed, drawn once for each signer, so that a fleet does
- * not come all at once. */
+/* A leaf under another signer is to be renewed, drawn once for each move, so that a fleet does not
+ * come all at once. One that was taken back may come again. */
 static void
 follow_signer(struct agent *a, const Meshroot__V1__TrustSet *m)
 {
     uint64_t from, to;
 
-    if (!trust_set_renewal(m, agent_newest(a), &from, &to) ||
-        memcmp(a->pushed_signer, m->signer_id.data, DIGEST_BYTES) == 0)
+    if (!trust_set_renewal(m, agent_newest(a), &from, &to)) {
+        memset(a->pushed_signer, 0, DIGEST_BYTES);
+        return;
+    }
+    if (memcmp(a->pushed_signer, m->signer_id.data, DIGEST_BYTES) == 0)
         return;
     memcpy(a->pushed_signer, m->signer_id.data, DIGEST_BYTES);
     log_info("agent", "the signer has moved: renews within %llu ms", (unsigned long long)to);
@@ -49,12 +52,9 @@ take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
     }
     if (lists.code != E_NONE)
         agent_note_error(a, "the revocation lists are not used", &lists);
-    if (r == 0) {
-        bool is_good = creds_leaf_is_trusted(next) && !creds_is_revoked(next);
+    if (r == 0)
         agent_apply(a, next);
-        if (!is_good)
-            renew_within(a, RENEW_LATE_MS);
-    } else if (!a->is_watching)
+    else if (!a->is_watching)
         trust_word_due(a); /* a new stream: the CA may have lost what we said */
     follow_signer(a, m);
     return 0;
@@ -72,11 +72,12 @@ on_message(struct span msg, void *arg)
     m = meshroot__v1__trust_set__unpack(NULL, msg.n, msg.p);
     if (m == NULL)
         (void)err_set(&e, E_PARSE, "not a TrustSet");
+    else
+        a->ca_is_plain = false; /* before the set is used: the word about it is to be said */
     if (m == NULL || take_trust_set(a, m, &e) < 0)
         agent_note_error(a, "trust set", &e);
     else {
         a->is_watching = true;
-        a->ca_is_plain = false;
         a->watch_failures = 0;
         if (a->workload != NULL && m->jwt_bundle.len > 0 &&
             m->generation >= agent_newest(a)->generation)

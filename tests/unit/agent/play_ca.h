@@ -70,6 +70,11 @@ struct world {
     char seen_auth[64], seen_instance[64], seen_uri[128];
     char seen_attempts[16]; /* with the last CSR that was taken */
     bool stopped;
+    bool is_plain;          /* no trust stream, as istiod */
+    bool holds;             /* the next answer with a leaf waits for let_go, as ... */
+    struct grpc_call *held; /* ... this one */
+    struct cert *held_leaf; /* owned */
+    uint64_t held_generation;
     int pushes_n;              /* to a workload */
     ProtobufCBinaryData lists; /* one, in the next pushes; empty: none */
 };
@@ -156,6 +161,27 @@ see_attempts(struct world *w, const struct grpc_call *c)
 }
 
 static void
+held_gone(void *arg)
+{
+    struct world *w = arg;
+
+    w->held = NULL;
+}
+
+/* The answer that waits goes out, of the generation that was in force when it was made. */
+static inline void
+let_go(struct world *w)
+{
+    uint64_t now = w->generation;
+
+    assert_non_null(w->held);
+    w->generation = w->held_generation;
+    send_answer(w, STEAL(w->held), w->held_leaf);
+    w->generation = now;
+    cert_unref(STEAL(w->held_leaf));
+}
+
+static void
 create(struct grpc_call *c, struct span msg, void *self)
 {
     struct world *w = self;
@@ -188,9 +214,17 @@ create(struct grpc_call *c, struct span msg, void *self)
         leaf = mint_leaf(w->signer, stranger, ID, 3600);
         key_unref(stranger);
     }
+    istio__v1__auth__istio_certificate_request__free_unpacked(m, NULL);
+    if (w->holds) {
+        w->holds = false;
+        w->held = c;
+        w->held_leaf = leaf;
+        w->held_generation = w->generation;
+        grpc_on_gone(c, held_gone, w);
+        return;
+    }
     send_answer(w, c, leaf);
     cert_unref(leaf);
-    istio__v1__auth__istio_certificate_request__free_unpacked(m, NULL);
 }
 
 static void
@@ -235,6 +269,10 @@ watch(struct grpc_call *c, struct span msg, void *self)
 
     (void)msg;
     w->watches_n++;
+    if (w->is_plain) {
+        grpc_finish(c, GRPC_UNIMPLEMENTED, "unknown service meshroot.v1.Trust");
+        return;
+    }
     if (w->watch != NULL)
         grpc_on_gone(w->watch, NULL, NULL);
     w->watch = c;
@@ -250,7 +288,9 @@ acknowledge(struct grpc_call *c, struct span msg, void *self)
     struct err e;
 
     assert_non_null(m);
-    if (w->refuse_words_n > 0) {
+    if (w->is_plain) {
+        grpc_finish(c, GRPC_UNIMPLEMENTED, "unknown service meshroot.v1.Trust");
+    } else if (w->refuse_words_n > 0) {
         w->refuse_words_n--;
         grpc_finish(c, GRPC_UNAVAILABLE, "the store is away");
     } else {
@@ -390,6 +430,7 @@ teardown(void **state)
     mint_ca_done(&w->mid2);
     key_unref(w->ca_key);
     cert_unref(w->ca_leaf);
+    cert_unref(w->held_leaf);
     roots_unref(w->roots);
     (void)snprintf(command, sizeof(command), "rm -rf '%s'", w->dir);
     (void)!system(command);
