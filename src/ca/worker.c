@@ -266,5 +266,6 @@ ca_worker_join(struct ca_worker *w)
     ca_view_unref(w->view);
     if (w->listen_fd >= 0)
         (void)close(w->listen_fd);
-    *w = (struct ca_worker){ .listen_fd = -1 };
+    /* its questions to the control loop may still wait there: they ask whether the CA is closed */
+    *w = (struct ca_worker){ .ca = w->ca, .listen_fd = -1 };
 }

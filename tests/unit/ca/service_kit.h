@@ -217,7 +217,7 @@ turn(struct scene *s)
     assert_ok(loop_run(s->loop, &e));
 }
 
-static uint64_t max_connection_age_ms;
+static uint64_t max_connection_age_ms, drain_ms;
 static size_t serving_accounts_n;
 static size_t evidence_readers_n; /* of the CA that setup makes */
 static size_t narrow_places;      /* of the CA that setup makes; 0: as usual */
@@ -240,6 +240,7 @@ ca_open(struct scene *s)
     conf.metrics = s->metrics;
     conf.replica = "ca-0";
     conf.max_connection_age_ms = max_connection_age_ms;
+    conf.drain_ms = drain_ms;
     conf.who.evidence_readers[0] = "shop/cart";
     conf.who.evidence_readers_n = evidence_readers_n;
     conf.who.serving_accounts[0] = "shop/cart";

@@ -328,6 +328,77 @@ on_drained(void *arg)
 
 /* A leaf whose row is on its way to the disk goes out; then the CA has ended, and nobody waits. */
 static void
+stop_loop(void *arg)
+{
+    loop_stop(arg);
+}
+
+static void
+turn_of(struct loop *l)
+{
+    struct timer *t;
+    struct err e = { 0 };
+
+    assert_ok(timer_new(l, stop_loop, l, &t, &e));
+    timer_set(t, 1);
+    assert_ok(loop_run(l, &e));
+    timer_free(t);
+}
+
+static bool
+is_asked(const struct ca *c)
+{
+    return __atomic_load_n(&c->workers[0].health_is_asked, __ATOMIC_ACQUIRE);
+}
+
+static int
+setup_short_drain(void **state)
+{
+    drain_ms = 1;
+    int r = setup(state);
+    drain_ms = 0;
+    return r;
+}
+
+/* A question to the control loop that finds the CA gone: `mesh disable` while somebody probes. */
+static void
+a_question_that_comes_after_the_end_is_nobodys(void **state)
+{
+    struct scene *s = *state;
+    struct loop *own = s->loop, *other;
+    struct grpc_client *client = s->client;
+    CLEANUP(buf_done) struct buf q = BUF_INIT(CSR_MAX_BYTES);
+    struct tls_conf_args a = { .roots = bundle_roots(s->kit.bundle),
+                               .rule = TLS_PEER_NAME,
+                               .alpn = "h2" };
+    struct tls_conf *tls;
+    struct err e = { 0 };
+
+    /* the client turns a loop of its own, so that the CA's control loop stands still */
+    assert_ok(loop_new(&other, &e));
+    assert_ok(tls_conf_new(&a, &tls, &e));
+    struct grpc_client_conf c = { .host = "127.0.0.1", .port = ca_port(s->ca), .tls = tls };
+    s->loop = other;
+    assert_ok(grpc_client_new(other, &c, &s->client, &e));
+    tls_conf_unref(tls);
+    request(s, &q);
+    start(s, create, buf_span(&q), NULL);
+    assert_ok(loop_run(other, &e)); /* needs no control loop */
+    assert_int_equal(s->code, GRPC_OK);
+    start(s, "/grpc.health.v1.Health/Check", span_str(""), NULL);
+    for (int i = 0; i < 60000 && !is_asked(s->ca); i++)
+        turn_of(other);
+    assert_true(is_asked(s->ca));
+    ca_free(STEAL(s->ca));
+    grpc_client_free(s->client);
+    loop_free(other);
+    s->loop = own;
+    s->client = client;
+    turn(s); /* the question */
+    turn(s);
+}
+
+static void
 a_drain_answers_what_is_under_way(void **state)
 {
     struct scene *s = *state;
@@ -453,6 +524,8 @@ main(int argc, char *argv[])
         SCENE(words_about_the_future_are_not_recorded),
         SCENE(a_stop_ends_streams_and_waits_for_rows),
         SCENE(health_is_what_readyz_says),
+        cmocka_unit_test_setup_teardown(a_question_that_comes_after_the_end_is_nobodys,
+                                        setup_short_drain, teardown),
         SCENE(a_drain_answers_what_is_under_way),
         SCENE(self_signed_is_left_by_disabling_only),
         SCENE(the_listener_has_a_new_certificate_at_half_life),
