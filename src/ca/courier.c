@@ -31,6 +31,7 @@ struct courier_stop {
     uint32_t bit, from;
     size_t lacks; /* after the last round */
     bool is_asked, is_listed;
+    bool has_news; /* another replica has shown a row since it was asked last */
     uint64_t due_ms;
     char said[ERR_MSG_BYTES]; /* the last trouble, said once */
 };
@@ -141,8 +142,10 @@ row_take(struct courier_stop *s, const Meshroot__V1__RevokedPage *m,
     if (is_new) {
         r->v = v;
         for (size_t i = 0; i < COURIER_STOPS_MAX; i++) /* the others are told at once */
-            if (c->stops[i] != NULL)
+            if (c->stops[i] != NULL && c->stops[i] != s) {
+                c->stops[i]->has_news = true;
                 c->stops[i]->due_ms = 0;
+            }
     }
     r->seen |= s->bit;
     r->has |= s->bit;
@@ -162,7 +165,8 @@ round_end(struct courier_stop *s)
     rows_prune(c);
     size_t n = lacks_count(s);
     /* At once while there is more to tell, and it is taken. */
-    s->due_ms = n > 0 && (!s->is_listed || n < s->lacks) ? 0 : mono_ms() + COURIER_EVERY_MS;
+    bool is_more = n > 0 && (!s->is_listed || s->has_news || n < s->lacks);
+    s->due_ms = is_more ? 0 : mono_ms() + COURIER_EVERY_MS;
     s->lacks = n;
     s->is_listed = true;
     s->from = 0;
@@ -229,6 +233,7 @@ ask(struct courier_stop *s, struct err *e)
     struct revoke_page page;
 
     revoke_page_init(&page, s->from);
+    s->has_news = s->has_news && s->from > 0; /* told now; later pages only listen */
     for (size_t i = 0; i < c->n && s->from == 0 && s->is_listed; i++) {
         struct row *r = &c->rows[i];
 
