@@ -175,7 +175,8 @@ MUST_USE int grpc_client_new(struct loop *l, const struct grpc_client_conf *conf
                              struct grpc_client **ret, struct err *e);
 /* New connections use it from now on; an open one is kept until it ends. */
 void grpc_client_set_tls(struct grpc_client *c, struct tls_conf *tls);
-/* Lets calls under way finish on the old connection and makes the next call dial anew. */
+/* Lets calls under way finish on the old connection and makes the next call dial anew. One that is
+ * being made is given up: it has the settings of before. */
 void grpc_client_reconnect(struct grpc_client *c);
 /* Cancels all calls (each on_done gets CANCELLED) and closes. NULL is fine. */
 void grpc_client_free(struct grpc_client *c);

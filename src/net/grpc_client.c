@@ -426,7 +426,7 @@ grpc_client_set_tls(struct grpc_client *c, struct tls_conf *tls)
 void
 grpc_client_reconnect(struct grpc_client *c)
 {
-    if (c->conn == NULL || !h2_conn_is_open(c->conn->io))
+    if (c->conn == NULL)
         return;
     c->conn->is_closing = c->conn->is_ended_by_us = true;
     client_sweep_soon(c);

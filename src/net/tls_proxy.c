@@ -234,7 +234,8 @@ on_far_open(void *arg)
     struct pair *c = arg;
     struct err e = { 0 };
 
-    if (!c->p->conf.is_inbound && check_peer(c, c->far, &e) < 0) {
+    /* the near one again: what proxy_recheck came for may have come while the app was dialled */
+    if (check_peer(c, c->p->conf.is_inbound ? c->near : c->far, &e) < 0) {
         pair_fail(c, &e);
         return;
     }

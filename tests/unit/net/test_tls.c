@@ -359,19 +359,30 @@ struct ends {
     char why[ERR_MSG_BYTES];
     int results;
     int plain_fd, got_fd;
+    struct proxy *revokes; /* once its peer is found good, nobody is allowed any more */
     struct fd_watch *watch;
     char got[64];
     bool eof;
 };
 
+static void
+recheck(void *proxy)
+{
+    (void)proxy_recheck(proxy);
+}
+
 static int
 check(const struct tls_peer *peer, void *self, struct err *e)
 {
-    const struct ends *x = self;
+    struct ends *x = self;
 
-    return span_eq_str(peer->uri, x->allow)
-               ? 0
-               : err_set(e, E_DENIED, "%.*s is not allowed", SPAN_ARG(peer->uri));
+    if (!span_eq_str(peer->uri, x->allow))
+        return err_set(e, E_DENIED, "%.*s is not allowed", SPAN_ARG(peer->uri));
+    if (x->revokes != NULL) {
+        x->allow = "nobody";
+        loop_defer(x->w->l, recheck, STEAL(x->revokes));
+    }
+    return 0;
 }
 
 static void
@@ -521,6 +532,30 @@ peers_that_are_not_allowed(void **state)
     cert_unref(b);
 }
 
+/* The list comes between the look at the peer and the first byte to the app. */
+static void
+a_peer_that_is_revoked_while_the_app_is_dialled_is_refused(void **state)
+{
+    struct world *w = *state;
+    struct cert *a = mint_leaf(&w->mid, w->key, ID_A, 3600);
+    struct cert *b = mint_leaf(&w->mid, w->key, ID_B, 3600);
+    struct chain c;
+    struct err e;
+    int fd;
+
+    chain_open(w, &c, a, b, ID_A, ID_B);
+    c.in_ends.revokes = c.in;
+    assert_ok(addr_connect(&c.outbound, &fd, &e));
+    while (c.in_ends.results == 0)
+        run(w);
+    assert_string_equal(c.in_ends.why, ID_A " is not allowed");
+    assert_int_equal(proxy_connections(c.in), 0);
+    (void)close(fd);
+    chain_close(&c);
+    cert_unref(a);
+    cert_unref(b);
+}
+
 static void
 plain_text_to_the_mtls_side_is_refused(void **state)
 {
@@ -556,6 +591,7 @@ main(void)
         T(a_handshake_has_a_time_limit),
         T(piped_both_ways_with_half_close),
         T(peers_that_are_not_allowed),
+        T(a_peer_that_is_revoked_while_the_app_is_dialled_is_refused),
         T(plain_text_to_the_mtls_side_is_refused),
     };
     (void)signal(SIGPIPE, SIG_IGN);
