@@ -20,7 +20,8 @@ struct workload {
     struct share *share;   /* of its identity; borrowed from live.shares */
     struct leaf *leaves;   /* owned; in order of seq */
     size_t n, cap;
-    uint64_t said_generation, said_used_seq;    /* of its newest word, durable or not */
+    uint64_t said_generation, said_used_seq;    /* of its newest word, durable or not ... */
+    size_t words_n;                             /* ... of so many on their way to the disk */
     int64_t touched;                            /* its last word or row */
     bool has_word, is_of_here;                  /* struct word's, of this process's life only */
     int64_t said;                               /* when */
@@ -383,9 +384,22 @@ live_word(struct live *v, const struct ledger_ack *a, uint64_t newest, int64_t n
         word.used_seq = newest + 1;
     w->said_generation = a->generation;
     w->said_used_seq = word.used_seq;
+    w->words_n++;
     w->touched = now;
     *ret_word = word;
     return 0;
+}
+
+/* One is durable, or is not: without a later one on its way, what is durable was said last. */
+static void
+word_over(struct workload *w)
+{
+    if (w->words_n > 0) /* else it was read at the start */
+        w->words_n--;
+    if (w->words_n > 0)
+        return;
+    w->said_generation = w->generation;
+    w->said_used_seq = w->used_seq;
 }
 
 int
@@ -405,10 +419,7 @@ live_word_set(struct live *v, const struct word *word, struct err *e)
     w->used_seq = word->used_seq;
     w->leaf_generation = word->leaf_generation;
     w->ended_generation = word->ended_generation;
-    if (w->said_generation <= word->generation && !w->has_word) /* at start */
-        w->said_used_seq = word->used_seq;
-    if (w->said_generation < word->generation)
-        w->said_generation = word->generation;
+    word_over(w);
     w->has_word = true;
     w->is_of_here = word->is_of_here;
     w->said = word->said;
@@ -422,10 +433,8 @@ live_word_undo(struct live *v, const struct word *word)
 {
     struct workload *w = workload_find(v, word->identity, word->instance);
 
-    if (w == NULL)
-        return;
-    w->said_generation = w->generation;
-    w->said_used_seq = w->used_seq;
+    if (w != NULL)
+        word_over(w);
 }
 
 /* -- questions ----------------------------------------------------------------------------------

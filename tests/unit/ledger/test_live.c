@@ -233,6 +233,45 @@ a_word_says_how_old_its_leaf_is(void **state)
         assert_int_equal(o.w.leaf_root_generations[i], o.w.leaf_roots[i][0] == 1 ? 5 : 12);
 }
 
+/* On its way to the disk. */
+static struct word
+begin(uint64_t generation, uint8_t serial)
+{
+    struct ledger_ack a = { .generation = generation, .serial = { serial }, .serial_n = 1 };
+    struct word w;
+
+    (void)snprintf(a.identity, sizeof(a.identity), "%s", other);
+    (void)snprintf(a.instance, sizeof(a.instance), "%s", inst);
+    assert_int_equal(live_word(v, &a, 0, NOW, &w, &e), 0);
+    return w;
+}
+
+/* The disk refuses one word and takes the next: the next one is the last that was said. */
+static void
+a_word_that_fails_takes_no_later_one_with_it(void **state)
+{
+    struct ledger_ack old = { .generation = 6 };
+    struct word first, second, third;
+
+    (void)state;
+    (void)snprintf(old.identity, sizeof(old.identity), "%s", other);
+    (void)snprintf(old.instance, sizeof(old.instance), "%s", inst);
+    issue(1, 11, NOW - 50);
+    issue(2, 12, NOW - 40);
+    first = begin(5, 11);
+    assert_ok(live_word_set(v, &first, &e));
+    first = begin(6, 11);
+    second = begin(7, 12);
+    live_word_undo(v, &first);
+    assert_int_equal(live_word(v, &old, 0, NOW, &third, &e), LEDGER_STALE);
+    assert_ok(live_word_set(v, &second, &e));
+    assert_int_equal(look(false).w.leaves_n, 1);
+    third = begin(7, 99); /* of another replica: what it has put aside here stays so */
+    assert_int_equal(third.used_seq, second.used_seq);
+    live_word_undo(v, &third); /* and when the last one fails, the one before it counts */
+    assert_int_equal(begin(7, 99).used_seq, second.used_seq);
+}
+
 static void
 an_end_speaks_for_leaves_elsewhere_as_long_as_they_live(void **state)
 {
@@ -265,6 +304,7 @@ main(void)
         T(a_word_says_when_and_which_leaf),
         T(a_word_of_an_earlier_process_names_no_leaf),
         T(a_word_says_how_old_its_leaf_is),
+        T(a_word_that_fails_takes_no_later_one_with_it),
         T(an_end_speaks_for_leaves_elsewhere_as_long_as_they_live),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
