@@ -1,8 +1,10 @@
 """Shared fixtures: the binary under test, processes that are ended by pid, and hierarchies made by plain openssl."""
+import itertools
 import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 
@@ -31,6 +33,24 @@ def wait_for(what, look, seconds=60.0, step=0.05):
         time.sleep(step)
 
 
+PORTS = 2048  # for each worker of pytest-xdist, below those that the kernel hands out
+FIRST_PORT = 10000 + PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_tried = itertools.count(os.getpid())
+
+
+def lasting_port():
+    """For what ends and comes back to the same port: one that the kernel gives to nobody else meanwhile, as it may with one of its own."""
+    for _ in range(PORTS):
+        port = FIRST_PORT + next(_tried) % PORTS
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass  # somebody has it
+    raise AssertionError(f"no port of {FIRST_PORT} to {FIRST_PORT + PORTS} is free")
+
+
 def put_file(path, text):
     """As a careful writer does it: whoever reads beside sees the old text or the new one, never an empty file."""
     new = path.with_name(f".{path.name}.new")
@@ -40,13 +60,18 @@ def put_file(path, text):
 
 def verify_files(folder, *flags, roots=None, lists=False):
     """openssl's word on an agent's leaf, of one generation of its files, as a reader of them takes it: openssl opens three or four (with
-    `lists`, its ca-crl.pem), and the agent may swap the set in between."""
-    now = (folder / "..data").resolve(strict=True)
-    if lists:
-        flags += ("-CRLfile", now / "ca-crl.pem")
-    done = subprocess.run(["openssl", "verify", *flags, "-CAfile", roots or now / "root-cert.pem", "-untrusted", now / "cert-chain.pem",
-                           now / "cert-chain.pem"], capture_output=True, text=True)
-    assert done.returncode == 0, f"{now}: {done.stdout}{done.stderr}"
+    `lists`, its ca-crl.pem), and the agent may swap the set in between; twice, and they are gone."""
+    data = folder / "..data"
+    while True:
+        now = data.resolve(strict=True)
+        chain, own_roots, crl = (now / name for name in ("cert-chain.pem", "root-cert.pem", "ca-crl.pem"))
+        more = ("-CRLfile", crl) if lists else ()
+        done = subprocess.run(["openssl", "verify", *flags, *more, "-CAfile", roots or own_roots, "-untrusted", chain, chain],
+                              capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        is_gone = data.resolve(strict=True) != now and not (chain.exists() and own_roots.exists())
+        assert is_gone, f"{now}: {done.stdout}{done.stderr}"
 
 
 def meshroot(*args, check=True, env=None, **kw):
@@ -196,24 +221,16 @@ class Mesh:
         self.tmp, self.daemon, self.flags = tmp, daemon, flags
         self.state = tmp / "state"
         self.issuer = "https://issuer.test"
+        self.listen = {what: f"127.0.0.1:{lasting_port()}" for what in ("ca", "vault")}  # agents find it again after a restart
         meshroot("identity", "keygen", "--out", tmp / "issuer")
         self.start()
 
     def start(self):
-        self.up = self.daemon("up", "--state-dir", self.state, "--ca-listen", self._listen("ca"), "--vault-listen",
-                              self._listen("vault"), "--monitoring", "127.0.0.1:0", "--issuer",
+        self.up = self.daemon("up", "--state-dir", self.state, "--ca-listen", self.listen["ca"], "--vault-listen",
+                              self.listen["vault"], "--monitoring", "127.0.0.1:0", "--issuer",
                               f"{self.issuer}={self.tmp}/issuer/jwks.json", "--renew-window", "500ms", "--port-file",
                               self.tmp / "up.ports", *self.flags, port_file=self.tmp / "up.ports")
         self.ports = self.up.ports()
-
-    def _listen(self, what):
-        """The same port after a restart, so that agents find it again."""
-        port = 0
-        if hasattr(self, "ports") and what == "vault":
-            port = self.ports["vault"].rsplit(":", 1)[1]
-        if hasattr(self, "ca_port_") and what == "ca":
-            port = self.ca_port_
-        return f"127.0.0.1:{port}"
 
     def run(self, *args, check=True):
         return meshroot(*args, "--state-dir", self.state, check=check)
@@ -237,8 +254,7 @@ class Mesh:
         return json.loads(self.run("mesh", "status", "--output", "json").stdout)
 
     def ca_port(self):
-        self.ca_port_ = self.status()["ports"]["ca"]
-        return self.ca_port_
+        return self.status()["ports"]["ca"]
 
     def token(self, name, **kw):
         out = self.tmp / f"{name}.token"

@@ -4,7 +4,7 @@ import json
 import ssl
 import threading
 
-from conftest import openssl
+from conftest import lasting_port, openssl
 
 
 def server_cert(folder, name="peer"):
@@ -26,7 +26,7 @@ class HttpsPeer:
 
     def __init__(self, folder, answer, name="peer", client_root=None):
         self.root, self.pem, self.key = server_cert(folder, name)
-        self.answer, self.seen, self.client_root, self.port, self.server = answer, [], client_root, 0, None
+        self.answer, self.seen, self.client_root, self.port, self.server = answer, [], client_root, lasting_port(), None
         self.start()
 
     def start(self):
@@ -70,7 +70,6 @@ class HttpsPeer:
             context.load_verify_locations(self.client_root)
         self.server = Server(("127.0.0.1", self.port), Handler)
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.port = self.server.server_address[1]
         self.url = f"https://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 

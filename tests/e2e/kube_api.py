@@ -24,7 +24,7 @@ import time
 import urllib.parse
 import uuid
 
-from conftest import put_file
+from conftest import lasting_port, put_file
 from https_peer import server_cert
 from kube_world import Refused, Resource, World, selected
 import kube_fields
@@ -36,7 +36,7 @@ class KubeApi(World):
     def __init__(self, folder, name="kube", client_root=None):
         super().__init__()
         self.client_root = client_root    # a client certificate under it is the user of its CN
-        self.folder, self.port, self.server, self.sockets = folder, 0, None, set()
+        self.folder, self.port, self.server, self.sockets = folder, lasting_port(), None, set()
         self.accounts = {"own": "admin"}  # bearer token -> user
         self.rules = {"admin": None}      # user -> None (all), or rows of allow()
         self.reviews = {}                 # TokenReview: token -> status; others: not authenticated
@@ -357,7 +357,6 @@ class KubeApi(World):
             context.load_verify_locations(self.client_root)
         self.server = Server(("127.0.0.1", self.port), Handler)
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
-        self.port = self.server.server_address[1]
         self.url = f"https://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 

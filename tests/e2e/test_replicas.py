@@ -11,7 +11,7 @@ import grpc
 import pytest
 from cryptography import x509
 
-from conftest import meshroot, openssl, wait_for
+from conftest import lasting_port, meshroot, openssl, wait_for
 from test_agent import Agent
 from test_ca import CREATE, ISSUER, Ca, Issuer, make_csr, pb, plugged  # noqa: F401
 
@@ -24,12 +24,12 @@ class Replica(Ca):
 
     def __init__(self, tmp, daemon, pb, name, issuer, *flags):  # noqa: F811
         self.tmp, self.pb, self.name, self.issuer, self.start_daemon, self.flags = tmp, pb, name, issuer, daemon, flags
-        self.state, self.dir = tmp / name, tmp / "cacerts"
+        self.state, self.dir, self.listen = tmp / name, tmp / "cacerts", f"127.0.0.1:{lasting_port()}"
         self.run()
 
     def run(self):
         ports = self.tmp / f"{self.name}.ports"
-        self.daemon = self.start_daemon("ca", "serve", "--ca-dir", self.dir, "--state-dir", self.state, "--listen", "127.0.0.1:0", "--monitoring",
+        self.daemon = self.start_daemon("ca", "serve", "--ca-dir", self.dir, "--state-dir", self.state, "--listen", self.listen, "--monitoring",
                                         "127.0.0.1:0", "--issuer", f"{ISSUER}={self.tmp}/jwks.json", "--reread-interval", "100ms", "--replica",
                                         self.name, "--port-file", ports, *self.flags, port_file=ports)
         self.ports = self.daemon.ports()
@@ -241,7 +241,6 @@ def test_an_agent_with_two_addresses_is_at_the_other_at_once(tmp_path, daemon, p
         was.daemon.process.send_signal(signal.SIGTERM)  # GOAWAY
         assert was.daemon.process.wait(60) == 0
         wait_for("on the other's", lambda: other.metric("meshroot_ca_trust_streams 1"))
-        was.flags = (*was.flags, "--listen", f"127.0.0.1:{was.ports['ca']}")
         was.run()
         was.ready()
     was = wait_for("on a stream", at)[0]

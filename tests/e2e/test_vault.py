@@ -13,7 +13,7 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, 
 from azure.identity import ClientSecretCredential
 from azure.keyvault.secrets import SecretClient
 
-from conftest import SECRETS, meshroot, openssl_intermediate, openssl_root
+from conftest import SECRETS, lasting_port, meshroot, openssl_intermediate, openssl_root
 from connect_proxy import ConnectProxy
 
 
@@ -26,8 +26,7 @@ class Vault:
 
     def __init__(self, tmp, daemon, monkeypatch):
         self.tmp, self.daemon, self.state = tmp, daemon, tmp / "state"
-        self.port = 0
-        self.proxy = None
+        self.port = lasting_port()  # the test kills it, and starts it again
         self.start()
         self.proxy = ConnectProxy(("127.0.0.1", self.port), ["vault.azure.net", "login.microsoftonline.com"])
         monkeypatch.setenv("HTTPS_PROXY", self.proxy.url)
@@ -40,7 +39,6 @@ class Vault:
                                    "--vault-name", "v", "--vault-name", "second", "--tenant", TENANT, "--port-file", ports,
                                    port_file=ports)
         self.url = self.process.ports()["vault"]
-        self.port = int(self.url.rsplit(":", 1)[1])
 
     def credential(self, who="admin", **other):
         c = {**json.loads((self.state / f"credentials/{who}.json").read_text()), **other}
