@@ -21,7 +21,7 @@ enum {
     WORKLOADS = 3,
     PAUSE_MS = 20,        /* between two handshakes of one pair */
     POLL_US = 100 * 1000, /* between two looks at the status */
-    STEP_TIMEOUT_MS = 30 * 1000,
+    STEP_TIMEOUT_MS = 60 * 1000,
     HANDSHAKES_MIN = 2500,
     PROVE_TIMEOUT_MS = 75 * 1000, /* for those: a busy machine makes 50 a second */
     DIR_BYTES = 512,

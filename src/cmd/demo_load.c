@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "net/addr.h"
 
-enum { NONCE_BYTES = 16, IO_TIMEOUT_S = 5, ACCEPT_TICK_MS = 200 };
+enum { NONCE_BYTES = 16, IO_TIMEOUT_S = 20, ACCEPT_TICK_MS = 200 };
 
 struct echo {
     pthread_t thread;
