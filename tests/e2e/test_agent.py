@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from conftest import openssl_intermediate, openssl_root, put_file, verify_files, wait_for
+from conftest import lasting_port, openssl_intermediate, openssl_root, put_file, verify_files, wait_for
 from test_ca import Ca, pb  # noqa: F401  (pb is a fixture)
 
 TD = "spiffe://cluster.local/ns/shop/sa/"
@@ -100,7 +100,7 @@ def hierarchy(tmp_path, request):
 
 @pytest.fixture
 def ca(tmp_path, daemon, pb, hierarchy):
-    return Ca(tmp_path, daemon, pb).ready()
+    return Ca(tmp_path, daemon, pb, "--listen", f"127.0.0.1:{lasting_port()}").ready()
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def echo():
 
 
 def pair(tmp, daemon, ca, echo, allow=TD + "web", expect=TD + "db", *flags):
-    db = Agent(tmp, daemon, ca, "db", "--inbound", f"127.0.0.1:0=127.0.0.1:{echo.port}", "--allow", allow, *flags).ready()
+    db = Agent(tmp, daemon, ca, "db", "--inbound", f"127.0.0.1:{lasting_port()}=127.0.0.1:{echo.port}", "--allow", allow, *flags).ready()
     web = Agent(tmp, daemon, ca, "web", "--outbound", f"127.0.0.1:0=127.0.0.1:{db.ports['inbound']}={expect}", *flags).ready()
     return web, db
 
@@ -180,23 +180,34 @@ def test_proxies_talk_and_refuse(tmp_path, daemon, ca, echo):
 
 def test_open_connection_survives_renewals(tmp_path, daemon, ca, echo):
     web, db = pair(tmp_path, daemon, ca, echo, TD + "web", TD + "db", "--ttl", "4s")
-    serials = (web.serial(), db.serial())
-    with socket.create_connection(("127.0.0.1", web.ports["outbound"][0]), 60) as s:
-        for text in (b"one", b"two", b"three"):
+
+    def opened():
+        """A leaf of 4 s may end while we look away: then the next connection."""
+        s = socket.create_connection(("127.0.0.1", web.ports["outbound"][0]), 60)
+        with contextlib.suppress(ConnectionError):
+            s.sendall(b"one")
+            if s.recv(100) == b"one":
+                return s
+        s.close()
+        return None
+
+    with wait_for("a connection", opened) as s:
+        serials = (web.serial(), db.serial())
+        for text in (b"two", b"three", b"four"):
             s.sendall(text)
             assert s.recv(100) == text
             wait_for("both renewed", lambda: web.serial() != serials[0] and db.serial() != serials[1])
             serials = (web.serial(), db.serial())
         s.sendall(b"last")
         assert s.recv(100) == b"last"
-        wait_for("new ones too", lambda: talk(web.ports["outbound"][0]) == b"hello\n")  # a leaf of 4 s may end while we look away
+        wait_for("new ones too", lambda: talk(web.ports["outbound"][0]) == b"hello\n")
 
 
 def test_ca_down_keeps_the_leaf_and_comes_back(tmp_path, daemon, ca, echo, pb, hierarchy):
-    web, db = pair(tmp_path, daemon, ca, echo, TD + "web", TD + "db", "--ttl", "40s")
+    web, db = pair(tmp_path, daemon, ca, echo, TD + "web", TD + "db", "--ttl", "60s")
     serial = web.serial()
     ca.daemon.kill()
-    wait_for("tried", lambda: web.status()["failures"] >= 2)
+    wait_for("tried", lambda: web.status()["failures"] >= 2, 120)
     assert web.serial() == serial and web.get("/readyz")[0] == 200
     assert talk(web.ports["outbound"][0]) == b"hello\n"
     assert "failed to sign CSR" in web.status()["last_error"]

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from conftest import wait_for
+from conftest import lasting_port, wait_for
 from test_ca import pb  # noqa: F401  (a fixture)
 
 ID = "spiffe://cluster.local/ns/shop/sa/web"
@@ -51,20 +51,20 @@ class Node:
 class PlainCa:
     """istiod's side of the one call; everything else is UNIMPLEMENTED, as grpc-go says it."""
 
-    def __init__(self, pb, tmp, port=0, root=None):  # noqa: F811
-        self.pb, self.tmp, self.root = pb[0], tmp, root or Node("Root A")
+    def __init__(self, pb, tmp):  # noqa: F811
+        self.pb, self.tmp, self.root, self.port = pb[0], tmp, Node("Root A"), lasting_port()
         self.mid = Node("Intermediate A", self.root)
         self.roots, self.life, self.shape, self.codes = [self.root], datetime.timedelta(days=1), "flat", []
         self.calls, self.seen, self.lock = [], [], threading.Lock()
-        self.start(port)
+        self.start()
 
-    def start(self, port=0):
+    def start(self):
         serving = Node(None, self.mid, x509.DNSName("istiod.istio-system.svc"))
         key = serving.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
         self.server.add_generic_rpc_handlers((self,))
         chain = (pem(serving.cert) + pem(self.mid.cert)).encode()
-        self.port = self.server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([(key, chain)]))
+        self.server.add_secure_port(f"127.0.0.1:{self.port}", grpc.ssl_server_credentials([(key, chain)]))
         self.server.start()
         return self
 
@@ -253,5 +253,5 @@ def test_a_kept_leaf_serves_while_the_ca_is_away(tmp_path, daemon, plain):
             b"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
         assert b"BEGIN PRIVATE KEY" in next(iter(fetch(iter([name]), timeout=30))), "and so does SDS"
     wait_for("it goes on asking", lambda: web.status()["last_error"])
-    plain.start(plain.port)
+    plain.start()
     wait_for("and finds it again", lambda: web.status()["ca"]["trust_stream"] == "has no trust stream", 70)

@@ -84,7 +84,7 @@ def test_status_of_an_agent(tmp_path, daemon, ca):  # noqa: F811
     socket = tmp_path / "web.sock"
     web = Agent(tmp_path, daemon, ca, "web", "--reload-command", ok, "--workload-socket", socket, "--sds", "--inbound",
                 "127.0.0.1:0=127.0.0.1:1", "--allow", TD + "*").ready()
-    wait_for("acknowledged", lambda: web.status()["acknowledged_generation"] > 0)
+    wait_for("acknowledged, and on the stream", lambda: (s := web.status())["acknowledged_generation"] > 0 and s["watching"])
     by_dir = meshroot("agent", "status", "--dir", web.dir)
     for part in ("Identity       " + TD + "web", "State          ready", web.serial(), "CN=Intermediate A1,O=Istio,L=cluster1",
                  "CN=Root A,O=Istio  until", f"CA             127.0.0.1:{ca.ports['ca']}, on the trust stream",

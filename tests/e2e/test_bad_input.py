@@ -240,6 +240,8 @@ GOOD_ID = "https://127.0.0.1/secrets/root-cert/" + "0" * 32
 def test_vault_answers(hostile, tmp_path, answer, status, says):
     hostile.answer = answer
     done = hostile_get(hostile, tmp_path, timeout="5s" if status == 20 else "30s")  # what is tried again is so until then
+    if done.returncode == 21:  # a machine too slow for one answer in that time
+        done = hostile_get(hostile, tmp_path)
     assert done.returncode == status and says in done.stderr, (done.returncode, done.stderr)
     assert "127.0.0.1" in done.stderr and "root-cert" in done.stderr, "names the vault and the secret: " + done.stderr
 

@@ -86,7 +86,7 @@ def test_rotation_outage_and_strangers(tmp_path, daemon, pb, plugged, oidc):  # 
         refused(A, "request authenticate failure",
                 lambda: ca.call(csr, stranger.token({"kid": f"x{time.monotonic_ns()}"}, iss=oidc.url)))
     now = time.monotonic()
-    assert n - before <= (now - first) / 10 + 1 and oidc.asked() - n <= (now - flood) / 10 + 1
+    assert n - before <= (now - first) / 10 + 2 and oidc.asked() - n <= (now - flood) / 10 + 2  # one may have been on its way when we began
     # an outage: what is known stays in force, a stranger gets nothing
     failed = ca.metric('meshroot_jwks_loads_total{result="failed"}')
     assert not failed

@@ -190,7 +190,7 @@ def test_retention_keeps_a_verifiable_rest_over_kills(tmp_path, daemon, pb):
             return verified(ca)["removed_rows"] > removed + 62
 
         csr = make_csr()[1]
-        wait_for("more than one step", more)
+        wait_for("more than one step", more, 240)
         ca.daemon.kill()
         good = verified(ca)
         assert good["ok"] and good["rows"] == issued and 0 < good["removed_rows"] < issued
