@@ -125,6 +125,8 @@ mode_start(struct mesh *m, struct err *e)
 /* -- enable --------------------------------------------------------------------------------------
  */
 
+static int disable(struct mesh *m, struct err *e);
+
 /* Out of the call-backs of the parts that are freed here; what was stored already is taken back. */
 static void
 enable_refused(void *arg)
@@ -132,7 +134,7 @@ enable_refused(void *arg)
     struct mesh *m = arg;
     struct err why = m->pending.why, e = { 0 };
 
-    if (m->settings.mode != MESH_DISABLED && mesh_disable(m, &e) < 0)
+    if (m->settings.mode != MESH_DISABLED && disable(m, &e) < 0)
         log_error("mesh", "a failed enable is not taken back: %s", e.msg);
     plugged_close(m);
     pending_end(m, &why);
@@ -224,11 +226,13 @@ mesh_on_bundle(struct bundle *b, const struct sync_versions *v, void *arg)
         rotate_want(m->plugged.rotate, b, v);
         return;
     }
-    if (m->pending.done == NULL || m->pending.bundle != NULL)
+    if (m->pending.done == NULL)
         return;
+    struct bundle *before = m->pending.bundle; /* the settings are on their way to the store */
     m->pending.bundle = bundle_ref(b);
     m->pending.versions = *v;
-    if (settings_store(m, &e) < 0)
+    bundle_unref(before);
+    if (before == NULL && settings_store(m, &e) < 0)
         enable_refuse(m, &e);
 }
 
@@ -301,8 +305,8 @@ set_remove(const char *dir)
     (void)closedir(d);
 }
 
-int
-mesh_disable(struct mesh *m, struct err *e)
+static int
+disable(struct mesh *m, struct err *e)
 {
     char floor[24];
     uint64_t revision;
@@ -328,6 +332,19 @@ mesh_disable(struct mesh *m, struct err *e)
              mesh_mode_name(m->settings.mode));
     m->settings = (struct mesh_settings){ 0 };
     mode_shown(m);
+    return 0;
+}
+
+/* An enable that still waits for its CA waits for nothing any more. */
+int
+mesh_disable(struct mesh *m, struct err *e)
+{
+    struct err why = { 0 };
+
+    TRY(disable(m, e));
+    (void)err_set(&why, E_STATE, "the mesh was disabled while it was being enabled");
+    if (m->pending.done != NULL)
+        pending_end(m, &why);
     return 0;
 }
 

@@ -2,8 +2,9 @@
 import json
 import threading
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 
-from conftest import Mesh, SECRETS, openssl_intermediate, openssl_root, wait_for
+from conftest import Mesh, SECRETS, openssl, openssl_intermediate, openssl_root, wait_for
 from hostile_vault import HostileVault
 
 TENANT = "11111111-2222-4333-8444-555555555555"
@@ -52,3 +53,24 @@ def test_an_enable_that_was_given_up_is_over(tmp_path, daemon, monkeypatch):
         assert "Evil" not in str(mesh.status()) and len(slow.seen) == asked
     finally:
         slow.close()
+
+
+def test_a_disable_while_an_enable_waits_ends_both(mesh, tmp_path):
+    """The intermediate lives too short to sign, so the enable waits for the CA; what disables the mesh meanwhile answers it.
+    Otherwise it waited for ever, and so did every later one."""
+    root = openssl_root(tmp_path / "r", "Root A", "p256")
+    short = openssl_intermediate(tmp_path / "short", root, "Intermediate short", "p256")
+    openssl("x509", "-req", "-in", short / "ca.csr", "-CA", root / "root-cert.pem", "-CAkey", root / "root-key.pem", "-CAcreateserial",
+            "-days", "1", "-sha256", "-extfile", short / "int.conf", "-extensions", "ext", "-out", short / "ca-cert.pem")
+    (short / "cert-chain.pem").write_text((short / "ca-cert.pem").read_text() + (root / "root-cert.pem").read_text())
+    mesh.set_all(short)
+    with ThreadPoolExecutor(1) as pool:
+        enable = pool.submit(mesh.enable, check=False)
+        wait_for("the settings are stored", lambda: mesh.status()["mode"] == "plugged-in")
+        mesh.run("mesh", "disable")
+        done = enable.result()
+    assert done.returncode != 0 and ("disabled" in done.stderr or "20 s" in done.stderr), done  # 20 s: on a slow machine
+    assert mesh.status()["mode"] == "disabled" and not mesh.status()["sync"]
+    mesh.set_all(openssl_intermediate(tmp_path / "a1", root, "Intermediate A1", "p256"))
+    mesh.enable()
+    wait_for("ready", lambda: mesh.status()["ready"])
