@@ -53,10 +53,15 @@ struct running { /* freed in reverse */
     struct vault_client *client;
     struct sync *sync;
     struct monitor *monitor;
-    struct bundle *present;       /* in the folder; NULL: none yet */
-    struct set_manifest manifest; /* of it */
-    struct err why;               /* --once: why nothing was written */
+    struct bundle *present;        /* in the folder; NULL: none yet */
+    struct set_manifest manifest;  /* of it */
+    struct bundle *given;          /* the vault's last; NULL: none yet */
+    struct sync_versions versions; /* of it */
+    struct timer *retry;           /* sync gives each set once */
+    struct err why;                /* it is not in the folder; --once: nothing was written */
 };
+
+enum { WRITE_RETRY_MS = 5 * 1000 };
 
 static void
 running_done(struct running *r)
@@ -65,6 +70,8 @@ running_done(struct running *r)
     sync_free(r->sync);
     vault_client_free(r->client);
     bundle_unref(r->present);
+    bundle_unref(r->given);
+    timer_free(r->retry);
     metrics_free(r->metrics);
     loop_free(r->loop);
 }
@@ -156,13 +163,30 @@ folder_write(struct running *r, struct bundle *vaults, const struct sync_version
  */
 
 static void
+given_write(void *arg)
+{
+    struct running *r = arg;
+    struct err before = r->why;
+
+    r->why = (struct err){ 0 };
+    if (folder_write(r, r->given, &r->versions, &r->why) == 0)
+        return;
+    if (strcmp(before.msg, r->why.msg) != 0)
+        log_warn("sync", "not written: %s", r->why.msg);
+    timer_set(r->retry, WRITE_RETRY_MS);
+}
+
+static void
 on_bundle(struct bundle *b, const struct sync_versions *v, void *arg)
 {
     struct running *r = arg;
+    struct bundle *before = r->given;
 
-    r->why = (struct err){ 0 };
-    if (folder_write(r, b, v, &r->why) < 0)
-        log_warn("sync", "not written: %s", r->why.msg);
+    r->given = bundle_ref(b);
+    bundle_unref(before);
+    r->versions = *v;
+    timer_stop(r->retry);
+    given_write(r);
     if (r->o->once)
         loop_stop(r->loop);
 }
@@ -172,9 +196,10 @@ on_refused(const struct err *why, void *arg)
 {
     struct running *r = arg;
 
+    if (!r->o->once)
+        return; /* sync's own status says so, as long as it is so */
     r->why = *why;
-    if (r->o->once)
-        loop_stop(r->loop);
+    loop_stop(r->loop);
 }
 
 static int
@@ -220,6 +245,7 @@ parts_open(struct running *r, struct err *e)
     TRY(loop_on_signal(r->loop, SIGTERM, on_stop_signal, r->loop, e));
     TRY(loop_on_signal(r->loop, SIGINT, on_stop_signal, r->loop, e));
     TRY(metrics_new(&r->metrics, e));
+    TRY(timer_new(r->loop, given_write, r, &r->retry, e));
     TRY(vault_target_open(&r->o->target, r->loop, url, &r->client, e));
     struct sync_conf conf = { .get = get_secret,
                               .self = r->client,

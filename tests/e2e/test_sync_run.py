@@ -1,5 +1,7 @@
 """meshroot sync run: a vault's four secrets to a folder, for a CA in another process."""
 import json
+import re
+import urllib.request
 
 import pytest
 
@@ -49,6 +51,37 @@ def test_follows_the_vault_and_keeps_the_last_good_set(place, daemon):
     wait_for("the vault is missed", lambda: "last good bundle stays" in d.text())
     assert verdict(folder).returncode == 0
     assert d.stop() == 0
+
+
+def test_what_could_not_be_written_is_written_when_it_can_be(place, daemon):
+    """The vault's set comes once; a disk that is full just then does not keep the CA on the old key."""
+    mesh, sets, flags, folder = place
+    d = daemon("sync", "run", "--rotation-poll-interval", "1s", *flags)
+    wait_for("the first set", lambda: folder.exists() and verdict(folder).returncode == 0)
+    (folder / "..data").unlink()  # and no rename replaces a folder with something in it
+    (folder / "..data/in-the-way").mkdir(parents=True)
+    mesh.set_all(sets["A2"])
+    wait_for("it cannot be written", lambda: "not written" in d.text())
+    (folder / "..data/in-the-way").rmdir()
+    (folder / "..data").rmdir()
+    wait_for("it is written", lambda: "generation 2 is in" in d.text())
+    assert verdict(folder).returncode == 0 and "Intermediate A2" in d.text()
+
+
+def test_a_vault_that_is_back_holds_nothing_any_more(place, daemon):
+    mesh, _, flags, folder = place
+    d = daemon("sync", "run", "--rotation-poll-interval", "1s", "--monitoring", "127.0.0.1:0", *flags)
+    wait_for("the first set", lambda: folder.exists() and verdict(folder).returncode == 0)
+    url = re.search(r"monitoring at (http://\S+)", d.text())[1]
+
+    def status():
+        return json.loads(urllib.request.urlopen(f"{url}/status", timeout=60).read())
+
+    mesh.up.kill()
+    wait_for("the vault is missed", lambda: status()["sync"].get("last_error"))
+    mesh.start()
+    wait_for("it is back", lambda: not status()["sync"].get("last_error"))
+    assert status()["held"] is None
 
 
 def test_a_root_is_not_taken_away_unless_told_to(place):
