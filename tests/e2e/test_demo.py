@@ -6,7 +6,7 @@ from conftest import BINARY
 
 
 def test_demo_fails_no_handshake(tmp_path):
-    done = subprocess.run([BINARY, "demo", "--output", "json", "--dir", str(tmp_path / "d")], capture_output=True, text=True, timeout=150)
+    done = subprocess.run([BINARY, "demo", "--output", "json", "--dir", str(tmp_path / "d")], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     report = json.loads(done.stdout)
     assert report["ok"] and report["handshakes"]["failed"] == 0 and report["handshakes"]["tried"] >= 2000

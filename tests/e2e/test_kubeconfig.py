@@ -76,6 +76,12 @@ def get(path, times=1, env=None, **kw):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def get_soon(path):
+    """For what is tried again until its time is over: a little of it; on a slow machine not one try is answered in so little."""
+    said = get(path, deadline_ms=4000)
+    return said if said.get("error") != "timeout" else get(path, deadline_ms=40000)
+
+
 def works(said):
     assert said.get("object", {}).get("metadata", {}).get("name") == "default", said
 
@@ -95,10 +101,10 @@ def test_what_is_inside_is_as_good_as_a_file(config, api, us):
     works(get(config({"client-certificate": "/nowhere", "client-key": "/nowhere", "client-certificate-data": b64(pem), "client-key-data": b64(key)})))
     assert {u for _, _, u, s in api.seen if s == 200} == {"admin", "us"}
     # the CA inside is the only one: another is not believed, and data goes before a file
-    refused(get(config({"token": "own"}, {"certificate-authority-data": b64(us[0])}), deadline_ms=4000), "peer", "certificate not accepted")
-    refused(get(config({"token": "own"}, {"certificate-authority-data": b64(us[0]), "certificate-authority": str(api.root)}), deadline_ms=4000), "peer",
+    refused(get_soon(config({"token": "own"}, {"certificate-authority-data": b64(us[0])})), "peer", "certificate not accepted")
+    refused(get_soon(config({"token": "own"}, {"certificate-authority-data": b64(us[0]), "certificate-authority": str(api.root)})), "peer",
             "certificate not accepted")
-    refused(get(config({"client-certificate-data": b64(pem), "client-key-data": b64(api.tls_key)}), deadline_ms=4000), "peer",
+    refused(get_soon(config({"client-certificate-data": b64(pem), "client-key-data": b64(api.tls_key)})), "peer",
             "client certificate or its key")
     refused(get(config({"client-certificate-data": b64(pem)})), "inval", "belong together")
 
@@ -118,8 +124,8 @@ def test_a_plugin_is_run_once_until_its_end(plugin, api):
     # one that ends soon is followed by another
     began = time.monotonic()
     works(get(plugin("import time\n" + says().replace("'status': {", "'status': {'expirationTimestamp': time.strftime('%Y-%m-%dT%H:%M:%SZ', "
-                                                      "time.gmtime(time.time() + 3)), ")), times=40, pause_ms=200))
-    assert 3 <= len(plugin.runs()) - 2 <= time.monotonic() - began + 2  # each is good for two seconds and a part
+                                                      "time.gmtime(time.time() + 6)), ")), times=70, pause_ms=200))
+    assert 3 <= len(plugin.runs()) - 2 <= (time.monotonic() - began) / 2 + 2  # each is good for five seconds and a part, less its start
 
 
 def test_a_401_runs_it_again(plugin, api, tmp_path):
@@ -127,7 +133,17 @@ def test_a_401_runs_it_again(plugin, api, tmp_path):
     (tmp_path / "token").write_text("old")
     path = plugin(f"token = open({str(tmp_path / 'token')!r}).read()\nopen({str(tmp_path / 'token')!r}, 'w').write('own')\n" +
                   says("TOKEN").replace("'TOKEN'", "token"))
-    refused(get(path), "auth")  # just run: not again at once
+
+    def is_refused():
+        """A 401 in the first second after a run is followed by no other; one that comes later is, on a slow machine."""
+        (tmp_path / "token").write_text("old")
+        if "object" in (said := get(path)):
+            return False
+        refused(said, "auth")
+        return True
+
+    wait_for("not run again at once", is_refused)
+    before = len(plugin.runs())
     (tmp_path / "token").write_text("own")
     process = subprocess.Popen([TOOL, path, "get", json.dumps({"api": "v1", "kind": "Namespace", "plural": "namespaces", "name": "default", "times": 2,
                                                               "pause_ms": 6000})], stdout=subprocess.PIPE, text=True)
@@ -136,7 +152,7 @@ def test_a_401_runs_it_again(plugin, api, tmp_path):
         api.accounts = {"new": "admin"}
         (tmp_path / "token").write_text("new")
         works(json.loads(process.stdout.readline()))
-        assert process.wait(60) == 0 and len(plugin.runs()) == 3
+        assert process.wait(60) == 0 and len(plugin.runs()) == before + 2
     finally:
         process.kill()
 

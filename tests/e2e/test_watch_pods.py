@@ -21,7 +21,7 @@ def kube(tmp_path):
 
 
 def test_a_deleted_pod_ends_and_an_outage_does_not(tmp_path, daemon, pb, plugged, kube):  # noqa: F811
-    ca = Ca(tmp_path, daemon, pb, "--watch-pods", "--cluster-max-stale", "12s", "--kube-server", kube.url, "--kube-ca-file", kube.root,
+    ca = Ca(tmp_path, daemon, pb, "--watch-pods", "--cluster-max-stale", "25s", "--kube-server", kube.url, "--kube-ca-file", kube.root,
             "--kube-token-file", kube.kubeconfig().with_suffix(".token"), "--trusted-node-account", "istio-system/ztunnel").ready()
     _, csr = make_csr()
     cart, pay = bound(ca.issuer, "shop", "cart", "cart-1"), bound(ca.issuer, "shop", "pay", "pay-1")
