@@ -8,98 +8,11 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
-#include "kube/session.h"
+#include "cmd/mesh_session.h"
 #include "net/json.h"
 #include "operator/plugin_ca.h"
 
 enum { LOOK_MS = 300, BAR_CELLS = 30, CA_FILE_MAX_BYTES = PLUGIN_CA_BUNDLE_BYTES };
-
-/* -- one call at a time --------------------------------------------------------------------------
- */
-
-struct session {
-    struct kube_session kube;
-    struct kube_conf conf;
-    const char *ns, *name;
-    json_t *body; /* owned: the last answer */
-};
-
-static void
-session_done(struct session *s)
-{
-    json_wipe_free(s->body);
-    kube_session_close(&s->kube);
-    kube_conf_done(&s->conf);
-}
-
-static const char *
-namespace_of(const struct mesh_kube *k)
-{
-    return k->namespace != NULL ? k->namespace : "istio-system";
-}
-
-/* Names that no API server takes, before one is asked. */
-static int
-names_check(const struct mesh_kube *k, struct err *e)
-{
-    CLEANUP(str_freep) char *path = NULL;
-
-    return kube_path(&kube_plugin_ca, namespace_of(k), k->name, NULL, &path, e);
-}
-
-/* As kubectl: the flag, KUBECONFIG, ~/.kube/config, the pod's own. */
-static int
-conf_find(const struct mesh_kube *k, struct kube_conf *ret, struct err *e)
-{
-    CLEANUP(str_freep) char *usual = NULL;
-    const char *list = getenv("KUBECONFIG"), *home = getenv("HOME");
-
-    if (k->kubeconfig != NULL)
-        return kube_conf_from_file(k->kubeconfig, k->context, ret, e);
-    if (list != NULL && list[0] != '\0')
-        return kube_conf_from_files(list, k->context, ret, e);
-    if (home != NULL)
-        TRY(str_format(&usual, e, "%s/.kube/config", home));
-    if (usual != NULL && access(usual, R_OK) == 0)
-        return kube_conf_from_file(usual, k->context, ret, e);
-    int done = kube_conf_in_cluster(ret, e);
-    return done == 0 || e->code != E_NOTFOUND
-               ? done
-               : err_set(e, E_NOTFOUND,
-                         "which cluster? --kubeconfig FILE, KUBECONFIG and ~/.kube/config name "
-                         "none, and this is no pod of one");
-}
-
-static void
-on_waits(const char *line, void *arg)
-{
-    (void)arg;
-    (void)fprintf(stderr, "%s\n", line);
-}
-
-static int
-session_open(const struct mesh_kube *k, struct session *s, struct err *e)
-{
-    s->ns = namespace_of(k);
-    TRY(names_check(k, e));
-    s->name = k->name;
-    TRY(conf_find(k, &s->conf, e));
-    return kube_session_open(&s->conf, 0, on_waits, NULL, &s->kube, e);
-}
-
-static int
-get(struct session *s, const struct kube_kind *what, const char *name, struct err *e)
-{
-    json_wipe_free(STEAL(s->body)); /* it may be a Secret */
-    return kube_session_get(&s->kube, what, s->ns, name, &s->body, e);
-}
-
-static int
-send_write(struct session *s, kube_verb_fn *verb, const struct kube_write *w, struct err *e)
-{
-    json_wipe_free(STEAL(s->body));
-    return kube_session_write(&s->kube, verb, w, &s->body, e);
-}
 
 bool
 mesh_is_on_kube(const struct mesh_kube *k)
@@ -296,16 +209,16 @@ object_make(const char *ns, const char *name, const struct mesh_kube_enable *s, 
 /* The root that istiod made for itself is what the mesh's namespace trusts. r: 1 so it is. Who may
  * not read Secrets is told by the operator, which looks again. */
 static int
-self_signed_in_use(struct session *s, struct err *e)
+self_signed_in_use(struct mesh_session *s, struct err *e)
 {
     CLEANUP(roots_unrefp) struct roots *own = NULL;
     CLEANUP(roots_unrefp) struct roots *trusted = NULL;
     struct buf pem = BUF_INIT(PEM_MAX_BYTES);
     struct err none;
 
-    if (get(s, &kube_secret, "cacerts", e) == 0)
+    if (mesh_session_get(s, &kube_secret, "cacerts", e) == 0)
         return 0; /* plugged in already */
-    if (get(s, &kube_secret, "istio-ca-secret", e) < 0)
+    if (mesh_session_get(s, &kube_secret, "istio-ca-secret", e) < 0)
         return e->code == E_NOTFOUND || e->code == E_DENIED ? 0 : err_result(e);
     int done = kube_secret_get(s->body, "ca-cert.pem", &pem, &none);
     if (done == 0)
@@ -313,7 +226,7 @@ self_signed_in_use(struct session *s, struct err *e)
     buf_done(&pem);
     if (done != 0)
         return 0;
-    if (get(s, &kube_config_map, "istio-ca-root-cert", e) < 0)
+    if (mesh_session_get(s, &kube_config_map, "istio-ca-root-cert", e) < 0)
         return e->code == E_NOTFOUND || e->code == E_DENIED ? 0 : err_result(e);
     const char *root =
         json_string_value(json_object_get(json_object_get(s->body, "data"), "root-cert.pem"));
@@ -322,7 +235,7 @@ self_signed_in_use(struct session *s, struct err *e)
 }
 
 static int
-self_signed_refuse(struct session *s, struct err *e)
+self_signed_refuse(struct mesh_session *s, struct err *e)
 {
     if (TRY(self_signed_in_use(s, e)) == 0)
         return 0;
@@ -388,13 +301,13 @@ is_refused(const json_t *held)
 }
 
 static int
-wait_ready(struct session *s, json_int_t revision, uint64_t timeout_ms, struct err *e)
+wait_ready(struct mesh_session *s, json_int_t revision, uint64_t timeout_ms, struct err *e)
 {
     uint64_t until = mono_ms() + timeout_ms;
     char last[120] = "";
 
     for (;;) {
-        TRY(get(s, &kube_plugin_ca, s->name, e));
+        TRY(mesh_session_get(s, &kube_plugin_ca, s->name, e));
         const json_t *status = json_object_get(s->body, "status");
         const json_t *held = condition(status, "Held"), *loaded = condition(status, "Loaded");
         bool is_current = shown_number(status, "observedGeneration") >= revision;
@@ -423,12 +336,12 @@ wait_ready(struct session *s, json_int_t revision, uint64_t timeout_ms, struct e
 }
 
 static int
-wait_gone(struct session *s, uint64_t timeout_ms, struct err *e)
+wait_gone(struct mesh_session *s, uint64_t timeout_ms, struct err *e)
 {
     uint64_t until = mono_ms() + timeout_ms;
 
     for (;;) {
-        int done = get(s, &kube_plugin_ca, s->name, e);
+        int done = mesh_session_get(s, &kube_plugin_ca, s->name, e);
         if (done < 0)
             return e->code == E_NOTFOUND ? 0 : done;
         if (mono_ms() > until)
@@ -444,7 +357,8 @@ wait_gone(struct session *s, uint64_t timeout_ms, struct err *e)
  */
 
 static int
-enable_send(struct session *s, const json_t *o, const struct mesh_kube_change *c, struct err *e)
+enable_send(struct mesh_session *s, const json_t *o, const struct mesh_kube_change *c,
+            struct err *e)
 {
     bool dry = strcmp(c->dry_run, "server") == 0;
 
@@ -452,7 +366,7 @@ enable_send(struct session *s, const json_t *o, const struct mesh_kube_change *c
     struct kube_write w = {
         .kind = &kube_plugin_ca, .object = o, .manager = "meshroot-cli", .is_dry_run = dry
     };
-    if (send_write(s, kube_apply, &w, e) < 0)
+    if (mesh_session_write(s, kube_apply, &w, e) < 0)
         return e->code == E_NOTFOUND
                    ? err_wrap(e, "is the CRD pluginca.meshroot.io installed, and the namespace "
                                  "there?")
@@ -470,15 +384,15 @@ int
 mesh_kube_enable(const struct mesh_kube *k, const struct mesh_kube_enable *s,
                  const struct mesh_kube_change *c, struct err *e)
 {
-    CLEANUP(session_done) struct session se = { .ns = NULL };
+    CLEANUP(mesh_session_done) struct mesh_session se = { .ns = NULL };
     json_t *o = NULL;
 
-    TRY(names_check(k, e));
-    TRY(object_make(namespace_of(k), k->name, s, &o, e));
+    TRY(mesh_names_check(k, e));
+    TRY(object_make(mesh_namespace(k), k->name, s, &o, e));
     int done = 0;
     if (strcmp(c->dry_run, "client") == 0)
         return print_json(o, e);
-    done = session_open(k, &se, e);
+    done = mesh_session_open(k, &se, e);
     if (done == 0)
         done = enable_send(&se, o, c, e);
     json_decref(o);
@@ -488,19 +402,19 @@ mesh_kube_enable(const struct mesh_kube *k, const struct mesh_kube_enable *s,
 int
 mesh_kube_disable(const struct mesh_kube *k, const struct mesh_kube_change *c, struct err *e)
 {
-    CLEANUP(session_done) struct session s = { .ns = NULL };
+    CLEANUP(mesh_session_done) struct mesh_session s = { .ns = NULL };
     bool dry = strcmp(c->dry_run, "server") == 0;
 
-    TRY(names_check(k, e));
+    TRY(mesh_names_check(k, e));
     if (strcmp(c->dry_run, "client") == 0) {
-        printf("PluginCA %s/%s would be deleted\n", namespace_of(k), k->name);
+        printf("PluginCA %s/%s would be deleted\n", mesh_namespace(k), k->name);
         return 0;
     }
-    TRY(session_open(k, &s, e));
+    TRY(mesh_session_open(k, &s, e));
     struct kube_write w = {
         .kind = &kube_plugin_ca, .ns = s.ns, .name = s.name, .is_dry_run = dry
     };
-    if (send_write(&s, kube_delete, &w, e) < 0)
+    if (mesh_session_write(&s, kube_delete, &w, e) < 0)
         return e->code == E_NOTFOUND ? err_set(e, E_NOTFOUND,
                                                "the mesh is not enabled: there is "
                                                "no PluginCA %s/%s",
@@ -552,10 +466,10 @@ status_print(const json_t *o)
 int
 mesh_kube_status(const struct mesh_kube *k, const char *output, struct err *e)
 {
-    CLEANUP(session_done) struct session s = { .ns = NULL };
+    CLEANUP(mesh_session_done) struct mesh_session s = { .ns = NULL };
 
-    TRY(session_open(k, &s, e));
-    if (get(&s, &kube_plugin_ca, s.name, e) < 0) {
+    TRY(mesh_session_open(k, &s, e));
+    if (mesh_session_get(&s, &kube_plugin_ca, s.name, e) < 0) {
         if (e->code != E_NOTFOUND)
             return err_result(e);
         if (strcmp(output, "json") == 0)

@@ -24,7 +24,7 @@ struct mesh_kube { /* flags that all three have */
     { "dry-run", OPT_CHOICE, offsetof(type, member.dry_run), "none", "none|client|server", NULL, 0, "WHERE",            \
       "on Kubernetes: only print the PluginCA, or let the API server check it; nothing changes" },                      \
     { "wait", OPT_FLAG, offsetof(type, member.wait), NULL, NULL, NULL, 0, NULL,                                         \
-      "on Kubernetes: until it is done in every namespace" },                                                           \
+      "on Kubernetes: until it is done" },                                                                              \
     { "wait-timeout", OPT_DURATION, offsetof(type, member.timeout_ms), "5m", "1s", "24h", 0, "DURATION",                \
       "how long --wait waits" }
 /* clang-format on */

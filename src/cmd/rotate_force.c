@@ -5,10 +5,13 @@
 #include "base/str.h"
 #include "cmd/admin_client.h"
 #include "cmd/commands.h"
+#include "cmd/rotate_kube.h"
 
 struct force_conf {
     const char *state_dir, *output;
     bool force;
+    struct mesh_kube kube;
+    struct mesh_kube_change change;
 };
 
 static const struct opt opts[] = {
@@ -16,6 +19,8 @@ static const struct opt opts[] = {
     { "force", OPT_FLAG, offsetof(struct force_conf, force), NULL, NULL, NULL, 0, NULL,
       "yes, take the step although its gate is closed" },
     OPT_OUTPUT(struct force_conf, output),
+    OPT_MESH_KUBE(struct force_conf, kube),
+    OPT_MESH_CHANGE(struct force_conf, change),
     { .name = NULL },
 };
 
@@ -63,6 +68,9 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     json_t *risk = NULL;
 
     (void)args;
+    if (mesh_is_on_kube(&c->kube))
+        return rotate_kube_force(&c->kube, &c->change, c->force, c->output, e);
+    TRY(mesh_kube_flags_refuse(&c->kube, NULL, &c->change, e));
     TRY(state_dir(c->state_dir, &dir, e));
     if (!c->force)
         return explain(dir, e);
@@ -70,7 +78,7 @@ run(const void *conf, const struct opt_args *args, struct err *e)
     if (strcmp(c->output, "json") == 0)
         return print_json(risk, e);
     printf("forced; workloads that may be cut off now:\n");
-    waiting_print(json_object_get(risk, "waits_for"));
+    waiting_print(json_object_get(risk, "at_risk"));
     json_decref(risk);
     return 0;
 }
@@ -87,9 +95,13 @@ const struct command cmd_rotate_force = {
     "A rotation step waits until the evidence says that no workload is stranded by it. This takes "
     "the step that\n"
     "waits now all the same. Without --force it only says which workloads would be cut off.\n"
-    "It is for the mesh of meshroot up; on Kubernetes no step is forced.\n"
+    "With --namespace or --kubeconfig the mesh is on Kubernetes: the annotation meshroot.io/force "
+    "of the PluginCA names the\n"
+    "step, and the operator takes that one and no other, or says why not.\n"
     "\n"
     "Examples:\n"
     "  meshroot rotate force             # what is held, and who is at risk\n"
-    "  meshroot rotate force --force     # take the step\n",
+    "  meshroot rotate force --force     # take the step\n"
+    "  meshroot rotate force --namespace aks-istio-system\n"
+    "  meshroot rotate force --namespace aks-istio-system --force --wait\n",
 };

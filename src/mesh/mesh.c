@@ -354,7 +354,7 @@ mesh_force(struct mesh *m, json_t **ret_risk, struct err *e)
     if (m->plugged.rotate == NULL)
         return err_set(e, E_STATE, "no rotation is under way: the mesh is %s",
                        mesh_mode_name(m->settings.mode));
-    return rotate_force(m->plugged.rotate, ret_risk, e);
+    return rotate_force(m->plugged.rotate, NULL, ret_risk, e);
 }
 
 /* -- open and close ------------------------------------------------------------------------------

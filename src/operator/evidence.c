@@ -276,6 +276,23 @@ evidence_lacks(const struct plugin *p)
     return p->evidence == NULL || p->evidence->trouble[0] == '\0' ? NULL : p->evidence->trouble;
 }
 
+bool
+evidence_is_told(const struct plugin *p)
+{
+    const struct evidence *v = p->evidence;
+
+    if (p->roots_generation == 0 || (p->spec.to_istiod && !spread_state(p->spread).is_whole))
+        return false;
+    if (!p->spec.to_meshroot)
+        return true;
+    if (v == NULL || !v->is_known)
+        return false;
+    for (size_t i = 0; i < v->n; i++)
+        if (v->replica[i].client != NULL && v->replica[i].said[0] == '\0')
+            return false;
+    return true;
+}
+
 /* Those that the status tells of from before. */
 static void
 replicas_recall(struct plugin *p)

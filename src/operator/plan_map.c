@@ -60,8 +60,9 @@ map_read(struct plan_map *m, const json_t *o, struct err *e)
     free(m->plan);
     m->plan = STEAL(copy);
     m->floor = n;
+    if (!m->exists || strcmp(version, m->version) != 0)
+        m->revision++; /* else it is as it was: a write failed, and changed nothing */
     m->exists = true;
-    m->revision++;
     memcpy(m->version, version, strlen(version) + 1);
     return 0;
 }

@@ -555,8 +555,10 @@ on_tick(void *arg)
     }
     plan_look(p);
     evidence_tick(p);
-    if (p->spec.has_finalizer) /* else the one write is the other's conflict */
+    if (p->spec.has_finalizer) { /* else the one write is the other's conflict */
+        force_tick(p);
         status_tick(p);
+    }
     rest_tick(p);
 }
 
@@ -627,6 +629,7 @@ plugin_free(struct plugin *p)
     kube_cancel(p->self_call);
     kube_cancel(p->status_call);
     kube_cancel(p->finalizer_call);
+    force_end(p);
     rotate_free(p->rotate);
     vault_client_free(STEAL(p->vault)); /* before sync, whose calls are under way in it */
     sync_free(p->sync);

@@ -48,6 +48,7 @@ struct plugin_ca {
 };
 
 #define PLUGIN_FINALIZER "meshroot.io/plugged-in"
+#define PLUGIN_FORCE     "meshroot.io/force" /* an annotation: the word of the step to be forced */
 
 /* Reads an object of the API server. *ret is written on success only; owner: caller,
  * plugin_ca_done. Errors: INVAL ("spec.pollInterval: ...": the field, the reason, the remedy),

@@ -41,6 +41,20 @@ struct distribution {
     uint64_t overwritten; /* spread's count then */
 };
 
+/* What the annotation PLUGIN_FORCE asks for, and what came of it; force.c. */
+struct force {
+    char word[ROTATE_WORD_BYTES]; /* "": there is none */
+    uint64_t since_ms;            /* it was seen first */
+    char revision[32];            /* of the object when it was judged */
+    bool is_taken;                /* its step is on its way into the plan */
+    bool is_answered;             /* what came of it is told; the annotation is to go */
+    char note[EVENT_NOTE_BYTES];  /* who is at risk by the step that is taken */
+    struct kube_call *call;       /* takes the annotation away */
+    uint64_t again_at;            /* that failed, and is tried again */
+    uint64_t gone;                /* revision of the object without it: what is older is late */
+    json_t *last;                 /* owned: status.lastForce; NULL: none */
+};
+
 /* The PluginCA in force, while we lead. */
 struct plugin {
     struct mesh_operator *op;
@@ -70,6 +84,7 @@ struct plugin {
     struct evidence *evidence; /* of our CA's replicas; NULL: a stock istiod only */
 
     struct istiod_tls *istiod_tls; /* NULL: none is made */
+    struct force force;
 
     struct problem problem;
     uint64_t retry_ms, retry_at;
@@ -124,7 +139,13 @@ void evidence_workloads(void *plugin, ledger_workload_fn *fn, void *arg);
 json_t *evidence_replicas(const struct plugin *p);
 /* Why the CA's pods are not all known; NULL: they are, or none is asked for. Borrowed. */
 const char *evidence_lacks(const struct plugin *p);
+/* Everybody who can be asked has answered since we lead. */
+bool evidence_is_told(const struct plugin *p);
 void evidence_end(struct plugin *p);
+
+/* force.c: takes the held step that the annotation names, and answers it. */
+void force_tick(struct plugin *p);
+void force_end(struct plugin *p);
 
 /* istiod_tls.c: `c` is a replica that has loaded the plan's set; NULL: none. */
 struct evidence_client;

@@ -309,6 +309,20 @@ waits_of(const struct facts *f)
     return list;
 }
 
+/* For who would force it; a null takes away what was there. */
+static json_t *
+held_of(const struct facts *f)
+{
+    const json_t *held = json_object_get(f->rotation, "held");
+
+    return json_is_object(held)
+               ? json_pack("{s:O, s:O, s:O, s:O}", "step", json_object_get(held, "gated"), "reason",
+                           json_object_get(held, "reason"), "waitsForTotal",
+                           json_object_get(held, "waits_for_total"), "force",
+                           json_object_get(held, "force"))
+               : json_null();
+}
+
 static json_t *
 roots_of(const struct facts *f)
 {
@@ -406,11 +420,14 @@ status_of(struct plugin *p, const struct facts *f)
     loaded_add(p, f, &conditions);
     distributed_add(p, f, &conditions);
     held_add(p, f, &conditions);
-    json_t *s = json_pack(
-        "{s:I, s:s, s:s, s:I, s:o, s:o, s:o}", "observedGeneration", (json_int_t)p->spec.revision,
-        "mode", f->generation > 0 ? "plugged-in" : "starting", "phase", phase_of(p, f),
-        "generation", (json_int_t)(f->generation > 0 ? f->generation : p->floor), "distribution",
-        distribution_of(p, f), "waitsFor", waits_of(f), "conditions", conditions);
+    json_t *s = json_pack("{s:I, s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "observedGeneration",
+                          (json_int_t)p->spec.revision, "mode",
+                          f->generation > 0 ? "plugged-in" : "starting", "phase", phase_of(p, f),
+                          "generation", (json_int_t)(f->generation > 0 ? f->generation : p->floor),
+                          "distribution", distribution_of(p, f), "held", held_of(f), "waitsFor",
+                          waits_of(f), "conditions", conditions);
+    if (p->force.last != NULL)
+        s = json_object_with(s, "lastForce", json_incref(p->force.last));
     if (p->spec.to_meshroot)
         s = json_object_with(s, "replicas", evidence_replicas(p));
     if (f->rotation != NULL)
@@ -535,6 +552,7 @@ status_read(struct plugin *p)
     p->status_is_read = true;
     p->status = json_deep_copy(s);
     p->replicas_told = json_deep_copy(json_object_get(s, "replicas"));
+    p->force.last = json_deep_copy(json_object_get(s, "lastForce"));
     if (generation > 0 && (uint64_t)generation <= GENERATION_TOLD_MAX)
         p->floor = (uint64_t)generation;
     if (since == NULL || rfc3339_parse(span_str(since), &at, &e) < 0 || at > unix_s())
@@ -557,7 +575,8 @@ status_tick(struct plugin *p)
     if (!facts_get(p, &f))
         return; /* the next tick says it */
     events_tick(p, &f);
-    if (p->status_call != NULL || mono_ms() < p->status_retry_at || plugin_object(p) == NULL)
+    if (p->status_call != NULL || p->force.call != NULL || mono_ms() < p->status_retry_at ||
+        plugin_object(p) == NULL)
         return;
     json_t *s = status_of(p, &f);
     if (s == NULL || json_equal(s, p->status) == 1) {

@@ -96,6 +96,8 @@ committed(const struct err *e, uint64_t revision, void *arg)
         return;
     }
     r->commit = NULL;
+    if (c->action.forced)
+        r->forced = *e;
     if (e->code == E_NONE) {
         plan_adopt(r, &c->next, STEAL(c->roots), revision);
         bundle_unref(r->signer);

@@ -106,6 +106,7 @@ struct rotate {
     size_t replicas_n;
 
     struct commit *commit; /* under way; owned by the store's answer */
+    struct err forced;     /* how the last forced step went */
     struct fetch *fetch;   /* under way; owned by the vault's answer */
     enum trouble trouble;
     struct err trouble_why;
@@ -169,6 +170,8 @@ void rotate_metrics_step(const struct rotate *r, const struct action *a);
 void rotate_log_held(struct rotate *r);
 
 /* status.c */
+/* Of the step that is held; "": none is that could be forced. */
+void rotate_word(const struct rotate *r, char ret[ROTATE_WORD_BYTES]);
 json_t *waits_to_json(const struct plan_step *st); /* NULL: out of memory */
 
 #endif

@@ -475,13 +475,13 @@ static int
 force_refused(struct rotate *r, struct err *e)
 {
     if (r->commit != NULL)
-        return err_set(e, E_STATE, "rotate: a step is being taken just now; look again");
+        return err_set(e, E_BUSY, "rotate: a step is being taken just now; look again");
     if (!r->has_plan || r->want == NULL)
-        return err_set(e, E_STATE, "rotate: nothing is held: no set has come from the vault yet");
-    if (r->lagging || r->trouble != TROUBLE_NONE)
-        return err_set(e, E_STATE, "rotate: this cannot be forced: %s",
-                       r->trouble == TROUBLE_NONE ? "the last step has not reached the CA yet"
-                                                  : r->trouble_why.msg);
+        return err_set(e, E_BUSY, "rotate: nothing is held: no set has come from the vault yet");
+    if (r->trouble != TROUBLE_NONE)
+        return err_set(e, E_STATE, "rotate: this cannot be forced: %s", r->trouble_why.msg);
+    if (r->lagging)
+        return err_set(e, E_BUSY, "rotate: the last step has not reached the CA yet; look again");
     look_at_gates(r);
     if (r->step.kind != STEP_HELD)
         return err_set(e, E_STATE, "rotate: nothing is held");
@@ -491,11 +491,15 @@ force_refused(struct rotate *r, struct err *e)
 }
 
 int
-rotate_force(struct rotate *r, json_t **ret_risk, struct err *e)
+rotate_force(struct rotate *r, const char *only, json_t **ret_risk, struct err *e)
 {
     struct action a = { .class = plan_class_name(r->want_class), .forced = true };
+    char word[ROTATE_WORD_BYTES];
 
     TRY(force_refused(r, e));
+    rotate_word(r, word);
+    if (only != NULL && strcmp(only, word) != 0)
+        return err_set(e, E_STATE, "rotate: another step is held, %s: %s", word, r->step.detail);
     a.step = plan_step_name(r->step.gated);
     (void)snprintf(a.why, sizeof(a.why), "forced past its gate (%s)", plan_hold_name(r->step.hold));
     json_t *risk = json_pack(
@@ -516,6 +520,15 @@ rotate_force(struct rotate *r, json_t **ret_risk, struct err *e)
                  "at risk: %s %s", r->step.waits[i].identity, r->step.waits[i].why);
     *ret_risk = risk;
     return 0;
+}
+
+int
+rotate_forced(const struct rotate *r, struct err *e)
+{
+    if (r->commit != NULL && r->commit->action.forced)
+        return ROTATE_STORING;
+    *e = r->forced;
+    return e->code == E_NONE ? 0 : err_result(e);
 }
 
 uint64_t

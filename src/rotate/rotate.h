@@ -72,9 +72,16 @@ void rotate_poke(struct rotate *r);
 
 /* Takes the step that is held now, without its gate; *ret_risk (owner: caller) says who may be
  * stranded: {"step","reason","detail","generation","at_risk":[as waits_for],"at_risk_total"}.
- * Errors: STATE (nothing is held; what holds it is no gate, so that force cannot help: says what).
+ *   only   its word ("force" in the status), which no other step has: of another generation, kind,
+ *          or wish of the vault's; NULL: whichever it is
+ * Errors: BUSY (a step is under way, or the vault was not read yet: look again), STATE (nothing is
+ * held; another step than `only`; what holds it is no gate, so that force cannot help: says what).
  */
-MUST_USE int rotate_force(struct rotate *r, json_t **ret_risk, struct err *e);
+MUST_USE int rotate_force(struct rotate *r, const char *only, json_t **ret_risk, struct err *e);
+/* How the last forced step went. r: 0 it is in force, or there was none; ROTATE_STORING it is on
+ * its way to the store. Errors: as the store's; the step was not taken. */
+enum { ROTATE_STORING = 1, ROTATE_WORD_BYTES = 64 };
+MUST_USE int rotate_forced(const struct rotate *r, struct err *e);
 /* mesh disable: forgets plan and wanted set (store first; waits for the disk). The set in the
  * folder is the caller's to replace afterwards, by one of a generation above rotate_generation:
  * workloads hold that one, and drop what is older. The next plan goes on above both. Errors: SYS.
@@ -93,7 +100,8 @@ struct rotate_in_force {
 bool rotate_in_force(const struct rotate *r, struct rotate_in_force *ret);
 
 /* {"generation","class","remaining","step","settled","held":null|{"reason","detail","gated",
- * "waits_for":[{"identity","instance","why","until"}],"waits_for_total","workloads_waiting"},
+ * "force":null|its word,"waits_for":[{"identity","instance","why","until"}],"waits_for_total",
+ * "workloads_waiting"},
  * "roots":[{"subject","id","since","not_after"}],"signer":{"subject","id","root_id","versions"},
  * "wanted":null|{"roots","signer","since"},"replicas":[{"name","generation","signer_id"}],
  * "lists":null|{"version","lists","entries","next_update","held"},

@@ -1,3 +1,7 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "base/clock.h"
 #include "base/str.h"
 #include "net/json.h"
@@ -31,19 +35,51 @@ waits_to_json(const struct plan_step *st)
     return list;
 }
 
+/* "2/move-signer/90ab12cd34ef5678". Generation and kind alone do not tell it from every other: the
+ * vault may have turned to another set since somebody looked. So the end is of where it goes. */
+void
+rotate_word(const struct rotate *r, char ret[ROTATE_WORD_BYTES])
+{
+    enum { SHOWN_BYTES = 8 };
+    const struct plan *to = &r->step.next;
+    uint8_t ids[3 + ROOTS_MAX][DIGEST_BYTES], sum[DIGEST_BYTES];
+    char hex[2 * SHOWN_BYTES + 1];
+    size_t n = 0;
+
+    ret[0] = '\0';
+    if (r->trouble != TROUBLE_NONE || r->step.kind != STEP_HELD || r->step.hold == HOLD_ROOTS_MAX ||
+        to->generation != r->plan.generation + 1)
+        return; /* the last: it was looked at before the plan moved on */
+    memcpy(ids[n++], to->signer.id, DIGEST_BYTES);
+    memcpy(ids[n++], to->signer.root_id, DIGEST_BYTES);
+    memcpy(ids[n++], to->signer.chain_id, DIGEST_BYTES);
+    for (size_t i = 0; i < to->roots_n; i++)
+        memcpy(ids[n++], to->roots[i].id, DIGEST_BYTES);
+    digest(span_of(ids, n * DIGEST_BYTES), sum);
+    hex_text(span_of(sum, SHOWN_BYTES), hex);
+    (void)snprintf(ret, ROTATE_WORD_BYTES, "%" PRIu64 "/%s/%s", r->plan.generation,
+                   plan_step_name(r->step.gated), hex);
+    for (char *at = strchr(ret, ' '); at != NULL; at = strchr(at, ' '))
+        *at = '-';
+}
+
 static json_t *
 held_json(const struct rotate *r)
 {
     const struct plan_step *st = &r->step;
+    char word[ROTATE_WORD_BYTES];
 
     if (r->trouble != TROUBLE_NONE)
-        return json_pack("{s:s, s:s, s:s, s:[], s:i, s:i}", "reason", trouble_names[r->trouble],
-                         "detail", r->trouble_why.msg, "gated", plan_step_name(STEP_NONE),
-                         "waits_for", "waits_for_total", 0, "workloads_waiting", 0);
+        return json_pack("{s:s, s:s, s:s, s:n, s:[], s:i, s:i}", "reason",
+                         trouble_names[r->trouble], "detail", r->trouble_why.msg, "gated",
+                         plan_step_name(STEP_NONE), "force", "waits_for", "waits_for_total", 0,
+                         "workloads_waiting", 0);
     if (st->kind != STEP_HELD)
         return json_null();
-    return json_pack("{s:s, s:s, s:s, s:o, s:I, s:I}", "reason", plan_hold_name(st->hold), "detail",
-                     st->detail, "gated", plan_step_name(st->gated), "waits_for", waits_to_json(st),
+    rotate_word(r, word);
+    return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:I, s:I}", "reason", plan_hold_name(st->hold),
+                     "detail", st->detail, "gated", plan_step_name(st->gated), "force",
+                     word[0] == '\0' ? NULL : word, "waits_for", waits_to_json(st),
                      "waits_for_total", (json_int_t)st->waits_total, "workloads_waiting",
                      (json_int_t)st->workloads_waiting);
 }

@@ -74,7 +74,7 @@ def test_a_cut_off_workload_holds_the_signer_and_is_named(tmp_path, daemon):
     assert "Intermediate A1" in mesh.status()["ca"]["intermediate"]["subject"]
     explained = mesh.run("rotate", "force")
     assert "sa/lost" in explained.stdout
-    mesh.run("rotate", "force", "--force")
+    assert "sa/lost" in mesh.run("rotate", "force", "--force").stdout, "who may be cut off now"
     wait_for("the signer moved", lambda: "Intermediate B1" in mesh.status()["ca"]["intermediate"]["subject"])
 
 

@@ -323,6 +323,26 @@ a_lost_answer_is_looked_up(void **state)
     assert_int_equal(s->saved, ARRAY_LEN(rows) + 2);
 }
 
+/* Read again it is as it was: who tries once more does not have to read the plan first. */
+static void
+a_write_that_changed_nothing_leaves_its_revision(void **state)
+{
+    struct scene *s = *state;
+
+    open_with(s, "{\"p\":1}", "5", "9");
+    uint64_t first = revision_of(s);
+    assert_ok(save(s, "{\"p\":2}", first));
+    play_fail(play_find("PUT", PATH "/" NAME "?"), E_DENIED, "words");
+    play_answer(play_find("GET", PATH "/" NAME), map_of("{\"p\":1}", "5", "9"), "9");
+    assert_int_equal(s->why.code, E_DENIED);
+    assert_int_equal(revision_of(s), first);
+    play_forget();
+    assert_ok(save(s, "{\"p\":2}", first));
+    play_answer(play_find("PUT", PATH "/" NAME "?"), NULL, "10");
+    assert_int_equal(s->why.code, E_NONE);
+    assert_int_not_equal(s->revision, first);
+}
+
 static void
 deleted_while_it_is_saved_it_is_made_anew_once(void **state)
 {
@@ -439,6 +459,7 @@ main(void)
         TEST(the_first_save_makes_it),
         TEST(a_save_is_over_what_was_read),
         TEST(a_lost_answer_is_looked_up),
+        TEST(a_write_that_changed_nothing_leaves_its_revision),
         TEST(deleted_while_it_is_saved_it_is_made_anew_once),
         TEST(what_does_not_begin_changes_nothing),
         TEST(closed_it_answers_what_is_under_way),

@@ -151,7 +151,7 @@ a_replacement_is_held_by_the_setting_until_it_is_forced(void **state)
     run_until(s, is_held);
     assert_held(s, "replacement", "widen");
     assert_folder(s, 1, "A", &pki.a1, "a1");
-    assert_ok(rotate_force(s->r, &risk, &e));
+    assert_ok(rotate_force(s->r, NULL, &risk, &e));
     json_decref(risk);
     run_until(s, is_caught_up);
     assert_folder(s, 2, "AB", &pki.a1, "a1");
@@ -166,14 +166,14 @@ force_says_who_may_be_stranded(void **state)
     const char *step, *reason, *identity;
     json_int_t total;
 
-    assert_err(rotate_force(s->r, &risk, &e), E_STATE, "nothing is held");
+    assert_err(rotate_force(s->r, NULL, &risk, &e), E_BUSY, "nothing is held");
     settle(s, pki.a_a1, "a1");
     s->loads[0] = (struct load){ "A", "A", 1 };
-    assert_err(rotate_force(s->r, &risk, &e), E_STATE, "nothing is held");
+    assert_err(rotate_force(s->r, NULL, &risk, &e), E_STATE, "nothing is held");
     want(s, pki.b_b1, "b1");
     run_until(s, is_held);
     replica_loads(s);
-    assert_ok(rotate_force(s->r, &risk, &e));
+    assert_ok(rotate_force(s->r, NULL, &risk, &e));
     assert_int_equal(json_unpack(risk, "{s:s, s:s, s:[{s:s}], s:I}", "step", &step, "reason",
                                  &reason, "at_risk", "identity", &identity, "at_risk_total",
                                  &total),
@@ -183,7 +183,7 @@ force_says_who_may_be_stranded(void **state)
     assert_string_equal(identity, "spiffe://td/ns/shop/sa/cart");
     assert_int_equal(total, 1);
     json_decref(risk);
-    assert_err(rotate_force(s->r, &risk, &e), E_STATE, "being taken");
+    assert_err(rotate_force(s->r, NULL, &risk, &e), E_BUSY, "being taken");
     run_until(s, is_caught_up);
     assert_folder(s, 3, "AB", &pki.b1, "b1");
 }
