@@ -3,6 +3,7 @@
 #   cluster_api_start DIR    etcd, API server and controllers on loopback; DIR/admin.conf is the administrator's kubeconfig
 #   cluster_start DIR        a whole node too (scheduler, proxy, containerd, kubelet), in a network namespace of its own; commands
 #                            that speak to it run by `cluster_in DIR COMMAND...`
+#   cluster_enforce DIR      the node of cluster_start enforces NetworkPolicies from here on; cluster_unenforce DIR: not any more
 #   cluster_stop DIR         ends every process by its pid, unmounts, removes the namespace, the cgroups, and DIR
 #   cluster_session COMMAND...  COMMAND with CLUSTER_RUN, a folder for clusters that are stopped however it ends
 #
@@ -61,6 +62,16 @@ cluster_build() {
     cluster_go_build istio "${n##*/}" "istio.io/istio/$n" || return 1
   done
   cluster_has_istio || cluster_istio_files
+}
+
+# cluster_build_enforcer: kube-router, for test_policies.py alone: 6 minutes from an empty cache. Not one of cluster_has_binaries. Needs Go.
+cluster_build_enforcer() {
+  local at
+  mkdir -p "$cluster_cache"
+  at=$cluster_top/tests/cluster/policies/go.mod
+  [ -x "$cluster_cache/kube-router" ] && [ "$cluster_cache/kube-router" -nt "$at" ] && return 0
+  cluster_say "building kube-router, once"
+  cluster_go_build policies kube-router github.com/cloudnativelabs/kube-router/v2/cmd/kube-router
 }
 
 # -- processes ----------------------------------------------------------------------------------------------------------
@@ -294,6 +305,27 @@ cluster_start() {
   cluster_containerd "$dir" && cluster_kubelet "$dir"
 }
 
+# -- NetworkPolicies -----------------------------------------------------------------------------------------------------
+
+# cluster_enforce DIR: kube-router's firewall and nothing else of it. It lets through whatever goes to the Services' range on the node
+# itself: told of a range that nobody has, it judges also what goes to the API server, names and kubelet, which live there.
+cluster_enforce() {
+  local dir=$1
+  cluster_kubeconfig "$dir" enforcer /O=system:masters/CN=kube-router
+  cluster_run "$dir" enforcer "$cluster_cache/kube-router" --kubeconfig="$dir/enforcer.conf" --hostname-override=node1 --run-firewall=true \
+    --run-router=false --run-service-proxy=false --run-loadbalancer=false --enable-cni=false --health-port=0 --service-cluster-ip-range=198.18.0.0/24 -v=1
+  cluster_wait 240 "kube-router ($dir/log/enforcer.log)" grep -q 'sync iptables took' "$dir/log/enforcer.log"
+}
+
+# cluster_unenforce DIR: ends it, and unhooks its chains, which would go on judging
+cluster_unenforce() {
+  local dir=$1 rule
+  cluster_end "$dir" enforcer
+  cluster_in "$dir" iptables -w -S | sed -n 's/^-A \(\(INPUT\|FORWARD\|OUTPUT\) .*-j KUBE-ROUTER-.*\)/\1/p' | while read -r rule; do
+    eval "cluster_in $dir iptables -w -D $rule" || return 1 # iptables quotes its comments for a shell
+  done
+}
+
 # -- the end -------------------------------------------------------------------------------------------------------------
 
 # cluster_ids DIR: of its pods' sandboxes and containers, also when containerd is not there any more
@@ -342,7 +374,7 @@ cluster_stop() {
   cluster_end "$dir" containerd
   ids=$(cluster_ids "$dir")
   cluster_end_containers "$dir" "$ids"
-  for name in dns proxy scheduler controllers apiserver etcd; do cluster_end "$dir" "$name"; done
+  for name in enforcer dns proxy scheduler controllers apiserver etcd; do cluster_end "$dir" "$name"; done
   awk -v d="$dir/" 'index($2, d) == 1 { print $2 }' /proc/mounts | sort -r | while read -r at; do umount -l "$at" 2>/dev/null || true; done
   cluster_end_traces "$dir" "$ids"
   [ ! -f "$dir/netns" ] || ip netns del "$(cat "$dir/netns")" 2>/dev/null || true

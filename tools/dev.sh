@@ -14,7 +14,7 @@ usage() {
 ./dev image             the container image as an archive, without a container engine: build/meshroot-image.tar
 ./dev manifests         render deploy/manifests/ from the Helm chart; --check: are they what the chart renders?
 ./dev cluster-test [WORD] the procedure on a real Kubernetes that it starts and removes (as root): build/cluster-report.md
-                        (19 minutes); builds the cluster's binaries first, once per machine (30 more)
+                        (22 minutes); builds the cluster's binaries first, once per machine (36 more)
 ./dev model             the rotation's protocol, checked by spin in every state, and each rule left out in turn (1 minute)
 ./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (8 minutes)
 ./dev clean             remove build/
@@ -197,9 +197,20 @@ proxy_image() {
     "$envoy:/usr/local/bin/envoy" "$cluster_cache/envoy_bootstrap.json:/var/lib/istio/envoy/envoy_bootstrap_tmpl.json" "${libs[@]}"
 }
 
+# need_enforcer WORD: what test_policies.py needs beside the rest, when WORD does not leave it out
+need_enforcer() {
+  case "$1" in '' | *policies*) ;; *) return 0 ;; esac
+  packages="${packages}ipset:the addresses of what enforces NetworkPolicies
+"
+  need_packages
+  go_least=1.26 go_pinned=go1.26.8 need_go
+  cluster_build_enforcer
+}
+
 # run_cluster [WORD]: one file after the other, for there is one cluster.
 run_cluster() {
   local word=${1:-}
+  need_enforcer "$word"
   mkdir -p build/cluster
   [ -x "$cluster_cache/load" ] && [ "$cluster_cache/load" -nt tests/cluster/load/main.go ] || { go_least=1.25 need_go; cluster_go_build load load .; }
   /usr/bin/python3 tests/cluster/image.py build/cluster/load.tar meshroot.test/load:1 /load "$cluster_cache/load:/load"

@@ -1,13 +1,16 @@
 // Command load is the workload of the cluster test. "load serve ADDR" answers each line with the same line. "load call ADDR" opens
 // one new connection after the other, asks one line on each, and prints what it has counted, as JSON, once a second and at the end.
-// Both speak clear text: the mTLS is the sidecar's, so one connection here is one handshake there.
+// Both speak clear text: the mTLS is the sidecar's, so one connection here is one handshake there. "load try ADDR..." opens a connection
+// to each and prints {ADDR: what came of it}; "load get URL" prints what a GET brings.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -102,15 +105,55 @@ func call(addr string) {
 	}
 }
 
+const reached = "reached"
+
+// try says of each address whether a connection can be opened; nothing is said on it.
+func try(addrs []string) error {
+	came := map[string]string{}
+	for _, addr := range addrs {
+		conn, err := net.DialTimeout("tcp", addr, patience)
+		if err != nil {
+			came[addr] = err.Error()
+			continue
+		}
+		conn.Close()
+		came[addr] = reached
+	}
+	return json.NewEncoder(os.Stdout).Encode(came)
+}
+
+func get(url string) error {
+	client := http.Client{Timeout: patience}
+	answer, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, answer.Status)
+	}
+	_, err = io.Copy(os.Stdout, answer.Body)
+	return err
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 2 && args[0] == "serve":
+		return serve(args[1])
+	case len(args) == 2 && args[0] == "call":
+		call(args[1])
+		return nil
+	case len(args) >= 2 && args[0] == "try":
+		return try(args[1:])
+	case len(args) == 2 && args[0] == "get":
+		return get(args[1])
+	}
+	return fmt.Errorf("usage: load serve|call ADDR, load try ADDR..., load get URL")
+}
+
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "serve" {
-		fmt.Fprintln(os.Stderr, serve(os.Args[2]))
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if len(os.Args) == 3 && os.Args[1] == "call" {
-		call(os.Args[2])
-		return
-	}
-	fmt.Fprintln(os.Stderr, "usage: load serve|call ADDR")
-	os.Exit(2)
 }
