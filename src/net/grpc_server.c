@@ -356,8 +356,8 @@ on_accept(evutil_socket_t fd, short what, void *arg)
 static void
 accept_resume(struct grpc_server *s)
 {
-    if (!s->is_draining && may_accept(s))
-        (void)event_add(s->accept_ev, NULL);
+    if (!s->is_draining && may_accept(s) && event_add(s->accept_ev, NULL) < 0)
+        timer_set(s->accept_retry, ACCEPT_RETRY_MS);
 }
 
 static void

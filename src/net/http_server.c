@@ -208,7 +208,7 @@ gate_enter(struct gate *g, struct bufferevent *bev)
         gate_look(g);
     if (g->open >= g->max) {
         (void)evconnlistener_disable(g->listener);
-        (void)event_add(g->refuse, NULL);
+        (void)event_add(g->refuse, NULL); /* else they wait for the next look */
         look_later(g);
     }
     return bev;

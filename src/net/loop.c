@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "net/loop_event.h"
 
 enum { CALLBACKS_PER_TURN = 256 };
@@ -46,6 +47,7 @@ struct timer {
     struct event *ev;
     loop_fn *fn;
     void *arg;
+    uint64_t due_ms; /* mono_ms(), while libevent has no memory for it; else 0 */
 };
 
 struct fd_watch {
@@ -257,10 +259,14 @@ static void
 on_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct timer *t = arg;
+    uint64_t now = mono_ms(), due = t->due_ms;
 
     (void)fd;
     (void)what;
-    t->fn(t->arg);
+    if (due > now)
+        timer_set(t, due - now);
+    else
+        t->fn(t->arg);
 }
 
 int
@@ -286,7 +292,14 @@ timer_set(struct timer *t, uint64_t ms)
     struct timeval tv = { .tv_sec = (time_t)(ms / 1000),
                           .tv_usec = (suseconds_t)(ms % 1000) * 1000 };
 
-    (void)event_add(t->ev, &tv);
+    /* It fails when the base's heap of times must grow and cannot. A timer that is lost may be the
+     * one that renews a leaf: it is tried again in each turn, which takes no memory, until it is
+     * in the heap or due. */
+    (void)event_del(t->ev);
+    bool is_in = event_add(t->ev, &tv) == 0;
+    t->due_ms = is_in ? 0 : mono_ms() + ms;
+    if (!is_in)
+        event_active(t->ev, EV_TIMEOUT, 0);
 }
 
 void

@@ -38,7 +38,9 @@ void loop_defer(struct loop *l, loop_fn *fn, void *arg);
 
 /* A one-shot timer, not yet set. Owner: caller, timer_free (not inside its own callback: defer). */
 MUST_USE int timer_new(struct loop *l, loop_fn *fn, void *arg, struct timer **ret, struct err *e);
-void timer_set(struct timer *t, uint64_t ms); /* from now; replaces an earlier setting */
+/* `ms` from now; replaces an earlier setting. Never fails: without memory for it the loop turns
+ * until there is some, or the time has come. */
+void timer_set(struct timer *t, uint64_t ms);
 void timer_stop(struct timer *t);
 void timer_free(struct timer *t); /* NULL is fine */
 DEFINE_CLEANUP(struct timer, timer_free)

@@ -394,8 +394,8 @@ on_accept(evutil_socket_t fd, short what, void *arg)
 static void
 accept_resume(struct proxy *p)
 {
-    if (p->tls != NULL && p->pairs_n < p->conf.max_n)
-        (void)event_add(p->accept_ev, NULL);
+    if (p->tls != NULL && p->pairs_n < p->conf.max_n && event_add(p->accept_ev, NULL) < 0)
+        timer_set(p->accept_retry, ACCEPT_RETRY_MS);
 }
 
 static void

@@ -31,8 +31,11 @@ arm(struct event *ev, bool *is_armed, bool on)
 {
     if (*is_armed == on)
         return;
-    (void)(on ? event_add(ev, NULL) : event_del(ev));
-    *is_armed = on;
+    /* without memory in the kernel it stays off: the next call tries again, or a time limit ends it
+     */
+    *is_armed = on && event_add(ev, NULL) == 0;
+    if (!on)
+        (void)event_del(ev);
 }
 
 static void
