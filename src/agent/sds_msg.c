@@ -117,7 +117,7 @@ static unsigned
 name_bit(const struct sds_content *c, ProtobufCBinaryData name)
 {
     for (unsigned i = 0; i < SDS_NAME__N; i++)
-        if (span_eq_str(span_of(name.data, name.len), c->name[i]))
+        if (name.len == strlen(c->name[i]) && memcmp(name.data, c->name[i], name.len) == 0)
             return 1u << i;
     return 0;
 }
