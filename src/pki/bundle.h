@@ -77,9 +77,10 @@ MUST_USE int bundle_part_pem(const struct bundle *b, enum bundle_part part, stru
  */
 
 /* Lists that may go with `b`: X509 CRL blocks, each signed by a certificate of root-cert.pem or
- * cert-chain.pem that may sign lists, one for each at most. An empty text is no list: *ret is NULL.
- * Times are not looked at. Owner: caller, crls_unref. Errors: PARSE, DENIED (which list, whose),
- * LIMIT, NOMEM. Source: specs/istio-ca.md 5.1, 13.3. */
+ * cert-chain.pem that may sign lists, one for each at most. Times are not
+ * looked at. Owner: caller, crls_unref. Errors: PARSE (an empty text too: a file is soon cut by
+ * accident, and no list means that nothing is revoked), DENIED (which list, whose), LIMIT, NOMEM.
+ * Source: specs/istio-ca.md 5.1, 13.3. */
 MUST_USE int bundle_lists_read(const struct bundle *b, struct span pem, struct crls **ret,
                                struct err *e);
 /* Those of `lists` (of another bundle, or NULL) that a certificate of `b` has signed. *ret is NULL

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/str.h"
 #include "pki/bundle.h"
 
 /* -- whose -- */
@@ -62,6 +63,10 @@ bundle_lists_read(const struct bundle *b, struct span pem, struct crls **ret, st
     CLEANUP(crls_unrefp) struct crls *s = NULL;
     size_t bytes_n = 0;
 
+    if (span_trim(pem).n == 0)
+        return err_set(
+            e, E_PARSE,
+            "it is empty: set the lists again, or take it away when there are to be none");
     TRY(crls_from_pem(pem, &s, e));
     for (size_t i = 0; i < crls_count(s); i++) {
         bytes_n += crl_der(crls_at(s, i)).n;
@@ -73,7 +78,7 @@ bundle_lists_read(const struct bundle *b, struct span pem, struct crls **ret, st
         if (signed_by_one(b, crls_at(s, i), e) < 0 || no_twin(s, i, e) < 0)
             return err_wrap(e, "list %zu", i + 1);
     }
-    *ret = crls_count(s) == 0 ? NULL : STEAL(s);
+    *ret = STEAL(s);
     return 0;
 }
 

@@ -197,7 +197,8 @@ look_bundle(const struct look *k, struct bundle **ret, struct err *e)
     return err_wrap(e, "the four secrets");
 }
 
-/* The lists of this look. r: 0; *ret NULL: there are none. */
+/* The lists of this look. r: 0; *ret NULL: there are none, by an empty value too: a vault that
+ * keeps what was deleted gives no name free. */
 static int
 look_lists(const struct look *k, const struct bundle *b, struct crls **ret, struct err *e)
 {
@@ -208,7 +209,7 @@ look_lists(const struct look *k, const struct bundle *b, struct crls **ret, stru
         *e = r->why;
         return err_result(e);
     }
-    if (r->value != NULL) {
+    if (r->value != NULL && span_trim(secret_span(r->value)).n > 0) {
         int done = bundle_lists_read(b, secret_span(r->value), &lists, e);
         if (done == 0)
             done = bundle_lists_check_time(lists, unix_s(), e);

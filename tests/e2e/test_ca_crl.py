@@ -210,7 +210,7 @@ def test_a_ca_keeps_its_lists_beside_bad_ones(tmp_path, daemon, pb):  # noqa: F8
     assert 'reason="cert_revoked"' in ca.get("/metrics")[1]
     page = ca.get("/ca-crl.pem")[1]
     assert page.count("BEGIN X509 CRL") == 3, "A2's, A1's, the root's"
-    for text, words in (("hello", "no revocation list"), (crl(tmp_path / "root", number=8), "goes back: its number is 8")):
+    for text, words in (("hello", "no revocation list"), ("", "it is empty"), (crl(tmp_path / "root", number=8), "goes back: its number is 8")):
         put_file(file, text)
         wait_for(words, lambda: words in (ca.status()["ca_lists"]["refused"] or ""))
         assert ca.status()["ca_lists"]["entries"] == 1 and ca.get("/readyz")[0] == 200
@@ -282,7 +282,7 @@ def test_pki_verify_looks_at_the_fifth_file(tmp_path):
     a1, root = pki(tmp_path, "a1"), tmp_path / "root"
     assert "ca-crl.pem" not in meshroot("pki", "verify", a1).stdout
     for text, status, words in ((crl(root), 0, "1 list with 0 entries, good until"), ("x", 1, "no revocation list"),
-                                (crl(root, load(a1 / "ca-cert.pem")), 1, "set another intermediate"), (crl(root, start=-60), 1, "expired at")):
+                                ("", 1, "it is empty"), (crl(root, load(a1 / "ca-cert.pem")), 1, "set another intermediate"), (crl(root, start=-60), 1, "expired at")):
         (a1 / "ca-crl.pem").write_text(text)
         done = meshroot("pki", "verify", a1, check=False)
         assert done.returncode == status and words in done.stdout + done.stderr

@@ -231,6 +231,12 @@ test_lists_beside_the_set(void **state)
     assert_int_equal(got.lists_why.code, E_PARSE);
     assert_non_null(strstr(got.lists_why.msg, "ca-crl.pem: no revocation list"));
     bundle_unref(b);
+    b = NULL;
+    assert_int_equal(read_back(k, -1, PART_CA_CRL, "\n", &b, &got, &e), 0); /* cut by accident */
+    assert_null(bundle_lists(b));
+    assert_int_equal(got.lists_why.code, E_PARSE);
+    assert_non_null(strstr(got.lists_why.msg, "ca-crl.pem: it is empty"));
+    bundle_unref(b);
     bundle_unref(with);
     b = with = NULL;
     assert_ok(bundle_with_lists(k->b2, lists, &with, &e)); /* they revoke A2 */
