@@ -1,90 +1,28 @@
 /* The Secret with the credentials of the vault: all of them, each a text, or a problem that names
- * it. The API server and the vault's client are the test's, by --wrap. */
+ * it.
+ */
 #include "unit.h"
 
-#include <stdio.h>
-#include <string.h>
+#include "login_kit.h"
 
-#include "base/str.h"
-#include "operator/room.h"
+static char opened_with[64]; /* the secret */
 
-static struct {
-    kube_done_fn *done;
-    void *arg;
-    char secret[64]; /* that the vault's client was opened with */
-    char problem[2 * ERR_MSG_BYTES];
-} play;
-
-int
-__wrap_kube_get(struct kube_client *c, const char *path, uint64_t deadline_ms, kube_done_fn *done,
-                void *arg, struct kube_call **ret, struct err *e)
+static void
+on_open(const struct vault_client_conf *conf)
 {
-    (void)c;
-    (void)deadline_ms;
-    (void)e;
-    assert_string_equal(path, "/api/v1/namespaces/mesh/secrets/login");
-    play.done = done;
-    play.arg = arg;
-    *ret = NULL;
-    return 0;
-}
-
-void
-__wrap_kube_cancel(struct kube_call *q)
-{
-    (void)q;
-}
-
-int
-__wrap_vault_client_new(struct loop *l, const struct vault_client_conf *conf,
-                        struct vault_client **ret, struct err *e)
-{
-    (void)l;
-    (void)ret;
-    (void)e;
-    (void)snprintf(play.secret, sizeof(play.secret), "%s", conf->client_secret);
-    return 0;
-}
-
-void
-__wrap_vault_client_free(struct vault_client *c)
-{
-    (void)c;
-}
-
-void
-__wrap_plugin_problem(struct plugin *p, const char *reason, const struct err *why)
-{
-    (void)p;
-    (void)snprintf(play.problem, sizeof(play.problem), "%s: %s", reason, why->msg);
-}
-
-void
-__wrap_plugin_look_soon(struct plugin *p, uint64_t ms)
-{
-    (void)p;
-    (void)ms;
+    (void)snprintf(opened_with, sizeof(opened_with), "%s", conf->client_secret);
 }
 
 static void
 login(const char *client_secret) /* base64; NULL: the key is not there */
 {
-    struct mesh_operator op = { .conf = { .vault_hosts = { "v.vault.azure.net" },
-                                          .vault_hosts_n = 1 } };
-    struct plugin p = { .op = &op,
-                        .ca_fd = -1,
-                        .spec = { .ns = "mesh",
-                                  .secret = "login",
-                                  .vault_url = "https://v.vault.azure.net",
-                                  .login = LOGIN_SECRET } };
     json_t *o = json_pack("{s:{s:s, s:s, s:s*}}", "data", "tenant", "dA==", "client_id",
                           "Yw==", "client_secret", client_secret);
 
-    memset(&play, 0, sizeof(play));
     assert_non_null(o);
-    login_start(&p);
-    play.done(o, NULL, play.arg);
-    login_end(&p);
+    opened_with[0] = '\0';
+    login_play(o, on_open);
+    assert_string_equal(play.path, "/api/v1/namespaces/mesh/secrets/login");
     json_decref(o);
 }
 
@@ -93,7 +31,7 @@ whole_credentials_open_the_vault(void **state)
 {
     (void)state;
     login("czNjcjN0");
-    assert_string_equal(play.secret, "s3cr3t");
+    assert_string_equal(opened_with, "s3cr3t");
     assert_string_equal(play.problem, "");
 }
 
@@ -105,7 +43,7 @@ a_missing_or_empty_one_is_a_problem(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(values); i++) {
         login(values[i]);
-        assert_string_equal(play.secret, "");
+        assert_string_equal(opened_with, "");
         assert_non_null(strstr(play.problem, "Secret mesh/login: has no key client_secret"));
     }
 }
@@ -116,7 +54,7 @@ one_with_a_nul_is_a_problem(void **state)
 {
     (void)state;
     login("c2VjAHJldA==");
-    assert_string_equal(play.secret, "");
+    assert_string_equal(opened_with, "");
     assert_non_null(strstr(play.problem, "client_secret has a NUL in it"));
 }
 
