@@ -4,6 +4,7 @@
 #define TESTS_UNIT_AGENT_PLAY_CA_H
 
 #include "mint.h"
+#include "until.h"
 
 #include <jansson.h>
 #include <signal.h>
@@ -21,7 +22,7 @@
 #include "net/grpc.h"
 #include "pki/crl.h"
 
-enum { WAIT_MS = 60000, WORDS_MAX = 64 };
+enum { WORDS_MAX = 64 };
 
 #define ID "spiffe://cluster.local/ns/shop/sa/web"
 
@@ -45,9 +46,7 @@ struct word {
 
 struct world {
     struct loop *l;
-    struct timer *limit, *poll;
     bool (*until)(struct world *w);
-    bool timed_out;
     char dir[64], ca_root[96], state[96], token[96];
     struct mint_ca root, other, mid, mid2;
     struct key *ca_key;
@@ -317,38 +316,19 @@ static const struct grpc_method methods[] = {
 
 /* -- the world -- */
 
-static void
-on_limit(void *arg)
+static bool
+is_so(void *arg)
 {
     struct world *w = arg;
 
-    w->timed_out = true;
-    loop_stop(w->l);
-}
-
-static void
-on_poll(void *arg)
-{
-    struct world *w = arg;
-
-    if (w->until(w))
-        loop_stop(w->l);
-    else
-        timer_set(w->poll, 5);
+    return w->until(w);
 }
 
 static void
 run_until(struct world *w, bool (*until)(struct world *w))
 {
-    struct err e;
-
     w->until = until;
-    timer_set(w->limit, WAIT_MS);
-    timer_set(w->poll, 0);
-    assert_ok(loop_run(w->l, &e));
-    timer_stop(w->limit);
-    timer_stop(w->poll);
-    if (w->timed_out) {
+    if (!loop_until(w->l, is_so, w)) {
         json_t *j = w->agent == NULL ? NULL : agent_status(w->agent);
         char *text = j == NULL ? NULL : json_dumps(j, 0);
 
@@ -387,8 +367,6 @@ setup(void **state)
 
     assert_non_null(w);
     assert_ok(loop_new(&w->l, &e));
-    assert_ok(timer_new(w->l, on_limit, w, &w->limit, &e));
-    assert_ok(timer_new(w->l, on_poll, w, &w->poll, &e));
     (void)snprintf(w->dir, sizeof(w->dir), "/tmp/test_agent.XXXXXX");
     assert_non_null(mkdtemp(w->dir));
     (void)snprintf(w->ca_root, sizeof(w->ca_root), "%s/ca.pem", w->dir);
@@ -421,8 +399,6 @@ teardown(void **state)
 
     agent_free(w->agent);
     grpc_server_free(w->server);
-    timer_free(w->limit);
-    timer_free(w->poll);
     loop_free(w->l);
     mint_ca_done(&w->root);
     mint_ca_done(&w->other);

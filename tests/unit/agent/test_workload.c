@@ -2,6 +2,7 @@
  * again. */
 #include "mint.h"
 #include "tmpdir.h"
+#include "until.h"
 
 #include <signal.h>
 #include <sys/socket.h>
@@ -13,7 +14,7 @@
 #include "pki/pem.h"
 #include "workload.pb-c.h"
 
-enum { WAIT_MS = 60000, CLIENTS_MAX = 12 };
+enum { CLIENTS_MAX = 12 };
 
 #define ID          "spiffe://cluster.local/ns/shop/sa/web"
 #define SVID        "/SpiffeWorkloadAPI/FetchX509SVID"
@@ -33,9 +34,7 @@ struct got { /* of one call */
 
 struct world {
     struct loop *l;
-    struct timer *limit, *poll;
     bool (*until)(struct world *w);
-    bool timed_out;
     char dir[64], path[96];
     struct mint_ca root, other, mid;
     struct roots *wide;
@@ -57,38 +56,19 @@ on_settled(void *arg)
     w->settled_n++;
 }
 
-static void
-on_limit(void *arg)
+static bool
+is_so(void *arg)
 {
     struct world *w = arg;
 
-    w->timed_out = true;
-    loop_stop(w->l);
-}
-
-static void
-on_poll(void *arg)
-{
-    struct world *w = arg;
-
-    if (w->until(w))
-        loop_stop(w->l);
-    else
-        timer_set(w->poll, 2);
+    return w->until(w);
 }
 
 static void
 run_until(struct world *w, bool (*until)(struct world *w))
 {
-    struct err e;
-
     w->until = until;
-    w->timed_out = false;
-    timer_set(w->limit, WAIT_MS);
-    timer_set(w->poll, 0);
-    assert_ok(loop_run(w->l, &e));
-    timer_stop(w->limit);
-    assert_false(w->timed_out);
+    assert_true(loop_until(w->l, is_so, w));
 }
 
 static struct creds *
@@ -123,8 +103,6 @@ setup(void **state)
     tmpdir_make(w->dir);
     (void)snprintf(w->path, sizeof(w->path), "%s/run/agent.sock", w->dir);
     assert_ok(loop_new(&w->l, &e));
-    assert_ok(timer_new(w->l, on_limit, w, &w->limit, &e));
-    assert_ok(timer_new(w->l, on_poll, w, &w->poll, &e));
     assert_ok(metrics_new(&w->metrics, &e));
     mint_ca(&w->root, "CN=Root A", NULL);
     mint_ca(&w->other, "CN=Root B", NULL);
@@ -149,8 +127,6 @@ teardown(void **state)
     for (size_t i = 0; i < CLIENTS_MAX; i++)
         grpc_client_free(w->clients[i]);
     workload_free(w->api);
-    timer_free(w->limit);
-    timer_free(w->poll);
     loop_free(w->l);
     metrics_free(w->metrics);
     creds_free(w->creds);

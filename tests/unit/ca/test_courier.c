@@ -1,12 +1,13 @@
 /* test_courier.c - what one replica has revoked, all get; against replicas that the test plays. */
 #include "mint.h"
+#include "until.h"
 
 #include <stdlib.h>
 
 #include "ca/courier.h"
 #include "ca/revoke_page.h"
 
-enum { REPLICAS = 6, TABLE_MAX = 256, WAIT_MS = 60 * 1000 };
+enum { REPLICAS = 6, TABLE_MAX = 256 };
 
 /* What a replica does when it is asked. */
 enum way { GOOD, DENIES, REFUSES, ANOTHER_PAGE, JUNK };
@@ -25,9 +26,7 @@ struct replica {
 
 struct scene {
     struct loop *l;
-    struct timer *limit, *poll;
     bool (*until)(struct scene *s);
-    bool is_late;
     struct courier *courier;
     struct mint_ca ca;
     struct replica r[REPLICAS];
@@ -146,38 +145,19 @@ revoke(struct replica *r, uint32_t n, int64_t life_s)
 
 /* -- the world -- */
 
-static void
-on_limit(void *arg)
+static bool
+is_so(void *arg)
 {
     struct scene *s = arg;
 
-    s->is_late = true;
-    loop_stop(s->l);
-}
-
-static void
-on_poll(void *arg)
-{
-    struct scene *s = arg;
-
-    if (s->until(s))
-        loop_stop(s->l);
-    else
-        timer_set(s->poll, 5);
+    return s->until(s);
 }
 
 static void
 run_until(struct scene *s, bool (*until)(struct scene *s))
 {
-    struct err e;
-
     s->until = until;
-    timer_set(s->limit, WAIT_MS);
-    timer_set(s->poll, 0);
-    assert_ok(loop_run(s->l, &e));
-    timer_stop(s->limit);
-    timer_stop(s->poll);
-    assert_false(s->is_late);
+    assert_true(loop_until(s->l, is_so, s));
 }
 
 static void
@@ -197,8 +177,6 @@ setup(void **state)
 
     assert_non_null(s);
     assert_ok(loop_new(&s->l, &e));
-    assert_ok(timer_new(s->l, on_limit, s, &s->limit, &e));
-    assert_ok(timer_new(s->l, on_poll, s, &s->poll, &e));
     mint_ca(&s->ca, "CN=Root", NULL);
     assert_ok(courier_new(s->l, &s->courier, &e));
     for (size_t i = 0; i < REPLICAS; i++)
@@ -226,8 +204,6 @@ teardown(void **state)
     for (size_t i = 0; i < REPLICAS; i++)
         while (s->r[i].n > 0)
             free(s->r[i].rows[--s->r[i].n].identity);
-    timer_free(s->limit);
-    timer_free(s->poll);
     loop_free(s->l);
     mint_ca_done(&s->ca);
     free(s);

@@ -4,17 +4,15 @@
 #define TESTS_UNIT_NET_GRPC_TLS_KIT_H
 
 #include "mint.h"
+#include "until.h"
 
 #include <unistd.h>
 
 #include "net/addr.h"
 #include "net/grpc.h"
 
-enum { WAIT_MS = 60000, STEP_MS = 5 };
-
 struct world {
     struct loop *l;
-    struct timer *step;
     struct mint_ca root;
     struct key *key;
     struct cert *leaf;
@@ -24,32 +22,21 @@ struct world {
     int code;       /* of the last answer; -1: none yet */
     /* what the loop runs for */
     bool (*until)(struct world *w);
-    uint64_t by_ms;
-    bool gave_up;
 };
 
-static inline void
-on_step(void *arg)
+static inline bool
+is_so(void *arg)
 {
     struct world *w = arg;
 
-    w->gave_up = mono_ms() > w->by_ms;
-    if (w->gave_up || w->until(w))
-        loop_stop(w->l);
-    else
-        timer_set(w->step, STEP_MS);
+    return w->until(w);
 }
 
 static inline void
 run_until(struct world *w, bool (*until)(struct world *w))
 {
-    struct err e;
-
     w->until = until;
-    w->by_ms = mono_ms() + WAIT_MS;
-    timer_set(w->step, 0);
-    assert_ok(loop_run(w->l, &e));
-    assert_false(w->gave_up);
+    assert_true(loop_until(w->l, is_so, w));
 }
 
 static inline struct world *
@@ -64,7 +51,6 @@ world_open(void)
     assert_ok(key_make(KEY_P256, &w->key, &e));
     w->leaf = mint_leaf(&w->root, w->key, "ca.local", 7200);
     assert_ok(loop_new(&w->l, &e));
-    assert_ok(timer_new(w->l, on_step, w, &w->step, &e));
     return w;
 }
 
@@ -72,7 +58,6 @@ static inline void
 world_close(struct world *w)
 {
     grpc_server_free(w->server);
-    timer_free(w->step);
     loop_free(w->l);
     cert_unref(w->leaf);
     key_unref(w->key);

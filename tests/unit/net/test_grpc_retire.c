@@ -6,16 +6,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "net/addr.h"
 #include "net/grpc.h"
 #include "net/grpc_server.h"
+#include "until.h"
 
-enum { WAIT_MS = 60000, STEP_MS = 5, AGE_MS = 100 };
+enum { AGE_MS = 100 };
 
 struct world {
     struct loop *l;
-    struct timer *step;
     struct grpc_server *server;
     struct grpc_client *client;
     struct grpc_call *held;
@@ -23,8 +22,6 @@ struct world {
     bool drained;
     char pushback[16], msgs[64];
     bool (*until)(struct world *w);
-    uint64_t by_ms;
-    bool gave_up;
 };
 
 static void
@@ -62,28 +59,19 @@ static const struct grpc_method methods[] = {
     { .path = "/t.T/Watch", .streams = true, .on_request = hold },
 };
 
-static void
-on_step(void *arg)
+static bool
+is_so(void *arg)
 {
     struct world *w = arg;
 
-    w->gave_up = mono_ms() > w->by_ms;
-    if (w->gave_up || w->until(w))
-        loop_stop(w->l);
-    else
-        timer_set(w->step, STEP_MS);
+    return w->until(w);
 }
 
 static void
 run_until(struct world *w, bool (*until)(struct world *w))
 {
-    struct err e;
-
     w->until = until;
-    w->by_ms = mono_ms() + WAIT_MS;
-    timer_set(w->step, 0);
-    assert_ok(loop_run(w->l, &e));
-    assert_false(w->gave_up);
+    assert_true(loop_until(w->l, is_so, w));
 }
 
 static void
@@ -110,7 +98,6 @@ setup(void **state)
 
     assert_non_null(w);
     assert_ok(loop_new(&w->l, &e));
-    assert_ok(timer_new(w->l, on_step, w, &w->step, &e));
     *state = w;
     return 0;
 }
@@ -122,7 +109,6 @@ teardown(void **state)
 
     grpc_client_free(w->client);
     grpc_server_free(w->server);
-    timer_free(w->step);
     loop_free(w->l);
     free(w);
     return 0;
