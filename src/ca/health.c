@@ -5,10 +5,13 @@
  * he is: a probe has no token. Source: gRPC health checking protocol.
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "ca/room.h"
 #include "health.pb-c.h"
+
+enum { TELL_RETRY_US = 1000 };
 
 static const char method_name[] = "HealthCheck";
 
@@ -83,10 +86,8 @@ on_asked(void *arg)
         return;
     }
     q->is_ready = ca_is_ready(c);
-    if (loop_post(q->worker->loop, on_told, q, &e) < 0) {
-        log_error("serverca", "health cannot be told: %s", e.msg);
-        free(q);
-    }
+    while (loop_post(q->worker->loop, on_told, q, &e) < 0)
+        (void)usleep(TELL_RETRY_US); /* without an answer no other question would be asked */
 }
 
 static int

@@ -23,6 +23,21 @@ __wrap_leaf_lint(const struct leaf_template *t, const struct leaf_request *q, st
     return __real_leaf_lint(t, q, span_of(hurt, der.n), e);
 }
 
+/* -- calls from loop to loop: the product's own, or no memory for one -- */
+
+static struct loop *_Atomic no_memory_for; /* the next post there fails */
+
+int __real_loop_post(struct loop *l, loop_fn *fn, void *arg, struct err *e);
+int __wrap_loop_post(struct loop *l, loop_fn *fn, void *arg, struct err *e);
+int
+__wrap_loop_post(struct loop *l, loop_fn *fn, void *arg, struct err *e)
+{
+    if (no_memory_for == NULL || l != no_memory_for)
+        return __real_loop_post(l, fn, arg, e);
+    no_memory_for = NULL;
+    return err_nomem(e);
+}
+
 /* -- promises -- */
 
 static void
@@ -311,6 +326,9 @@ health_is_what_readyz_says(void **state)
     assert_int_equal(health(s, ""), NOT_SERVING);
     fake.disk_is_full = false;
     assert_int_equal(health(s, ""), SERVING);
+    no_memory_for = s->ca->workers[0].loop;
+    assert_int_equal(health(s, ""), SERVING); /* its answer is not lost, nor those to come */
+    assert_null(no_memory_for);
     ca_leave(s->ca);
     assert_false(ca_is_ready(s->ca));
     assert_non_null(strstr(ca_why_not_ready(s->ca), "it is stopping"));
