@@ -72,7 +72,7 @@ struct agent {
     struct timer *watch_timer; /* trust.c */
     struct grpc_request *watch_call;
     unsigned watch_failures;
-    bool is_watching; /* a trust set came on this stream */
+    bool is_watching; /* a trust set came on this stream that is not older than ours */
     struct timer *ack_timer;
     struct grpc_request *ack_call;
     unsigned ack_failures;

@@ -37,6 +37,7 @@ follow_signer(struct agent *a, const Meshroot__V1__TrustSet *m)
     renew_between(a, from, to);
 }
 
+/* r: 0; TRUST_SET_OLD. */
 static int
 take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
 {
@@ -48,7 +49,7 @@ take_trust_set(struct agent *a, const Meshroot__V1__TrustSet *m, struct err *e)
     if (r == TRUST_SET_OLD) {
         log_debug("agent", "a trust set of generation %llu, older than %llu, is put aside",
                   (unsigned long long)m->generation, (unsigned long long)held->generation);
-        return 0;
+        return r;
     }
     if (lists.code != E_NONE)
         agent_note_error(a, "the revocation lists are not used", &lists);
@@ -74,13 +75,14 @@ on_message(struct span msg, void *arg)
         (void)err_set(&e, E_PARSE, "not a TrustSet");
     else
         a->ca_is_plain = false; /* before the set is used: the word about it is to be said */
-    if (m == NULL || take_trust_set(a, m, &e) < 0)
+    int r = m == NULL ? -(int)e.code : take_trust_set(a, m, &e);
+    if (r < 0)
         agent_note_error(a, "trust set", &e);
-    else {
-        a->is_watching = true;
+    else
         a->watch_failures = 0;
-        if (a->workload != NULL && m->jwt_bundle.len > 0 &&
-            m->generation >= agent_newest(a)->generation)
+    if (r == 0) {
+        a->is_watching = true;
+        if (a->workload != NULL && m->jwt_bundle.len > 0)
             workload_use_jwt(a->workload, span_of(m->jwt_bundle.data, m->jwt_bundle.len));
     }
     if (m != NULL)

@@ -126,6 +126,41 @@ the_word_to_a_ca_that_had_no_trust_stream_is_said(void **state)
 }
 
 static bool
+has_another_stream(struct world *w)
+{
+    return w->watches_n > w->watches_before && w->watch != NULL;
+}
+
+static bool
+is_said_again(struct world *w)
+{
+    return w->words_n > w->words_before && newest_is_said(w);
+}
+
+/* A replica that is behind when the stream comes to it, as one that has just started is, has not
+ * heard the word; it is told when it has caught up. */
+static void
+a_replica_that_was_behind_is_told_too(void **state)
+{
+    struct world *w = *state;
+    struct err e;
+
+    start(w);
+    run_until(w, word_is_said);
+    push(w, w->generation = 6, w->roots, w->signer, 0);
+    run_until(w, newest_is_said);
+    w->words_before = w->words_n;
+    w->watches_before = w->watches_n;
+    w->generation = 5;
+    assert_ok(grpc_trailer(w->watch, "grpc-retry-pushback-ms", "0", &e));
+    grpc_on_gone(w->watch, NULL, NULL);
+    grpc_finish(STEAL(w->watch), GRPC_UNAVAILABLE, "it leaves");
+    run_until(w, has_another_stream);
+    push(w, w->generation = 6, w->roots, w->signer, 0);
+    run_until(w, is_said_again);
+}
+
+static bool
 file_is_seen(struct world *w)
 {
     return w->agent->roots_due;
@@ -209,6 +244,7 @@ main(void)
         T(a_leaf_that_is_revoked_before_it_comes_is_renewed),
         T(a_start_with_a_revoked_leaf_renews_it),
         T(the_word_to_a_ca_that_had_no_trust_stream_is_said),
+        T(a_replica_that_was_behind_is_told_too),
         T(roots_that_change_while_a_leaf_is_on_its_way_are_asked_for),
         T(a_stop_ends_what_could_not_be_written),
     };
