@@ -129,6 +129,7 @@ static const struct {
     { 415, NULL, E_INVAL },
     { 422, NULL, E_INVAL },
     { 429, NULL, E_BUSY },
+    { 504, "ResourceVersionTooLarge", E_STATE },
     { 503, NULL, E_BUSY },
 };
 

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "kube/write.h"
 #include "obs/log.h"
 
 enum { RETRY_AFTER_MAX_S = 60 };
@@ -26,7 +27,11 @@ struct kube_feed {
     struct kube_call *stream;         /* under way */
     struct buf line;                  /* of the stream, so far */
     char version[KUBE_VERSION_BYTES]; /* where a watch goes on; "": list first */
-    uint64_t alive_ms, wait_ms;
+    char as_of[KUBE_VERSION_BYTES];   /* of what is being told */
+    uint64_t highest;                 /* the last revision that was told of; 0: none */
+    bool is_warned;                   /* of a watch that went back: the list comes */
+    bool is_dated;                    /* the list under way: its version is known */
+    uint64_t alive_ms, listed_ms, wait_ms;
     char trouble[ERR_MSG_BYTES];
 };
 
@@ -72,6 +77,49 @@ failed(struct kube_feed *f, const struct err *why)
     go_on_later(f, why->retry_after_s);
 }
 
+/* -- revisions -----------------------------------------------------------------------------------
+ */
+
+/* What is told next is of that version. r: it is of one before what was told. */
+static bool
+goes_back(struct kube_feed *f, const char *version)
+{
+    uint64_t now = kube_revision(version);
+    bool is_back = now != 0 && now < f->highest;
+
+    (void)snprintf(f->as_of, sizeof(f->as_of), "%s", version);
+    return is_back;
+}
+
+static void
+went_back(const struct kube_feed *f, struct err *e)
+{
+    (void)err_set(e, E_STATE,
+                  "the API server went back from version %llu to %.40s, as after an etcd was "
+                  "restored from a backup: all is read again, and what was known of before does "
+                  "not count",
+                  (unsigned long long)f->highest, f->as_of);
+}
+
+static void
+list_is_of(struct kube_feed *f, const char *version)
+{
+    struct err e;
+
+    if (f->is_dated)
+        return;
+    f->is_dated = true;
+    if (goes_back(f, version)) {
+        went_back(f, &e);
+        if (!f->is_warned)
+            log_warn("kube", "%s: %s", f->name, e.msg);
+        if (f->conf.rewound != NULL)
+            f->conf.rewound(f->conf.arg);
+    }
+    f->is_warned = false;
+    f->highest = kube_revision(version);
+}
+
 /* -- watch --------------------------------------------------------------------------------------
  */
 
@@ -94,11 +142,17 @@ event_take(struct kube_feed *f, const struct kube_event *ev, struct err *e)
         *e = ev->error;
         return err_result(e);
     }
+    if (goes_back(f, ev->version)) {
+        went_back(f, e); /* STATE: lists again; that list is the judge */
+        f->is_warned = true;
+        return broken(f, err_result(e));
+    }
     if (ev->type == KUBE_PUT)
         TRY(broken(f, f->conf.put(ev->object, f->conf.arg, e)));
     if (ev->type == KUBE_GONE)
         TRY(broken(f, f->conf.gone(ev->object, f->conf.arg, e)));
     memcpy(f->version, ev->version, sizeof(f->version));
+    f->highest = kube_revision(ev->version);
     f->wait_ms = f->conf.wait_first_ms;
     count(f, ev->type == KUBE_BOOKMARK ? "bookmark" : "event");
     alive(f);
@@ -161,7 +215,7 @@ on_stream_end(const json_t *body, const struct err *why, void *arg)
         go_on_later(f, 0);
         return;
     }
-    if (why->code == E_STATE) /* 410, as an answer or as an event */
+    if (why->code == E_STATE) /* 410 or 504, as an answer or as an event; it went back */
         f->version[0] = '\0';
     failed(f, why);
 }
@@ -193,6 +247,7 @@ on_list_begin(void *arg)
 {
     struct kube_feed *f = arg;
 
+    f->is_dated = false;
     f->conf.begin(f->conf.arg);
 }
 
@@ -201,6 +256,7 @@ on_list_item(const json_t *object, void *arg, struct err *e)
 {
     struct kube_feed *f = arg;
 
+    list_is_of(f, kube_list_version(f->list));
     return f->conf.put(object, f->conf.arg, e);
 }
 
@@ -218,7 +274,9 @@ on_list_end(const char *version, const struct err *why, void *arg)
         return;
     }
     count(f, "list");
+    list_is_of(f, version);
     (void)snprintf(f->version, sizeof(f->version), "%s", version);
+    f->listed_ms = mono_ms();
     f->conf.whole(f->conf.arg);
     alive(f);
     if (watch_start(f, &e) < 0)
@@ -262,7 +320,8 @@ static void
 on_next(void *arg)
 {
     struct kube_feed *f = arg;
-    bool is_late = f->version[0] == '\0' || silent_ms(f) >= f->conf.relist_ms;
+    bool is_late = f->version[0] == '\0' || silent_ms(f) >= f->conf.relist_ms ||
+                   (f->conf.verify_ms != 0 && mono_ms() - f->listed_ms >= f->conf.verify_ms);
     struct err e;
 
     if (f->stream != NULL && !is_late) {
@@ -326,5 +385,5 @@ kube_feed_trouble(const struct kube_feed *f)
 const char *
 kube_feed_version(const struct kube_feed *f)
 {
-    return f->version;
+    return f->as_of;
 }

@@ -2,7 +2,9 @@
  *
  * Nothing is trusted: an answer is bounded in bytes, depth and objects, and whatever breaks the
  * protocol ends the try, not the process. Source: Kubernetes API concepts, "Efficient detection of
- * changes", "Retrieving large results sets in chunks"; watch bookmarks (KEP 956).
+ * changes", "Retrieving large results sets in chunks"; watch bookmarks (KEP 956). A watch from a
+ * version that has not come yet is silent until it has (kubernetes issue 107457), or is refused
+ * with 504 and the cause ResourceVersionTooLarge.
  */
 #ifndef KUBE_FEED_H
 #define KUBE_FEED_H
@@ -22,6 +24,7 @@ enum {
     KUBE_FEED_WAIT_FIRST_MS = 500,     /* before the next try: doubled, half of it random; the */
     KUBE_FEED_WAIT_MAX_MS = 30 * 1000, /* first again after any sound event */
     KUBE_FEED_RELIST_MS = 150 * 1000,  /* without a word: the list again, as a proof of life */
+    KUBE_FEED_VERIFY_MS = 600 * 1000,  /* for small lists that must be right: verify_ms */
 };
 
 /* -- list -------------------------------------------------------------------------------------- */
@@ -42,6 +45,7 @@ struct kube_list;
 MUST_USE int kube_list_start(struct kube_client *c, const struct kube_list_conf *conf,
                              struct kube_list **ret, struct err *e);
 void kube_list_cancel(struct kube_list *l); /* not from its own call-backs; NULL is fine */
+const char *kube_list_version(const struct kube_list *l); /* in `item`: of the whole list */
 
 /* One object by its path. Errors: as kube_send. */
 MUST_USE int kube_get(struct kube_client *c, const char *path, uint64_t deadline_ms,
@@ -71,6 +75,9 @@ struct kube_feed_conf {
     struct metrics *metrics; /* borrowed; may be NULL */
     size_t max_objects;      /* as of a list */
     uint64_t watch_s, relist_ms, wait_first_ms; /* 0: as above */
+    /* A list after so long although the watch goes on: it heals what a watch cannot tell of, such
+     * as an etcd that was restored and has counted past our version since. 0: never */
+    uint64_t verify_ms;
     /* A list begins: what is not put until `whole` is not there any more. It may begin again. */
     void (*begin)(void *arg);
     int (*put)(const json_t *object, void *arg, struct err *e);
@@ -80,6 +87,10 @@ struct kube_feed_conf {
     void (*alive)(void *arg);
     /* put or gone failed: what they keep may not be believed until the next `whole`. */
     void (*broken)(void *arg);
+    /* The list that comes now is of a lower revision than one that was told before: an etcd was
+     * restored. Revisions that are known are of a history that is no more; so are writes under
+     * way. */
+    void (*rewound)(void *arg);
     void *arg;
 };
 /* Lists, watches, goes on where a watch ended, lists again when that is too long ago; never ends by
@@ -91,7 +102,8 @@ void kube_feed_free(struct kube_feed *f); /* not from its call-backs; NULL is fi
 DEFINE_CLEANUP(struct kube_feed, kube_feed_free)
 /* Why the last try failed; "" when it did not. Borrowed. */
 const char *kube_feed_trouble(const struct kube_feed *f);
-/* In `whole`: the version that the list is of. Borrowed. */
+/* In put, gone and whole: as of which version that is so, the list's or the event's. An object of a
+ * list may have been written long before: it is what there is now. Borrowed. */
 const char *kube_feed_version(const struct kube_feed *f);
 
 #endif

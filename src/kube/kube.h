@@ -92,8 +92,8 @@ struct kube_request {
 };
 /* Exactly one call: `body` (borrowed; an object) on 2xx, or `why`: AUTH (401), DENIED (403: the
  * server's words, which name verb and resource), NOTFOUND, CONFLICT and EXISTS (409), STATE (410:
- * what was asked about is too long ago; 403 as the namespace is being terminated), INVAL (400, 415,
- * 422), BUSY (429 and 503, with retry_after_s), PEER
+ * what was asked about is too long ago; 504 as it has not come yet; 403 as the namespace is being
+ * terminated), INVAL (400, 415, 422), BUSY (429 and 503, with retry_after_s), PEER
  * (other 5xx, no connection, no JSON), TIMEOUT, LIMIT. 429 and what is safe are tried again while
  * the deadline lasts. */
 typedef void kube_done_fn(const json_t *body, const struct err *why, void *arg);

@@ -163,6 +163,12 @@ kube_list_cancel(struct kube_list *l)
     list_free(l);
 }
 
+const char *
+kube_list_version(const struct kube_list *l)
+{
+    return l->version;
+}
+
 int
 kube_get(struct kube_client *c, const char *path, uint64_t deadline_ms, kube_done_fn *done,
          void *arg, struct kube_call **ret, struct err *e)

@@ -257,9 +257,9 @@ kube_session_event(struct kube_session *s, const struct kube_recorder_conf *from
     TRY(kube_recorder_event(from, name, about, is_warning, reason, message, &event, e));
     int r = kube_session_get(s, &kube_event_kind, kube_object_ns(event), name, &was, e);
     if (r == 0)
-        return event_count(s, was, from, e);
+        r = event_count(s, was, from, e);
     if (r != -(int)E_NOTFOUND)
-        return r;
+        return r; /* the server forgets it in this moment: it is made */
     const struct kube_write w = { .kind = &kube_event_kind,
                                   .object = event,
                                   .manager = from->component };

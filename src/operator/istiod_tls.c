@@ -31,7 +31,8 @@ struct istiod_tls {
     char version[128];
     uint64_t generation, asked; /* of the one in the Secret; of the request under way */
     int64_t not_before, not_after;
-    uint64_t since_ms; /* monotonic: it lies there; 0: not known */
+    uint8_t leaf[DIGEST_BYTES];
+    uint64_t since_ms; /* monotonic: that leaf lies there; 0: not known */
     uint64_t look_at;
     char why[PROBLEM_BYTES]; /* the last trouble since it was written; "": none */
 };
@@ -53,9 +54,13 @@ secret_take(struct istiod_tls *t, const json_t *o)
     struct buf pem = BUF_INIT(PEM_MAX_BYTES);
     struct cert *c[CHAIN_CERTS] = { NULL };
     char owner[PLUGIN_NS_BYTES + PLUGIN_NAME_BYTES];
+    uint8_t was[DIGEST_BYTES];
+    bool is_first = !t->is_known;
     struct err e;
     size_t n = 0;
 
+    memcpy(was, t->leaf, sizeof(was));
+    memset(t->leaf, 0, sizeof(t->leaf));
     t->is_known = t->exists = true;
     t->generation = 0;
     t->not_before = t->not_after = 0;
@@ -66,11 +71,14 @@ secret_take(struct istiod_tls *t, const json_t *o)
         certs_from_pem(buf_span(&pem), c, CHAIN_CERTS, &n, &e) == 0 && n > 0 &&
         u64_parse(span_str(kube_object_get_annotation(o, SETS_GENERATION)), 1, INT64_MAX,
                   &t->generation, &e) == 0) {
+        memcpy(t->leaf, cert_id(c[0]), sizeof(t->leaf));
         t->not_before = cert_not_before(c[0]);
         t->not_after = cert_not_after(c[0]);
     }
     for (size_t i = 0; i < n; i++)
         cert_unref(c[i]);
+    if (is_first || memcmp(was, t->leaf, sizeof(was)) != 0)
+        t->since_ms = mono_ms(); /* another one put it there: an older leader, a hand, a backup */
     buf_done(&pem);
 }
 
@@ -81,10 +89,7 @@ on_read(const json_t *body, const struct err *why, void *arg)
 
     t->call = NULL;
     if (why == NULL) {
-        bool is_first = !t->is_known;
         secret_take(t, body);
-        if (is_first)
-            t->since_ms = mono_ms();
         if (!t->is_ours && !t->plugin->spec.adopt) {
             struct err e;
             (void)err_set(&e, E_DENIED, "belongs to somebody else; delete it, or adopt: true");
@@ -95,6 +100,7 @@ on_read(const json_t *body, const struct err *why, void *arg)
         t->exists = t->is_ours = false;
         t->generation = 0;
         t->not_after = 0;
+        memset(t->leaf, 0, sizeof(t->leaf));
     } else {
         trouble(t, "not read", why);
     }
@@ -127,7 +133,6 @@ on_written(const json_t *body, const struct err *why, void *arg)
         return;
     }
     secret_take(t, body);
-    t->since_ms = mono_ms();
     t->why[0] = '\0';
     log_info("operator", "generation %" PRIu64 " is in %s", t->generation, t->text);
 }

@@ -167,6 +167,15 @@ on_gone(const json_t *o, void *arg, struct err *e)
 }
 
 static void
+on_rewound(void *arg)
+{
+    struct mesh_operator *op = arg;
+
+    if (op->plugin != NULL)
+        op->plugin->status_at = op->plugin->force.gone = 0;
+}
+
+static void
 on_whole(void *arg)
 {
     struct mesh_operator *op = arg;
@@ -200,6 +209,8 @@ feed_open(struct mesh_operator *op, struct err *e)
                                 .put = on_put,
                                 .gone = on_gone,
                                 .whole = on_whole,
+                                .rewound = on_rewound,
+                                .verify_ms = KUBE_FEED_VERIFY_MS,
                                 .arg = op };
     return kube_feed_new(op->loop, op->conf.kube, &f, &op->feed, e);
 }

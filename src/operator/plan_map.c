@@ -35,6 +35,7 @@ struct plan_map {
     bool exists;
     char *plan;               /* owned; NULL: none */
     uint64_t floor, revision; /* revision: counts what was seen of others and of us */
+    uint64_t retire_floor;
     char version[128];
 };
 
@@ -322,6 +323,24 @@ plan_map_has_plan(const struct plan_map *m)
     return m->plan != NULL;
 }
 
+/* What is written over is what is there now: somebody may have written since, and the answer to our
+ * own write may have been lost. */
+static void
+on_retire_read(const json_t *body, const struct err *why, void *arg)
+{
+    struct plan_map *m = arg;
+    struct err e = { 0 };
+
+    m->call = NULL;
+    int done = map_answer(m, body, why, &e);
+    if (m->floor < m->retire_floor)
+        m->floor = m->retire_floor;
+    if (done == 0)
+        done = map_write(m, NULL, m->floor, on_opened, m, &m->call, &e);
+    if (done < 0)
+        m->opened(&e, m->arg);
+}
+
 int
 plan_map_retire(struct plan_map *m, uint64_t generation, plan_map_fn *done, void *arg,
                 struct err *e)
@@ -330,6 +349,6 @@ plan_map_retire(struct plan_map *m, uint64_t generation, plan_map_fn *done, void
         return err_set(e, E_BUSY, "the plan is being written");
     m->opened = done;
     m->arg = arg;
-    return map_write(m, NULL, generation > m->floor ? generation : m->floor, on_opened, m, &m->call,
-                     e);
+    m->retire_floor = generation > m->floor ? generation : m->floor;
+    return map_get(m, on_retire_read, m, &m->call, e);
 }

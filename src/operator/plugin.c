@@ -261,6 +261,7 @@ on_self_signed(const json_t *body, const struct err *why, void *arg)
 
     p->self_call = NULL;
     p->self_signed = SELF_NOT_IN_USE;
+    p->self_signed_at = mono_ms() + SELF_SIGNED_AGAIN_MS;
     if (why != NULL && why->code != E_NOTFOUND) {
         p->self_signed = SELF_UNKNOWN;
         plugin_problem(p, why->code == E_DENIED ? "Forbidden" : "ApiServer", why);
@@ -270,7 +271,6 @@ on_self_signed(const json_t *body, const struct err *why, void *arg)
         roots_from_pem(buf_span(&pem), &roots, &e) == 0 &&
         spread_holds(p->spread, p->spec.ns, roots)) {
         p->self_signed = SELF_IN_USE;
-        p->self_signed_at = mono_ms() + SELF_SIGNED_AGAIN_MS;
         (void)err_set(&e, E_STATE,
                       "the mesh runs on istiod's self-signed root (Secret %s/istio-ca-secret): "
                       "switching it in place would cut workloads off from one another. Stop it "
@@ -291,8 +291,8 @@ self_signed_passed(struct plugin *p)
     struct err e;
 
     if (!p->spec.to_istiod || plan_map_has_plan(p->plans) || sets_exist(p->sets) ||
-        p->self_signed == SELF_NOT_IN_USE)
-        return true;
+        (p->self_signed == SELF_NOT_IN_USE && mono_ms() < p->self_signed_at))
+        return true; /* istiod may start while the vault is waited for: it is asked again */
     if (p->self_signed == SELF_ASKED || !spread_state(p->spread).is_whole)
         return false;
     if (p->self_signed == SELF_IN_USE && mono_ms() < p->self_signed_at)
@@ -420,6 +420,7 @@ retire(struct plugin *p)
     bundle_unref(STEAL(p->offer));
     login_end(p);
     evidence_end(p);
+    kube_cancel(STEAL(p->self_call)); /* its answer is compared with what spread knows */
     spread_free(STEAL(p->spread));
     p->is_retiring = true;
     if (sets_generation(p->sets) > p->roots_generation)
@@ -534,6 +535,8 @@ on_tick(void *arg)
     struct err e;
 
     plugin_look_soon(p, TICK_MS);
+    if (!status_recall(p))
+        return;
     if (p->spec.is_going) {
         if (mono_ms() >= p->retry_at && p->plan_is_read && sets_are_known(p->sets))
             retire(p);
@@ -629,6 +632,7 @@ plugin_free(struct plugin *p)
     kube_cancel(p->self_call);
     kube_cancel(p->status_call);
     kube_cancel(p->finalizer_call);
+    kube_cancel(p->recall_call);
     force_end(p);
     rotate_free(p->rotate);
     vault_client_free(STEAL(p->vault)); /* before sync, whose calls are under way in it */
@@ -642,6 +646,7 @@ plugin_free(struct plugin *p)
     bundle_unref(p->offer);
     timer_free(p->tick);
     json_decref(p->status);
+    json_decref(p->status_there);
     json_decref(p->replicas_told);
     plugin_ca_done(&p->spec);
     free(p);

@@ -68,6 +68,7 @@ struct plugin {
     enum self_signed self_signed;
     uint64_t self_signed_at; /* when it is asked again */
     struct kube_call *self_call, *login_call, *status_call, *finalizer_call;
+    struct kube_call *recall_call;
 
     struct vault_client *vault;
     int ca_fd; /* spec.vault.caBundle for the TLS library; -1 */
@@ -92,7 +93,9 @@ struct plugin {
     uint64_t login_again_at; /* 0: not */
     bool is_retiring, is_retired;
     /* status.c */
-    json_t *status;        /* owned: as last written */
+    json_t *status;       /* owned: as last written, */
+    json_t *status_there; /* owned: as the server has it since, at the revision */
+    uint64_t status_at;
     json_t *replicas_told; /* owned: the status's list as it was found; NULL: none */
     bool status_is_read;
     uint64_t told_generation;
@@ -159,6 +162,9 @@ void istiod_tls_unask(struct plugin *p, const struct evidence_client *c);
 void istiod_tls_end(struct plugin *p);
 
 /* status.c */
+/* What the resource says from before is asked for once, of the API server: the watch may not have
+ * told yet what the leader before us wrote last. r: it was read. */
+bool status_recall(struct plugin *p);
 void status_tick(struct plugin *p);
 json_t *status_make(struct plugin *p); /* owner: caller; NULL: out of memory */
 /* Writes a status for a PluginCA that is not in force. */

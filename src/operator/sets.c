@@ -24,7 +24,7 @@ struct one {
     json_t *meta;         /* owned: labels and annotations stay */
     struct roots *theirs; /* owned: of a set that is not ours; NULL: it has none that can be read */
     char version[128], uid[64];
-    uint64_t known_at;     /* the revision of that, or of its absence; 0: no number */
+    uint64_t known_at;     /* as of which revision, also of its absence; 0: no number */
     struct bundle *bundle; /* owned; NULL: `why` says why it is no set of ours */
     struct set_manifest manifest;
     struct err why;
@@ -143,7 +143,7 @@ theirs_read(struct one *o, const json_t *s)
 }
 
 static void
-one_take(struct one *o, const json_t *s)
+one_take(struct one *o, const json_t *s, uint64_t as_of)
 {
     struct buf bufs[SET_KEYS];
     const char *owner = kube_object_get_annotation(s, SETS_OWNER);
@@ -154,7 +154,7 @@ one_take(struct one *o, const json_t *s)
     o->exists = true;
     o->is_ours = strcmp(owner, o->sets->owner) == 0;
     (void)snprintf(o->version, sizeof(o->version), "%s", kube_object_version(s));
-    o->known_at = kube_revision(o->version);
+    o->known_at = as_of;
     (void)snprintf(o->uid, sizeof(o->uid), "%s", kube_object_uid(s));
     o->meta = json_pack("{s:O?, s:O?, s:O?}", "labels", json_object_get(meta, "labels"),
                         "annotations", json_object_get(meta, "annotations"), "ownerReferences",
@@ -172,13 +172,6 @@ one_take(struct one *o, const json_t *s)
     o->bundle = b;
     for (size_t i = 0; i < SET_KEYS; i++)
         buf_wipe(&bufs[i]);
-}
-
-/* r: what is known already is newer than `s`. */
-static bool
-is_older(const struct one *o, const json_t *s)
-{
-    return kube_is_late(kube_revision(kube_object_version(s)), o->known_at, o->exists);
 }
 
 /* -- writes --------------------------------------------------------------------------------------
@@ -258,10 +251,11 @@ static void
 on_written(const json_t *body, const struct err *why, void *arg)
 {
     struct one *o = arg;
+    uint64_t at = kube_revision(kube_object_version(body));
 
     o->call = NULL;
-    if (why == NULL && !is_older(o, body)) /* else the watch has told of a later change already */
-        one_take(o, body);
+    if (why == NULL && !kube_is_late(at, o->known_at, o->exists))
+        one_take(o, body, at); /* else the watch has told of a later change already */
     if (why == NULL) {
         data_wipe(body);
         o->was_good = o->bundle != NULL && o->is_ours;
@@ -498,13 +492,17 @@ static int
 on_put(const json_t *s, void *arg, struct err *e)
 {
     struct one *o = arg;
+    uint64_t at = kube_revision(kube_feed_version(o->feed));
+    bool is_it = strcmp(kube_object_name(s), o->name) == 0;
 
     (void)e;
-    o->seen = true;
-    if (strcmp(kube_object_name(s), o->name) == 0 && !is_older(o, s) &&
-        strcmp(kube_object_version(s), o->version) != 0) {
-        one_take(o, s);
-        one_moved(o);
+    o->seen = o->seen || is_it;
+    if (is_it && !kube_is_late(at, o->known_at, o->exists)) {
+        if (o->known_at == 0 || strcmp(kube_object_version(s), o->version) != 0) {
+            one_take(o, s, at);
+            one_moved(o);
+        }
+        o->known_at = at;
     }
     data_wipe(s);
     return 0;
@@ -517,7 +515,7 @@ on_gone(const json_t *s, void *arg, struct err *e)
 
     (void)e;
     if (strcmp(kube_object_name(s), o->name) == 0 && strcmp(kube_object_uid(s), o->uid) == 0)
-        one_gone(o, kube_revision(kube_object_version(s)));
+        one_gone(o, kube_revision(kube_feed_version(o->feed)));
     data_wipe(s);
     return 0;
 }
@@ -526,6 +524,21 @@ static void
 on_begin(void *arg)
 {
     ((struct one *)arg)->seen = false;
+}
+
+/* What we wrote may be in the history that is no more: rotation looks at what there is now. */
+static void
+on_rewound(void *arg)
+{
+    struct one *o = arg;
+    struct err e;
+
+    o->known_at = 0;
+    if (o->writing == 0)
+        return;
+    kube_cancel(STEAL(o->call));
+    (void)err_set(&e, E_CONFLICT, "the API server went back to an older state meanwhile");
+    write_over(o, &e);
 }
 
 static void
@@ -567,6 +580,8 @@ one_open(struct sets *s, const struct set_place *p, struct one *o, struct err *e
                                 .put = on_put,
                                 .gone = on_gone,
                                 .whole = on_whole,
+                                .rewound = on_rewound,
+                                .verify_ms = KUBE_FEED_VERIFY_MS,
                                 .arg = o };
     return kube_feed_new(s->loop, s->conf.kube, &f, &o->feed, e);
 }

@@ -23,7 +23,8 @@ struct place {
     bool is_queued, exists, is_selected, is_going;
     bool has_map, seen; /* the ConfigMap is there; in the list that is being read */
     bool ns_seen;
-    uint64_t known_at;          /* the revision of the ConfigMap, or of its absence; 0: no number */
+    bool ns_told;               /* of the namespace, since the write under way began */
+    uint64_t known_at;          /* as of which revision, also of its absence; 0: no number */
     uint8_t held[DIGEST_BYTES]; /* digest of the roots in it; zeros: none that can be read */
     struct kube_call *call;     /* a write under way */
     uint64_t retry_at;          /* 0: at once */
@@ -170,8 +171,8 @@ write_failed(struct place *p, const struct err *why)
 {
     struct spread *s = p->spread;
 
-    if (why->code == E_STATE) {
-        p->is_going = true; /* the namespace is being terminated */
+    if (why->code == E_STATE) { /* the namespace is being terminated; or was, before it was told */
+        p->is_going = p->is_going || !p->ns_told;
         return;
     }
     if (why->code == E_EXISTS || why->code == E_NOTFOUND) {
@@ -215,6 +216,7 @@ write_start(struct place *p, struct err *e)
     struct kube_write w = { .kind = &kube_config_map, .ns = p->name, .name = SPREAD_CONFIG_MAP };
     int done;
 
+    p->ns_told = false;
     if (p->has_map)
         o = json_pack("{s:{s:s}}", "data", SPREAD_KEY, s->pem);
     else
@@ -412,7 +414,7 @@ map_put(const json_t *o, void *arg, struct err *e)
     if (p == NULL)
         return err_result(e);
     p->seen = true;
-    map_take(p, o, kube_revision(kube_object_version(o)), false);
+    map_take(p, o, kube_revision(kube_feed_version(s->maps)), false);
     told(s);
     return 0;
 }
@@ -426,7 +428,7 @@ map_gone(const json_t *o, void *arg, struct err *e)
     (void)e;
     s->any_gone = true;
     if (p != NULL && strcmp(kube_object_name(o), SPREAD_CONFIG_MAP) == 0) {
-        map_take(p, NULL, kube_revision(kube_object_version(o)), false);
+        map_take(p, NULL, kube_revision(kube_feed_version(s->maps)), false);
         told(s);
     }
     return 0;
@@ -439,6 +441,20 @@ maps_begin(void *arg)
 
     for (struct place *p = s->all; p != NULL; p = p->next)
         p->seen = false;
+}
+
+/* What we wrote may be in the history that is no more. */
+static void
+on_rewound(void *arg)
+{
+    struct spread *s = arg;
+
+    for (struct place *p = s->all; p != NULL; p = p->next) {
+        p->known_at = 0;
+        s->calls_n -= p->call != NULL;
+        kube_cancel(STEAL(p->call));
+    }
+    told(s);
 }
 
 static void
@@ -463,7 +479,7 @@ ns_put(const json_t *o, void *arg, struct err *e)
 
     if (p == NULL)
         return err_result(e);
-    p->exists = p->ns_seen = true;
+    p->exists = p->ns_seen = p->ns_told = true;
     p->is_going =
         kube_object_is_going(o) || strcmp(kube_object_text(o, "status.phase"), "Terminating") == 0;
     p->is_selected =
@@ -480,12 +496,17 @@ ns_gone(const json_t *o, void *arg, struct err *e)
 {
     struct spread *s = arg;
     struct place *p = place_find(s, kube_object_name(o));
+    uint64_t at = kube_revision(kube_feed_version(s->namespaces));
 
     (void)e;
     s->any_gone = true;
     if (p != NULL) {
-        p->exists = p->has_map = p->was_good = false;
-        p->known_at = kube_revision(kube_object_version(o));
+        p->exists = false;
+        p->ns_told = true;
+        if (!kube_is_late(at, p->known_at, p->has_map)) { /* else the next one's map is told */
+            p->has_map = p->was_good = false;
+            p->known_at = at;
+        }
         p->disputes = p->failures = 0;
         p->retry_at = 0;
     }
@@ -548,6 +569,8 @@ spread_new(struct loop *l, const struct spread_conf *conf, struct spread **ret, 
                                  .gone = ns_gone,
                                  .whole = ns_whole,
                                  .broken = ns_broken,
+                                 .rewound = on_rewound,
+                                 .verify_ms = KUBE_FEED_VERIFY_MS,
                                  .arg = s };
     struct kube_feed_conf maps = { .path = "/api/v1/configmaps?fieldSelector="
                                            "metadata.name%3D" SPREAD_CONFIG_MAP,
@@ -559,6 +582,8 @@ spread_new(struct loop *l, const struct spread_conf *conf, struct spread **ret, 
                                    .gone = map_gone,
                                    .whole = maps_whole,
                                    .broken = maps_broken,
+                                   .rewound = on_rewound,
+                                   .verify_ms = KUBE_FEED_VERIFY_MS,
                                    .arg = s };
     TRY(kube_feed_new(l, conf->kube, &ns, &s->namespaces, e));
     TRY(kube_feed_new(l, conf->kube, &maps, &s->maps, e));

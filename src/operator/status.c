@@ -511,10 +511,13 @@ on_status(const json_t *body, const struct err *why, void *arg)
 {
     struct plugin *p = arg;
 
-    (void)body;
     p->status_call = NULL;
-    if (why == NULL)
+    if (why == NULL) {
+        json_decref(p->status_there);
+        p->status_there = json_deep_copy(json_object_get(body, "status"));
+        p->status_at = kube_revision(kube_object_version(body));
         return;
+    }
     json_decref(p->status); /* it is not there */
     p->status = NULL;
     p->status_retry_at = mono_ms() + STATUS_RETRY_MS;
@@ -540,9 +543,9 @@ status_write(struct mesh_operator *op, const char *ns, const char *name, json_t 
 /* What the resource says from before: since when the present set lies in the ConfigMaps, the newest
  * generation, the CA's replicas. */
 static void
-status_read(struct plugin *p)
+status_read(struct plugin *p, const json_t *o)
 {
-    const json_t *s = json_object_get(plugin_object(p), "status");
+    const json_t *s = json_object_get(o, "status");
     const json_t *d = json_object_get(s, "distribution");
     const char *since = text(d, "since");
     json_int_t generation = json_integer_value(json_object_get(s, "generation"));
@@ -551,6 +554,8 @@ status_read(struct plugin *p)
 
     p->status_is_read = true;
     p->status = json_deep_copy(s);
+    p->status_there = json_deep_copy(s);
+    p->status_at = kube_revision(kube_object_version(o));
     p->replicas_told = json_deep_copy(json_object_get(s, "replicas"));
     p->force.last = json_deep_copy(json_object_get(s, "lastForce"));
     if (generation > 0 && (uint64_t)generation <= GENERATION_TOLD_MAX)
@@ -564,14 +569,54 @@ status_read(struct plugin *p)
     };
 }
 
+static void
+on_recalled(const json_t *body, const struct err *why, void *arg)
+{
+    const json_t *o = json_array_get(json_object_get(body, "items"), 0);
+    struct plugin *p = arg;
+
+    p->recall_call = NULL;
+    if (why != NULL)
+        plugin_problem(p, why->code == E_DENIED ? "Forbidden" : "ApiServer", why);
+    else if (strcmp(kube_object_uid(o), p->spec.uid) == 0)
+        status_read(p, o);
+    /* else it is gone, which the watch tells */
+    if (p->status_is_read)
+        plugin_look_soon(p, 0);
+}
+
+bool
+status_recall(struct plugin *p)
+{
+    CLEANUP(str_freep) char *all = NULL, *path = NULL;
+    struct err e;
+
+    if (p->status_is_read || p->recall_call != NULL || mono_ms() < p->retry_at)
+        return p->status_is_read;
+    if (kube_path(&kube_plugin_ca, p->spec.ns, NULL, NULL, &all, &e) < 0 ||
+        str_format(&path, &e, "%s?fieldSelector=metadata.name%%3D%s", all, p->spec.name) < 0 ||
+        kube_get(p->op->conf.kube, path, 0, on_recalled, p, &p->recall_call, &e) < 0)
+        plugin_problem(p, "ApiServer", &e);
+    return false;
+}
+
+/* Since our last write somebody wrote another one: a hand, a leader of before that did not know
+ * yet, a backup. What a spec that is refused was told is not of these. */
+static bool
+is_overwritten(const struct plugin *p)
+{
+    const json_t *o = plugin_object(p);
+
+    return kube_revision(kube_object_version(o)) > p->status_at && p->op->refused[0] == '\0' &&
+           json_equal(json_object_get(o, "status"), p->status_there) != 1;
+}
+
 void
 status_tick(struct plugin *p)
 {
     CLEANUP(facts_done) struct facts f;
     struct err e;
 
-    if (!p->status_is_read)
-        status_read(p);
     if (!facts_get(p, &f))
         return; /* the next tick says it */
     events_tick(p, &f);
@@ -579,10 +624,13 @@ status_tick(struct plugin *p)
         plugin_object(p) == NULL)
         return;
     json_t *s = status_of(p, &f);
-    if (s == NULL || json_equal(s, p->status) == 1) {
+    bool is_another = is_overwritten(p);
+    if (s == NULL || (json_equal(s, p->status) == 1 && !is_another)) {
         json_decref(s);
         return;
     }
+    if (is_another)
+        p->status_retry_at = mono_ms() + STATUS_RETRY_MS; /* no faster war */
     json_decref(p->status);
     p->status = s;
     if (status_write(p->op, p->spec.ns, p->spec.name, s, on_status, p, &p->status_call, &e) < 0)

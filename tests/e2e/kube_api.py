@@ -10,12 +10,18 @@ concepts and conventions; messages as kube-apiserver 1.3x has them.
     api.get("Secret", "ns", "name"); api.delete("Secret", "ns", "name"); api.all("Secret")
     api.accounts["t2"] = "system:serviceaccount:a:b"; api.allow("system:serviceaccount:a:b", ["get"], ["secrets"], ns="a")
     api.fail(429, times=3, method="PATCH", path="/secrets/", retry_after=1); api.lose("POST", "/secrets"); api.compact(); api.stop()
+    old = api.backup(); api.restore(old)
     flags("--kubeconfig", api.kubeconfig())
+
+MESHROOT_TEST_API_LATE=SEED:MAX_MS in the environment of the tests: each answer (what was asked for is done by then) and each line of a watch comes late
+by a random time up to that, so that they overtake one another; the lines of one watch stay in order. A test must be right under it.
 """
 import base64
 import copy
 import http.server
 import json
+import os
+import random
 import re
 import socket
 import ssl
@@ -44,6 +50,10 @@ class KubeApi(World):
         self.seen, self.faults = [], []   # (method, path with query, user, status)
         self.watch_s = None               # watches are closed after so many seconds, whatever was asked
         self.bookmark_s = 1.0
+        self.mute = None                  # a plural: its watches tell nothing for now
+        self.refuses_future = False       # a watch from a version that has not come yet; else it is silent until it has
+        seed, _, ms = os.environ.get("MESHROOT_TEST_API_LATE", "0:0").partition(":")
+        self.chance, self.late_s = random.Random(int(seed)), int(ms) / 1000
         self.root, self.pem, self.tls_key = server_cert(folder, name)
         self.start()
 
@@ -211,6 +221,9 @@ class KubeApi(World):
         with self.changed:
             if since == 0:
                 first, since = [line("ADDED", o) for o in self.chosen(r, ns, q)], self.version
+            elif since > self.version and self.refuses_future:
+                first, is_old = [line("ERROR", Refused(504, f"Timeout: Too large resource version: {since}, current: {self.version}", details={
+                    "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}).status)], True
             elif since < self.floor:
                 first, is_old = [line("ERROR", Refused(410, f"too old resource version: {since} ({self.floor})").status)], True
             else:
@@ -218,12 +231,15 @@ class KubeApi(World):
         yield from first
         while left() > 0:
             with self.changed:
-                self.changed.wait_for(lambda: self.version > since or self.server is not server, min(0.2, max(0.0, left())))
+                self.changed.wait_for(lambda: (self.version > since and self.mute != r.plural) or self.server is not server,
+                                      min(0.02 if self.late_s else 0.2, max(0.0, left())))
+                if self.mute == r.plural:
+                    continue
                 if since < self.floor and self.version > since:
                     yield line("ERROR", Refused(410, f"too old resource version: {since} ({self.floor})").status)
                     return
                 news = [x for x in self.log if x[0] > since and x[1] == (r.group, r.plural)]
-                since = self.version
+                since = max(since, self.version)
             for _, _, kind, o, before in news:
                 if ns not in (None, o["metadata"].get("namespace")):
                     continue
@@ -232,11 +248,11 @@ class KubeApi(World):
                     kind = "ADDED" if is_in else "DELETED"
                 if is_in or was:
                     yield line(kind, o)
-            if marks and time.monotonic() >= mark_at:
+            if marks and time.monotonic() >= mark_at and since <= self.version:
                 mark_at = time.monotonic() + self.bookmark_s
                 yield line("BOOKMARK", {"kind": r.kind, "apiVersion": r.api, "metadata": {"resourceVersion": str(since)}})
             yield None
-        if marks and self.server is server and not is_old:
+        if marks and self.server is server and not is_old and since <= self.version:
             yield line("BOOKMARK", {"kind": r.kind, "apiVersion": r.api, "metadata": {"resourceVersion": str(since)}})
 
     # -- the wire -----------------------------------------------------------------------------------------------------------------------
@@ -260,6 +276,10 @@ class KubeApi(World):
             {"name": r.plural, "singularName": r.kind.lower(), "namespaced": r.is_namespaced, "kind": r.kind, "verbs": verbs} for r in found] + [
             {"name": f"{r.plural}/status", "singularName": "", "namespaced": r.is_namespaced, "kind": r.kind, "verbs": ["get", "patch", "update"]}
             for r in found if r.has_status]} if found else None
+
+    def late(self):
+        """When what is to be said now is said (time.monotonic)."""
+        return time.monotonic() + self.chance.uniform(0, self.late_s)
 
     def answer(self, h):
         path, _, query = h.path.partition("?")
@@ -290,6 +310,7 @@ class KubeApi(World):
         except Refused as x:
             status, out = x.code, x.status
         self.seen.append((h.command, h.path, user, status or 200))
+        time.sleep(max(0.0, self.late() - time.monotonic()))
         if is_lost:
             h.close_connection = True
             h.connection.shutdown(socket.SHUT_RDWR)
@@ -309,10 +330,20 @@ class KubeApi(World):
         h.send_header("transfer-encoding", "chunked")
         h.end_headers()
         h.wfile.flush()
+
+        def say(line, at):
+            time.sleep(max(0.0, at - time.monotonic()))
+            h.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+            h.wfile.flush()
+        waiting, at = [], 0.0  # each no sooner than the one before it
         for line in lines:
             if line is not None:
-                h.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-                h.wfile.flush()
+                at = max(at, self.late())
+                waiting.append((line, at))
+            while waiting and waiting[0][1] <= time.monotonic():
+                say(*waiting.pop(0))
+        for one in waiting:
+            say(*one)
         h.wfile.write(b"0\r\n\r\n")
 
     def start(self):
@@ -359,6 +390,12 @@ class KubeApi(World):
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.url = f"https://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def restore(self, backup):
+        """etcd is put back from a backup, with its revisions of then, and the API server is started anew."""
+        self.stop()
+        self.put_back(backup)
+        self.start()
 
     def stop(self):
         """Away, open connections too, until start(); the world stays."""

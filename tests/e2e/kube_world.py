@@ -340,6 +340,16 @@ class World:
         self.tell(done)
         return copy.deepcopy(o)
 
+    def backup(self):
+        """Of etcd, for restore()."""
+        with self.changed:
+            return copy.deepcopy((self.version, self.floor, self.log, self.objects, self.owners))
+
+    def put_back(self, backup):
+        with self.changed:
+            self.version, self.floor, self.log, self.objects, self.owners = copy.deepcopy(backup)
+            self.pages.clear()
+
     def compact(self):
         """etcd forgets: watches from before, and lists half read, are told 410."""
         with self.changed:

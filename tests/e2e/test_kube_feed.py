@@ -18,7 +18,9 @@ class Feed(Tool):
         """What its owner knows; None before the first whole list."""
         known, listed = None, {}
         for x in list(self.said):
-            if "whole" in x:
+            if "begin" in x:
+                listed = {}
+            elif "whole" in x:
                 known, listed = listed, {}
             elif "put" in x:
                 listed[x["put"]] = x["version"]
@@ -99,6 +101,25 @@ def test_whatever_the_server_does(api, feed):
     api.start()
     in_step(api, feed, "compacted")
     wait_for("the list again", lambda: lists(api) >= 3)
+
+
+@pytest.mark.parametrize("refuses", (False, True))
+def test_an_etcd_that_was_restored(api, refuses):
+    """Its revisions begin again at those of the backup: a watch from where we were is silent until they have caught up, or is refused."""
+    f = Feed(api.kubeconfig(), relist_ms=3000)
+    wait_for("the list", lambda: f.world() == there(api))
+    old = api.backup()
+    for i in range(300, 340):
+        put(api, i)
+    api.delete("ConfigMap", "n0", "m0")
+    wait_for("in step", lambda: f.world() == there(api))
+    api.refuses_future = refuses
+    api.restore(old)
+    put(api, 1, "since")  # far fewer than were lost
+    wait_for("what is there now", lambda: f.world() == there(api))
+    assert "n0/m0" in f.world() and "n0/m300" not in f.world()
+    in_step(api, f, "restored")
+    f.end(signal.SIGTERM)
 
 
 def test_a_continue_token_that_is_too_old(api, tmp_path):

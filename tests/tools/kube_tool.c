@@ -275,9 +275,16 @@ say_object(const char *what, const json_t *object)
 }
 
 static void
+nothing(void *arg)
+{
+    (void)arg;
+}
+
+static void
 on_begin(void *arg)
 {
     (void)arg;
+    say_when("begin", "");
 }
 
 static int
@@ -317,8 +324,8 @@ watch_run(struct tool *t, const json_t *q, struct err *e)
                                    .put = on_put,
                                    .gone = on_gone,
                                    .whole = on_whole,
-                                   .alive = on_begin,
-                                   .broken = on_begin,
+                                   .alive = nothing,
+                                   .broken = nothing,
                                    .arg = t };
     CLEANUP(kube_feed_freep) struct kube_feed *f = NULL;
 

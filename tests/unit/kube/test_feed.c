@@ -328,6 +328,12 @@ on_broken(void *arg)
 }
 
 static void
+on_rewound(void *arg)
+{
+    note(arg, "rewound", "");
+}
+
+static void
 feed(struct scene *s, const struct row *rows, uint64_t relist_ms, const char *log)
 {
     struct kube_feed_conf conf = { .path = "/api/v1/pods",
@@ -340,6 +346,7 @@ feed(struct scene *s, const struct row *rows, uint64_t relist_ms, const char *lo
                                    .whole = on_whole,
                                    .alive = on_alive,
                                    .broken = on_broken,
+                                   .rewound = on_rewound,
                                    .arg = s };
 
     s->rows = rows;
@@ -432,6 +439,35 @@ silence_is_broken_by_a_list(void **state)
 
     feed(s, rows, 300,
          " begin +a whole . begin +a whole ."); /* a watch is open, and says nothing */
+}
+
+/* What an API server does after its etcd was restored: silent until the numbers have caught up, a
+ * refusal, or a word of a version that is lower. The list that follows is the judge. */
+static void
+a_server_that_went_back_is_read_anew(void **state)
+{
+    static const struct row rows[] = {
+        { "watch", "-", 200, PAGE("70", "", OBJ("a", "60")) },
+        { "resourceVersion", "70", 200,
+          EVENT("ADDED", OBJ("b", "71")) EVENT("BOOKMARK", OBJ("", "40")) },
+        { "watch", "-", 200, PAGE("41", "t", OBJ("a", "10")) },
+        { "continue", "t", 200, PAGE("41", "", OBJ("c", "11")) },
+        { "resourceVersion", "41", 200, EVENT("ADDED", OBJ("d", "42")) },
+        { "resourceVersion", "42", 504,
+          "{\"code\":504,\"reason\":\"Timeout\",\"message\":\"Timeout: Too large resource "
+          "version: 42, current: 30\",\"details\":{\"causes\":[{\"reason\":"
+          "\"ResourceVersionTooLarge\"}]}}" },
+        { "watch", "-", 200, PAGE("30", "", "") },
+        { "resourceVersion", "30", 200, EVENT("DELETED", OBJ("e", "20")) },
+        { "watch", "-", 200, PAGE("33", "", "") }, /* no: this server is only odd */
+        { "resourceVersion", "33", 0, NULL },      /* silent */
+        { "watch", "-", 200, PAGE("5", "", OBJ("a", "1")) },
+        { NULL, NULL, 0, NULL },
+    };
+
+    feed(*state, rows, 300,
+         " begin +a whole . +b . broken begin rewound +a +c whole . +d ."
+         " begin rewound whole . broken begin whole . begin rewound +a whole .");
 }
 
 static void
@@ -544,6 +580,7 @@ main(void)
         SCENE(too_old_means_a_list),
         SCENE(an_event_that_cannot_be_is_no_event),
         SCENE(silence_is_broken_by_a_list),
+        SCENE(a_server_that_went_back_is_read_anew),
         SCENE(a_full_cache_knows_nothing),
         cmocka_unit_test(events_as_texts),
     };

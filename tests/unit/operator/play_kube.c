@@ -19,7 +19,7 @@ static struct {
     size_t sent_n;
     unsigned refuse;
     struct {
-        char path[256], trouble[128], version[24];
+        char path[256], trouble[128], version[24], list_version[24];
         struct kube_feed_conf conf;
         bool is_open;
     } feed[FEEDS_MAX];
@@ -123,7 +123,7 @@ __wrap_kube_feed_new(struct loop *l, struct kube_client *c, const struct kube_fe
         if (!play.feed[i].is_open) {
             play.feed[i].conf = *conf;
             play.feed[i].is_open = true;
-            play.feed[i].trouble[0] = play.feed[i].version[0] = '\0';
+            play.feed[i].trouble[0] = play.feed[i].list_version[0] = '\0';
             (void)snprintf(play.feed[i].path, sizeof(play.feed[i].path), "%s", conf->path);
             *ret = (struct kube_feed *)&play.feed[i];
             return 0;
@@ -273,7 +273,7 @@ play_list_version(const char *path, const char *version)
 {
     size_t i = feed_find(path);
 
-    (void)snprintf(play.feed[i].version, sizeof(play.feed[i].version), "%s", version);
+    (void)snprintf(play.feed[i].list_version, sizeof(play.feed[i].list_version), "%s", version);
 }
 
 /* A copy goes in: readers wipe what they have taken. */
@@ -287,9 +287,18 @@ tell(int (*fn)(const json_t *o, void *arg, struct err *e), void *arg, const json
     json_decref(copy);
 }
 
+static void
+as_of(const char *path, const char *version)
+{
+    size_t i = feed_find(path);
+
+    (void)snprintf(play.feed[i].version, sizeof(play.feed[i].version), "%s", version);
+}
+
 void
 play_put(const char *path, const json_t *object)
 {
+    as_of(path, kube_object_version(object));
     const struct kube_feed_conf *f = play_feed(path);
 
     tell(f->put, f->arg, object);
@@ -298,9 +307,18 @@ play_put(const char *path, const json_t *object)
 void
 play_gone(const char *path, const json_t *object)
 {
+    as_of(path, kube_object_version(object));
     const struct kube_feed_conf *f = play_feed(path);
 
     tell(f->gone, f->arg, object);
+}
+
+void
+play_rewind(const char *path)
+{
+    const struct kube_feed_conf *f = play_feed(path);
+
+    f->rewound(f->arg);
 }
 
 void
@@ -309,8 +327,10 @@ play_list(const char *path, const json_t *const *objects, size_t n)
     const struct kube_feed_conf *f = play_feed(path);
 
     f->begin(f->arg);
-    for (size_t i = 0; i < n; i++)
-        tell(f->put, f->arg, objects[i]);
+    size_t i = feed_find(path);
+    memcpy(play.feed[i].version, play.feed[i].list_version, sizeof(play.feed[i].version));
+    for (size_t k = 0; k < n; k++)
+        tell(f->put, f->arg, objects[k]);
     f->whole(f->arg);
 }
 

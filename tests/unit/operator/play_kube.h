@@ -49,6 +49,8 @@ void play_list(const char *path, const json_t *const *objects, size_t n); /* beg
 void play_list_version(const char *path,
                        const char *version); /* of the lists from now; "" before */
 
+void play_rewind(const char *path); /* an etcd was restored: a list comes */
+
 /* Time goes on; timers fire in their order, and what is deferred runs. */
 void play_wait(uint64_t ms);
 uint64_t play_now(void);

@@ -166,6 +166,17 @@ map_gone(struct scene *s, const char *ns)
     play_gone(MAPS, o);
 }
 
+static inline void
+namespace_gone(struct scene *s, const char *name)
+{
+    CLEANUP(json_decrefp) json_t *o = namespace_of(name);
+    char version[16];
+
+    (void)snprintf(version, sizeof(version), "%u", ++s->version);
+    play_version(o, version);
+    play_gone(NAMESPACES, o);
+}
+
 /* Both lists are read, and `names` (separated by blanks) are the namespaces; none has the map. */
 static inline void
 begin(struct scene *s, const char *names, struct roots *roots)

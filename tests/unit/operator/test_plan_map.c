@@ -421,11 +421,13 @@ retired_the_plan_goes_and_the_generation_stays(void **state)
     } rows[] = { { 8, "8" }, { 3, "8" }, { 0, "8" }, { 12, "12" } };
     struct scene *s = *state;
     uint64_t floor = 0;
+    struct sent *again;
 
     open_with(s, "{\"p\":1}", "5", "9");
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         assert_ok(plan_map_retire(s->m, rows[i].generation, on_retired, s, &e));
         assert_err(plan_map_retire(s->m, 99, on_retired, s, &e), E_BUSY, "is being written");
+        play_answer(play_find("GET", PATH "/" NAME), map_of("{\"p\":1}", "5", "9"), "9");
         struct sent *q = play_find("PUT", PATH "/" NAME "?");
         assert_non_null(q);
         assert_string_equal(data_of(q, "plan.json"), "-");
@@ -442,9 +444,25 @@ retired_the_plan_goes_and_the_generation_stays(void **state)
     assert_err(plan_map_retire(s->m, 13, on_retired, s, &e), E_BUSY, "is being written");
     play_answer(play_find("PUT", PATH "/" NAME "?"), NULL, "11");
     assert_ok(plan_map_retire(s->m, 13, on_retired, s, &e));
+    play_answer(play_find("GET", PATH "/" NAME), map_of("{\"p\":2}", "12", "11"), "11");
     play_fail(play_find("PUT", PATH "/" NAME "?"), E_CONFLICT, "modified");
     assert_int_equal(s->why.code, E_CONFLICT);
     assert_plan(s, "{\"p\":2}");
+    /* the next try is over what is there by then: a write of ours whose answer was lost, or a
+     * hand's */
+    play_forget();
+    assert_ok(plan_map_retire(s->m, 13, on_retired, s, &e));
+    play_answer(play_find("GET", PATH "/" NAME), map_of(NULL, "40", "31"), "31");
+    again = play_find("PUT", PATH "/" NAME "?");
+    assert_string_equal(kube_object_version(again->body), "31");
+    assert_string_equal(data_of(again, "generation"), "40");
+    play_answer(again, NULL, "32");
+    assert_int_equal(s->why.code, E_NONE);
+    play_forget();
+    assert_ok(plan_map_retire(s->m, 13, on_retired, s, &e));
+    play_fail(play_find("GET", PATH "/" NAME), E_TIMEOUT, "no answer");
+    assert_int_equal(s->why.code, E_TIMEOUT);
+    assert_int_equal(s->retired, ARRAY_LEN(rows) + 3);
 }
 
 int

@@ -177,6 +177,45 @@ what_is_gone_is_gone_whatever_is_answered_then(void **state)
     assert_int_equal(s->restored, 2);
 }
 
+/* An etcd that was restored with its revisions bumped: an old object in a list that is newer than
+ * all that was known. And without: a list that is older, and a write in a history that is no more.
+ */
+static void
+a_restored_etcd_is_believed(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(json_decrefp) json_t *cacerts = NULL, *ca = NULL;
+
+    both_written(s, &cacerts, &ca);
+    assert_int_equal(write_set(s, pki.a_a2, &second), ROTATE_LATER);
+    answer_all("41");
+    assert_int_equal(sets_generation(s->sets), 8);
+    play_list_version(CACERTS, "1000000000");
+    play_list(CACERTS, (const json_t *[]){ cacerts }, 1); /* as of 10 */
+    assert_int_equal(sets_generation(s->sets), 7);
+    assert_int_equal(s->restored, 1);
+    assert_string_equal(s->what, "another whole set was put there");
+    assert_int_equal(write_set(s, pki.a_a2, &second), ROTATE_LATER);
+    assert_string_equal(kube_object_version(play_find("PUT", CACERTS)->body), "10");
+    answer_all("1000000001");
+    assert_int_equal(sets_generation(s->sets), 8);
+    assert_int_equal(write_set(s, pki.a_a1, &first), ROTATE_LATER);
+    unsigned moved = s->moved;
+    play_rewind(CA);
+    play_rewind(CACERTS);
+    assert_int_equal(s->moved, moved + 1);
+    assert_int_equal(s->why.code, E_CONFLICT);
+    assert_null(play_find("PUT", "/")); /* nobody waits for their answers */
+    play_list_version(CACERTS, "12");
+    play_list(CACERTS, (const json_t *[]){ cacerts }, 1);
+    play_list_version(CA, "12");
+    play_list(CA, (const json_t *[]){ ca }, 1);
+    assert_int_equal(sets_generation(s->sets), 7);
+    play_version(cacerts, "13");
+    play_gone(CACERTS, cacerts);
+    assert_int_equal(sets_generation(s->sets), 0);
+}
+
 /* -- pods -- */
 
 static void
@@ -301,6 +340,7 @@ main(void)
         TEST(what_is_deleted_is_told),
         TEST(news_from_before_our_write_is_old),
         TEST(what_is_gone_is_gone_whatever_is_answered_then),
+        TEST(a_restored_etcd_is_believed),
         TEST(pods_are_told_to_look),
         TEST(retired_only_ours_goes),
         TEST(retired_what_is_gone_is_gone_and_what_fails_is_told),

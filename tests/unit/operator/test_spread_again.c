@@ -72,14 +72,13 @@ a_namespace_that_ends_is_left(void **state)
     assert_state(s, 0, 0);
     assert_string_equal(spread_state(s->spread).trouble, "");
     /* and one of that name may come again */
-    CLEANUP(json_decrefp) json_t *ns = namespace_of("a");
-    play_gone(NAMESPACES, ns);
+    namespace_gone(s, "a");
     for (int i = 0; i < 2; i++) { /* what lay in it went with it, whether that is told or not */
         namespace_put("a");
         play_wait(0);
         answer(s, creation("a"));
         assert_state(s, 1, 1);
-        play_gone(NAMESPACES, ns);
+        namespace_gone(s, "a");
     }
     assert_int_equal(s->restored, 0);
 }
@@ -274,6 +273,95 @@ what_is_gone_is_gone_whatever_is_answered_then(void **state)
     assert_state(s, 1, 1);
 }
 
+/* Two watches: that the namespace went is told after what lay in the next one of that name. */
+static void
+what_is_told_of_the_next_namespace_counts(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(json_decrefp) json_t *ns = namespace_of("a");
+
+    begin(s, "a", pki.only_a);
+    s->version = 401;
+    map_put(s, "a", pki.text_a); /* 402: by our write, */
+    map_gone(s, "a");            /* 403: and deleted */
+    play_version(ns, "400");
+    play_gone(NAMESPACES, ns);
+    play_version(ns, "401");
+    play_put(NAMESPACES, ns);
+    s->version = 401;
+    answer(s, creation("a")); /* 402 */
+    assert_state(s, 1, 0);
+    assert_non_null(creation("a"));
+    s->version = 500;
+    answer(s, creation("a"));
+    assert_state(s, 1, 1);
+}
+
+/* The answer to a write into the namespace that was on its way out comes after the next one of that
+ * name. */
+static void
+an_end_that_is_over_holds_nothing_up(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(json_decrefp) json_t *ns = namespace_of("a");
+
+    begin(s, "a", pki.only_a);
+    play_version(ns, "400");
+    play_gone(NAMESPACES, ns);
+    play_version(ns, "401");
+    play_put(NAMESPACES, ns);
+    play_fail(creation("a"), E_STATE, "is being terminated");
+    play_wait(0);
+    assert_state(s, 1, 0);
+    play_fail(creation("a"), E_STATE, "is being terminated"); /* it is: nothing else was told */
+    play_wait(0);
+    assert_null(creation("a"));
+    assert_state(s, 0, 0);
+    play_version(ns, "402");
+    play_put(NAMESPACES, ns);
+    play_wait(0);
+    s->version = 500;
+    answer(s, creation("a"));
+    assert_state(s, 1, 1);
+}
+
+/* An etcd that was restored with its revisions bumped: old objects in a list that is newer than all
+ * that was known. And without: a list that is older. */
+static void
+a_restored_etcd_is_believed(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(json_decrefp)
+    json_t *old = play_object("a", SPREAD_CONFIG_MAP, "20",
+                              json_pack("{s:{s:s}}", "data", SPREAD_KEY, pki.text_both));
+
+    begin(s, "a b", pki.only_a);
+    s->version = 200;
+    answer(s, creation("a"));
+    answer(s, creation("b"));
+    assert_state(s, 2, 2);
+    play_list_version(MAPS, "1000000000");
+    play_list(MAPS, (const json_t *[]){ old }, 1);
+    play_wait(0);
+    assert_state(s, 2, 0);
+    assert_int_equal(s->restored, 2);
+    s->version = 1000000000;
+    answer(s, patch_of("a"));
+    assert_state(s, 2, 1);
+    assert_non_null(creation("b")); /* under way, and done in the history that is no more */
+    play_rewind(MAPS);
+    play_list_version(MAPS, "30");
+    play_list(MAPS, (const json_t *[]){ old }, 1);
+    play_wait(SPREAD_DISPUTE_MAX_MS);
+    assert_state(s, 2, 0);
+    s->version = 30;
+    answer(s, patch_of("a"));
+    answer(s, creation("b"));
+    assert_state(s, 2, 2);
+    map_gone(s, "b");
+    assert_state(s, 2, 1);
+}
+
 static void
 broken_watches_are_not_whole(void **state)
 {
@@ -309,7 +397,7 @@ namespaces_that_are_gone_take_no_memory(void **state)
         play_put(NAMESPACES, ns);
         play_wait(0);
         if (i % 3 == 0) { /* it ends while the write is under way */
-            play_gone(NAMESPACES, ns);
+            namespace_gone(s, name);
             play_wait(0);
             play_fail(creation(name), E_NOTFOUND, "no such namespace");
             play_wait(0);
@@ -318,7 +406,7 @@ namespaces_that_are_gone_take_no_memory(void **state)
         answer(s, creation(name));
         if (i % 3 == 1)
             map_gone(s, name);
-        play_gone(NAMESPACES, ns);
+        namespace_gone(s, name);
         play_wait(0);
     }
     play_list(NAMESPACES, NULL, 0);
@@ -361,6 +449,9 @@ main(void)
         TEST(other_config_maps_are_nobodys),
         TEST(what_a_list_leaves_out_is_gone),
         TEST(what_is_gone_is_gone_whatever_is_answered_then),
+        TEST(what_is_told_of_the_next_namespace_counts),
+        TEST(an_end_that_is_over_holds_nothing_up),
+        TEST(a_restored_etcd_is_believed),
         TEST(broken_watches_are_not_whole),
         TEST(namespaces_that_are_gone_take_no_memory),
         TEST(what_is_written_over_is_counted),
