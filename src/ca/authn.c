@@ -62,9 +62,10 @@ by_certificate(const struct ca_conf *conf, const struct ca_view *v, const struct
     if (!roots_has(bundle_roots(v->bundle), peer->root_id))
         return no(ret_reason, "cert_root", e,
                   "the client certificate chains to a root that is no longer trusted");
-    if (tls_peer_is_revoked(peer, v->crls))
+    if (ca_view_revokes(v, peer))
         return no(ret_reason, "cert_revoked", e,
-                  "the client certificate, or the intermediate that signed it, is revoked");
+                  "the client certificate, its identity, or the intermediate that signed it, is "
+                  "revoked");
     cert_serial_text(peer->leaf, serial);
     spiffe_text(&id, ret->identity);
     (void)snprintf(ret->auth, sizeof(ret->auth), "cert:%s", serial);

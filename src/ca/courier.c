@@ -7,13 +7,27 @@
 #include "ca/revoke_page.h"
 #include "obs/log.h"
 
-enum { LOOK_MS = 250, ROWS_MAX = 2 * REVOKED_MAX, NAME_BYTES = 64 };
+enum {
+    LOOK_MS = 250,
+    ROWS_MAX = 2 * REVOKED_MAX,
+    IDENTITIES_MAX = 2 * REVOKED_IDENTITIES_MAX,
+    NAME_BYTES = 64
+};
+
+/* Bits of stops: that have it; have shown it in this round; are told it by the call under way. */
+struct marks {
+    uint32_t has, seen, told;
+};
 
 struct row { /* one revoked leaf */
     struct revoked v;
-    struct cert *issuer;      /* a reference; NULL: no replica has it */
-    uint32_t has, seen, told; /* bits of stops: that have it; have shown it in this round; are told
-                                 it by the call under way */
+    struct cert *issuer; /* a reference; NULL: no replica has it */
+    struct marks m;
+};
+
+struct identity_row {
+    struct revoked_identity v;
+    struct marks m;
 };
 
 struct courier {
@@ -21,6 +35,8 @@ struct courier {
     struct timer *timer;
     struct row *rows; /* owned */
     size_t n, cap;
+    struct identity_row *identities; /* owned */
+    size_t identities_n, identities_cap;
     struct courier_stop *stops[COURIER_STOPS_MAX]; /* by the bit; NULL: free */
 };
 
@@ -28,9 +44,9 @@ struct courier_stop {
     struct courier *courier;
     struct courier_port port;
     char name[NAME_BYTES];
-    uint32_t bit, from;
+    uint32_t bit, from, identities_from;
     size_t lacks; /* after the last round */
-    bool is_asked, is_listed;
+    bool is_asked, is_listed, takes_identities;
     bool has_news; /* another replica has shown a row since it was asked last */
     uint64_t due_ms;
     char said[ERR_MSG_BYTES]; /* the last trouble, said once */
@@ -79,12 +95,40 @@ row_new(struct courier *c, struct row **ret, struct err *e)
     return 0;
 }
 
+static struct identity_row *
+identity_find(const struct courier *c, const uint8_t id[IDENTITY_ACT_BYTES])
+{
+    for (size_t i = 0; i < c->identities_n; i++)
+        if (memcmp(c->identities[i].v.id, id, IDENTITY_ACT_BYTES) == 0)
+            return &c->identities[i];
+    return NULL;
+}
+
+static int
+identity_new(struct courier *c, struct identity_row **ret, struct err *e)
+{
+    if (c->identities_n == IDENTITIES_MAX)
+        return err_set(e, E_LIMIT, "more than %d times an identity was revoked", IDENTITIES_MAX);
+    if (c->identities_n == c->identities_cap) {
+        size_t cap = c->identities_cap == 0 ? 16 : 2 * c->identities_cap;
+        struct identity_row *p = realloc(c->identities, cap * sizeof(*p));
+
+        if (p == NULL)
+            return err_nomem(e);
+        c->identities = p;
+        c->identities_cap = cap;
+    }
+    c->identities[c->identities_n] = (struct identity_row){ .v.identity = NULL };
+    *ret = &c->identities[c->identities_n++];
+    return 0;
+}
+
 /* Of those whose leaf has ended nobody has to be told any more. */
 static void
 rows_prune(struct courier *c)
 {
     int64_t now = unix_s();
-    size_t n = 0;
+    size_t n = 0, k = 0;
 
     for (size_t i = 0; i < c->n; i++)
         if (c->rows[i].v.not_after < now)
@@ -92,18 +136,81 @@ rows_prune(struct courier *c)
         else
             c->rows[n++] = c->rows[i];
     c->n = n;
+    for (size_t i = 0; i < c->identities_n; i++)
+        if (c->identities[i].v.until < now)
+            free(c->identities[i].v.identity);
+        else
+            c->identities[k++] = c->identities[i];
+    c->identities_n = k;
+}
+
+typedef void marks_fn(struct marks *m, uint32_t bit);
+
+static void
+each_mark(struct courier *c, uint32_t bit, marks_fn *fn)
+{
+    for (size_t i = 0; i < c->n; i++)
+        fn(&c->rows[i].m, bit);
+    for (size_t i = 0; i < c->identities_n; i++)
+        fn(&c->identities[i].m, bit);
+}
+
+static void
+mark_gone(struct marks *m, uint32_t bit)
+{
+    m->has &= ~bit;
+    m->seen &= ~bit;
+    m->told &= ~bit;
+}
+
+static void
+mark_taken(struct marks *m, uint32_t bit)
+{
+    m->has |= m->told & bit; /* until the round shows otherwise */
+    m->told &= ~bit;
+}
+
+static void
+mark_not_taken(struct marks *m, uint32_t bit)
+{
+    m->told &= ~bit;
+}
+
+static void
+mark_round(struct marks *m, uint32_t bit)
+{
+    m->has = (m->has & ~bit) | (m->seen & bit);
+    m->seen &= ~bit;
+}
+
+static void
+mark_shown(struct marks *m, uint32_t bit)
+{
+    m->seen |= bit;
+    m->has |= bit;
 }
 
 static bool
 lacks(const struct row *r, const struct courier_stop *s)
 {
-    return (r->has & s->bit) == 0 && r->issuer != NULL;
+    return (r->m.has & s->bit) == 0 && r->issuer != NULL;
+}
+
+static size_t
+lacks_identities(const struct courier_stop *s)
+{
+    const struct courier *c = s->courier;
+    size_t n = 0;
+
+    for (size_t i = 0; i < c->identities_n; i++)
+        n += (c->identities[i].m.has & s->bit) == 0;
+    return n;
 }
 
 static size_t
 lacks_count(const struct courier_stop *s)
 {
-    size_t n = 0;
+    size_t n = s->takes_identities ? lacks_identities(s) : 0;
 
     for (size_t i = 0; i < s->courier->n; i++)
         n += lacks(&s->courier->rows[i], s);
@@ -121,6 +228,40 @@ trouble(struct courier_stop *s, const char *what)
     (void)snprintf(s->said, sizeof(s->said), "%s", what);
     if (what[0] != '\0')
         log_warn("revoke", "revocations are not carried to and from %s: %s", s->name, what);
+}
+
+/* This one has news: the others are told at once. */
+static void
+all_due(const struct courier_stop *s)
+{
+    const struct courier *c = s->courier;
+
+    for (size_t i = 0; i < COURIER_STOPS_MAX; i++)
+        if (c->stops[i] != NULL && c->stops[i] != s) {
+            c->stops[i]->has_news = true;
+            c->stops[i]->due_ms = 0;
+        }
+}
+
+static int
+identity_take(struct courier_stop *s, const Meshroot__V1__RevokedIdentity *m, struct err *e)
+{
+    struct courier *c = s->courier;
+    struct revoked_identity v;
+
+    TRY(revoke_identity_read(m, &v, e));
+    struct identity_row *r = identity_find(c, v.id);
+    bool is_new = r == NULL && v.until >= unix_s();
+    int done = is_new ? identity_new(c, &r, e) : 0;
+    if (is_new && done == 0) {
+        r->v = v;
+        all_due(s);
+    } else {
+        free(v.identity);
+    }
+    if (r != NULL)
+        mark_shown(&r->m, s->bit);
+    return done;
 }
 
 static int
@@ -141,14 +282,9 @@ row_take(struct courier_stop *s, const Meshroot__V1__RevokedPage *m,
         return done; /* its leaf has ended; or no room */
     if (is_new) {
         r->v = v;
-        for (size_t i = 0; i < COURIER_STOPS_MAX; i++) /* the others are told at once */
-            if (c->stops[i] != NULL && c->stops[i] != s) {
-                c->stops[i]->has_news = true;
-                c->stops[i]->due_ms = 0;
-            }
+        all_due(s);
     }
-    r->seen |= s->bit;
-    r->has |= s->bit;
+    mark_shown(&r->m, s->bit);
     done = r->issuer != NULL ? 0 : revoke_issuer_find(m, r->v.signer_id, &r->issuer, e);
     return done < 0 ? done : 0;
 }
@@ -158,10 +294,7 @@ round_end(struct courier_stop *s)
 {
     struct courier *c = s->courier;
 
-    for (size_t i = 0; i < c->n; i++) {
-        c->rows[i].has = (c->rows[i].has & ~s->bit) | (c->rows[i].seen & s->bit);
-        c->rows[i].seen &= ~s->bit;
-    }
+    each_mark(c, s->bit, mark_round);
     rows_prune(c);
     size_t n = lacks_count(s);
     /* At once while there is more to tell, and it is taken. */
@@ -169,19 +302,35 @@ round_end(struct courier_stop *s)
     s->due_ms = is_more ? 0 : mono_ms() + COURIER_EVERY_MS;
     s->lacks = n;
     s->is_listed = true;
-    s->from = 0;
+    s->from = s->identities_from = 0;
+}
+
+/* What keeps it from taking all that it is told. */
+static const char *
+what_is_wrong(const struct courier_stop *s, const Meshroot__V1__RevokedPage *m)
+{
+    if (m->trouble[0] != '\0' || m->takes_identities || s->courier->identities_n == 0)
+        return m->trouble;
+    return "it is of a version that takes no revoked identities: upgrade it, or run meshroot ca "
+           "revoke --identity there, too";
 }
 
 static int
 page_take(struct courier_stop *s, const Meshroot__V1__RevokedPage *m, struct err *e)
 {
-    if (m == NULL || m->from != s->from || m->n_leaves > PAGE_LEAVES_MAX)
+    if (m == NULL || m->from != s->from || m->n_leaves > PAGE_LEAVES_MAX ||
+        m->n_identities > PAGE_IDENTITIES_MAX)
         return err_set(e, E_PEER, "the replica's answer is not the RevokedPage that was asked for");
     for (size_t i = 0; i < m->n_leaves; i++)
         TRY(row_take(s, m, m->leaves[i], e));
-    trouble(s, m->trouble);
+    for (size_t i = 0; i < m->n_identities; i++)
+        TRY(identity_take(s, m->identities[i], e));
+    s->takes_identities = m->takes_identities;
+    trouble(s, what_is_wrong(s, m));
     s->from += (uint32_t)m->n_leaves;
-    if (m->n_leaves == 0 || s->from >= m->total)
+    s->identities_from += (uint32_t)m->n_identities;
+    if ((m->n_leaves == 0 || s->from >= m->total) &&
+        (m->n_identities == 0 || s->identities_from >= m->identities_total))
         round_end(s);
     return 0;
 }
@@ -194,7 +343,7 @@ failed(struct courier_stop *s, const struct err *why)
     bool is_final = why->code == E_DENIED;
 
     trouble(s, why->msg);
-    s->from = 0;
+    s->from = s->identities_from = 0;
     s->due_ms = mono_ms() + (is_final ? COURIER_DENIED_MS : COURIER_LATER_MS);
 }
 
@@ -202,15 +351,10 @@ static void
 on_answer(struct span answer, const struct err *why, void *arg)
 {
     struct courier_stop *s = arg;
-    struct courier *c = s->courier;
     struct err e;
 
     s->is_asked = false;
-    for (size_t i = 0; i < c->n; i++) {
-        if (why == NULL && (c->rows[i].told & s->bit) != 0)
-            c->rows[i].has |= s->bit; /* until the round shows otherwise */
-        c->rows[i].told &= ~s->bit;
-    }
+    each_mark(s->courier, s->bit, why == NULL ? mark_taken : mark_not_taken);
     if (why != NULL) {
         failed(s, why);
         return;
@@ -221,28 +365,49 @@ on_answer(struct span answer, const struct err *why, void *arg)
         meshroot__v1__revoked_page__free_unpacked(m, NULL);
     if (r < 0)
         failed(s, &e);
-    else if (s->from > 0 || s->due_ms == 0)
+    else if (s->from > 0 || s->identities_from > 0 || s->due_ms == 0)
         stop_go(s);
+}
+
+/* One page's worth of what it lacks. */
+static void
+tell(struct courier_stop *s, struct revoke_page *page)
+{
+    struct courier *c = s->courier;
+    int64_t now = unix_s();
+
+    for (size_t i = 0; i < c->identities_n && s->takes_identities; i++) {
+        struct identity_row *r = &c->identities[i];
+
+        if ((r->m.has & s->bit) != 0 || r->v.until < now)
+            continue;
+        if (!revoke_page_add_identity(page, &r->v))
+            break;
+        r->m.told |= s->bit;
+    }
+    for (size_t i = 0; i < c->n; i++) {
+        struct row *r = &c->rows[i];
+
+        if (!lacks(r, s) || r->v.not_after < now)
+            continue;
+        if (!revoke_page_add(page, &r->v, r->issuer))
+            break;
+        r->m.told |= s->bit;
+    }
 }
 
 static int
 ask(struct courier_stop *s, struct err *e)
 {
     CLEANUP(buf_done) struct buf b = BUF_INIT(GRPC_MAX_MESSAGE_BYTES);
-    struct courier *c = s->courier;
     struct revoke_page page;
 
-    revoke_page_init(&page, s->from);
-    s->has_news = s->has_news && s->from > 0; /* told now; later pages only listen */
-    for (size_t i = 0; i < c->n && s->from == 0 && s->is_listed; i++) {
-        struct row *r = &c->rows[i];
+    bool is_first = s->from == 0 && s->identities_from == 0;
 
-        if (lacks(r, s) && r->v.not_after >= unix_s()) {
-            if (!revoke_page_add(&page, &r->v, r->issuer))
-                break;
-            r->told |= s->bit;
-        }
-    }
+    revoke_page_init(&page, s->from, s->identities_from);
+    s->has_news = s->has_news && !is_first; /* told now; later pages only listen */
+    if (is_first && s->is_listed)
+        tell(s, &page);
     TRY(revoke_page_pack(&page, &b, e));
     return s->port.exchange(s->port.self, buf_span(&b), on_answer, s, e);
 }
@@ -300,6 +465,9 @@ courier_free(struct courier *c)
     for (size_t i = 0; i < c->n; i++)
         row_done(&c->rows[i]);
     free(c->rows);
+    for (size_t i = 0; i < c->identities_n; i++)
+        free(c->identities[i].v.identity);
+    free(c->identities);
     timer_free(c->timer);
     free(c);
 }
@@ -329,11 +497,7 @@ courier_part(struct courier_stop *s)
     if (s == NULL)
         return;
     struct courier *c = s->courier;
-    for (size_t i = 0; i < c->n; i++) {
-        c->rows[i].has &= ~s->bit;
-        c->rows[i].seen &= ~s->bit;
-        c->rows[i].told &= ~s->bit;
-    }
+    each_mark(c, s->bit, mark_gone);
     for (size_t i = 0; i < COURIER_STOPS_MAX; i++)
         if (c->stops[i] == s)
             c->stops[i] = NULL;

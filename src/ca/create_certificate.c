@@ -149,7 +149,7 @@ caller_is_revoked(const struct issue *q)
     const struct tls_peer *peer = q->call == NULL ? NULL : grpc_peer(q->call);
 
     return peer != NULL && peer->leaf != NULL && strstr(q->caller.auth, "cert:") != NULL &&
-           tls_peer_is_revoked(peer, q->worker->view->crls);
+           ca_view_revokes(q->worker->view, peer);
 }
 
 static void

@@ -143,7 +143,8 @@ view_make(struct ca *c, const struct ca_loaded *l, const struct ca_jwt *jwt,
                               .generation = l->generation,
                               .renew_window_ms = l->manifest.renew_window_ms,
                               .jwt = jwt,
-                              .alive = &c->views_alive };
+                              .alive = &c->views_alive,
+                              .cuts = revocations_cuts(c->revocations) };
     TRY(ca_view_new(&a, &v, e));
     if (server != NULL)
         TRY(ca_server_cert_make(&c->conf, v, server, e));

@@ -1,4 +1,5 @@
-/* revoke.c - leaves are revoked by serial or identity: on disk, then in the lists, then in force.
+/* revoke.c - leaves are revoked by serial or identity: on disk, then in the lists, then in force;
+ * an identity at another replica too, by way of its courier (revoked_identity.h).
  *
  * A leaf that is being issued while its identity is revoked must not slip through. From the moment
  * that the workers have the new view no revoked certificate opens a call (authn.c) or takes its
@@ -16,7 +17,7 @@
 #include "net/json.h"
 #include "obs/log.h"
 
-enum { VIEWS_AGAIN_MS = 5, ROWS_PAGE = 256, SERIAL_HEX_MAX = 2 * SERIAL_MAX_BYTES };
+enum { VIEWS_AGAIN_MS = 5, ROWS_PAGE = 256 };
 
 static const struct metric_desc
     m_revoked = { "meshroot_revoked_leaves", "Leaves revoked and not expired.", METRIC_GAUGE },
@@ -33,6 +34,8 @@ struct job {
     struct http_exchange *x; /* NULL: the client has gone */
     struct crl_entry entry;  /* serial (serial_n 0: by identity), reason */
     char identity[LEDGER_IDENTITY_BYTES];
+    uint8_t act[IDENTITY_ACT_BYTES]; /* of an identity: among r->identities while is_begun */
+    bool is_begun, is_told;          /* is_told: another replica has, x is NULL */
     bool is_confirmed;
     struct revoked *found; /* owned; to be added */
     size_t n, cap, added, already;
@@ -87,7 +90,33 @@ room_free_if_idle(struct revocations_room *m)
         return;
     lists_done(&m->pub.lists);
     revoked_done(&m->pub.table);
+    identities_done(&m->pub.identities);
     free(m);
+}
+
+static void into_force(struct revocations *r, const char *why);
+
+/* An identity that is not done stays as it was; what was recorded of its leaves stands. */
+static void
+act_drop(struct job *j)
+{
+    if (!j->is_begun)
+        return;
+    identities_drop(&j->r->identities, j->act);
+    j->is_begun = false;
+    if (!room_of(j->r)->is_closed)
+        into_force(j->r, "an identity is not revoked after all");
+}
+
+static void
+told_fail(struct revocations *r, const char *identity, const struct err *why)
+{
+    struct err e = *why;
+
+    (void)err_wrap(&e, "%.200s is not revoked here", identity);
+    if (strcmp(e.msg, r->told_trouble) != 0)
+        log_error("revoke", "another replica has revoked an identity: %s", e.msg);
+    memcpy(r->told_trouble, e.msg, sizeof(r->told_trouble));
 }
 
 static void
@@ -95,8 +124,11 @@ job_fail(struct job *j, const struct err *e)
 {
     struct revocations_room *m = room_of(j->r);
 
+    act_drop(j);
     if (j->x != NULL)
         admin_reply_err(j->x, e);
+    if (j->is_told && !m->is_closed)
+        told_fail(j->r, j->identity, e);
     job_free(j);
     room_free_if_idle(m);
 }
@@ -158,12 +190,13 @@ static int
 leaves_find(struct job *j, struct err *e)
 {
     bool by_serial = j->entry.serial_n > 0;
-    char hex[SERIAL_HEX_MAX + 1];
+    char hex[2 * SERIAL_MAX_BYTES + 1];
 
     j->newest = ledger_leaves(j->r->ca->conf.ledger, by_serial ? NULL : j->identity, on_leaf, j);
     if (j->is_short)
         return err_nomem(e);
-    if (j->n + j->already > 0)
+    /* Where there are others, they may have some. */
+    if (j->n + j->already > 0 || (!by_serial && (j->is_told || j->r->ca->conf.who.couriers_n > 0)))
         return 0;
     hex_text(span_of(j->entry.serial, j->entry.serial_n), hex);
     if (by_serial)
@@ -193,13 +226,21 @@ numbers_show(struct revocations *r)
         metric_set(m, &m_next, "", (double)crl_next_update(r->lists.all[0].list));
 }
 
+static void
+into_force(struct revocations *r, const char *why)
+{
+    bool is_new = lists_update(&r->lists);
+
+    if (is_new || (r->ca->view != NULL && !cuts_equal(r->ca->view->cuts, r->identities.cuts)))
+        ca_load_view(r->ca, why);
+    numbers_show(r);
+}
+
 void
 revocations_changed(struct revocations *r, const char *why)
 {
     lists_dirty(&r->lists);
-    if (lists_update(&r->lists))
-        ca_load_view(r->ca, why);
-    numbers_show(r);
+    into_force(r, why);
 }
 
 void
@@ -224,9 +265,8 @@ revocations_tick(struct revocations *r)
 {
     if (revoked_prune(&r->table, unix_s(), mono_ms()))
         lists_dirty(&r->lists);
-    if (lists_update(&r->lists))
-        ca_load_view(r->ca, "the revocation lists have changed");
-    numbers_show(r);
+    (void)identities_prune(&r->identities, unix_s(), mono_ms());
+    into_force(r, "the revocation lists have changed");
 }
 
 void
@@ -243,25 +283,28 @@ revocations_above(struct revocations *r, struct crls *above)
     lists_above(&r->lists, above);
 }
 
+struct cuts *
+revocations_cuts(const struct revocations *r)
+{
+    return r->identities.cuts;
+}
+
 struct crls *
 revocations_handed_out(const struct revocations *r)
 {
     return r->lists.handed_out;
 }
 
-static json_t *
-leaf_json(const struct revoked *v)
+/* Whether what is revoked here gets to other replicas: "yes", "none" (there is no courier), "old"
+ * (the operator's version carries serial numbers alone), "away". */
+static const char *
+carried_text(const struct revocations *r)
 {
-    char serial[SERIAL_HEX_MAX + 1], signer[DIGEST_TEXT_BYTES], end[RFC3339_BYTES],
-        at[RFC3339_BYTES];
-
-    hex_text(span_of(v->entry.serial, v->entry.serial_n), serial);
-    hex_text(span_of(v->signer_id, DIGEST_BYTES), signer);
-    rfc3339_s(v->not_after, end);
-    rfc3339_s(v->entry.revoked, at);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "serial", serial, "identity", v->identity,
-                     "signer", signer, "not_after", end, "revoked", at, "reason",
-                     crl_reason_name(v->entry.reason));
+    if (r->ca->conf.who.couriers_n == 0)
+        return "none";
+    if (r->courier_ms == 0 || mono_ms() - r->courier_ms > CA_COURIER_AWAY_MS)
+        return "away";
+    return r->courier_takes_identities ? "yes" : "old";
 }
 
 static void
@@ -275,6 +318,8 @@ job_answer(struct job *j)
 
     if (l->trouble[0] != '\0')
         o = json_object_with(o, "trouble", json_string(l->trouble));
+    if (j->identity[0] != '\0')
+        o = json_object_with(o, "carried", json_string(carried_text(j->r)));
     if (j->x != NULL)
         admin_reply(j->x, 200, o);
     else
@@ -284,6 +329,36 @@ job_answer(struct job *j)
 }
 
 static void job_add(struct job *j);
+
+static void
+on_kept(const struct err *why, void *arg)
+{
+    struct job *j = arg;
+
+    j->is_at_store = false;
+    if (why->code != E_NONE) {
+        job_fail(j, why);
+        return;
+    }
+    log_info("revoke", "%s is revoked%s: %zu leaves of this replica", j->identity,
+             j->is_told ? ", as another replica says" : "", j->added + j->already);
+    if (j->is_told)
+        j->r->told_trouble[0] = '\0';
+    job_answer(j);
+}
+
+/* The last of it: from now on this replica says that it has done it. */
+static void
+job_keep(struct job *j)
+{
+    struct err e;
+
+    j->is_at_store = true;
+    if (identities_keep(&j->r->identities, j->act, on_kept, j, &e) == 0)
+        return;
+    j->is_at_store = false;
+    job_fail(j, &e);
+}
 
 /* Rows behind the last look that a client certificate of this identity brought: it may have been
  * one of those that are revoked now. */
@@ -321,7 +396,7 @@ last_look(struct job *j)
     if (j->n > 0)
         job_add(j);
     else
-        job_answer(j);
+        job_keep(j);
 }
 
 static void
@@ -333,6 +408,17 @@ on_again(void *arg)
         timer_set(j->again, VIEWS_AGAIN_MS);
     else
         last_look(j);
+}
+
+static void
+look_later(struct job *j)
+{
+    struct err e;
+
+    if (timer_new(j->r->ca->loop, on_again, j, &j->again, &e) < 0)
+        job_fail(j, &e);
+    else
+        timer_set(j->again, 0);
 }
 
 static void
@@ -356,12 +442,12 @@ on_added(const struct err *why, void *arg)
     j->added += j->n;
     log_info("revoke", "%zu leaves are revoked (%s), in force: %zu", j->n,
              crl_reason_name(j->entry.reason), r->table.n);
-    if (j->entry.serial_n > 0 || j->is_last_look)
+    if (j->entry.serial_n > 0)
         job_answer(j);
-    else if (timer_new(r->ca->loop, on_again, j, &j->again, &e) < 0)
-        job_fail(j, &e);
+    else if (j->is_last_look)
+        job_keep(j);
     else
-        timer_set(j->again, 0);
+        look_later(j);
 }
 
 static void
@@ -376,8 +462,38 @@ job_add(struct job *j)
     job_fail(j, &e);
 }
 
+/* No leaf that was issued before now lives longer. */
+static int64_t
+longest_end(const struct ca_conf *conf, int64_t now)
+{
+    int64_t life = (int64_t)(conf->max_ttl_ms / 1000);
+
+    if (conf->who.serving_accounts_n > 0 && life < SIGNER_SERVER_LIFE_S)
+        life = SIGNER_SERVER_LIFE_S;
+    return now + life;
+}
+
+static int
+act_begin(struct job *j, const struct revoked_identity *told, struct err *e)
+{
+    int64_t now = unix_s();
+    struct revoked_identity v = { .at = now,
+                                  .until = longest_end(&j->r->ca->conf, now),
+                                  .reason = j->entry.reason };
+
+    if (told != NULL)
+        v = *told;
+    else
+        TRY(random_bytes(v.id, sizeof(v.id), e));
+    v.identity = j->identity;
+    memcpy(j->act, v.id, sizeof(j->act));
+    TRY(identities_begin(&j->r->identities, &v, e));
+    j->is_begun = true;
+    return 0;
+}
+
 static void
-job_start(struct job *j)
+job_start(struct job *j, const struct revoked_identity *told)
 {
     struct err e;
 
@@ -393,184 +509,67 @@ job_start(struct job *j)
         job_fail(j, &e);
         return;
     }
-    if (j->n == 0)
-        job_answer(j); /* all of them were revoked before */
-    else
-        job_add(j);
-}
-
-/* -- admin -- */
-
-static int
-request_read(struct job *j, const json_t *q, struct err *e)
-{
-    const char *serial = json_string_value(json_object_get(q, "serial"));
-    const char *identity = json_string_value(json_object_get(q, "identity"));
-    const char *reason = json_string_value(json_object_get(q, "reason"));
-
-    if ((serial == NULL) == (identity == NULL))
-        return err_set(e, E_INVAL, "want either a serial number or an identity");
-    if (reason != NULL)
-        TRY(crl_reason_parse(reason, &j->entry.reason, e));
-    j->is_confirmed = json_is_true(json_object_get(q, "yes"));
-    if (identity != NULL) {
-        struct spiffe_id id;
-
-        TRY(spiffe_parse(span_str(identity), &id, e));
-        (void)snprintf(j->identity, sizeof(j->identity), "%s", identity);
-        return 0;
-    }
-    size_t n = strlen(serial);
-    if (n == 0 || n % 2 != 0 || n > SERIAL_HEX_MAX ||
-        hex_parse(span_str(serial), j->entry.serial, n / 2, e) < 0 || j->entry.serial[0] == 0)
-        return err_set(e, E_INVAL, "\"%.80s\" is no serial number", serial);
-    j->entry.serial_n = n / 2;
-    return 0;
-}
-
-static struct revocations *
-running(void *self, struct http_exchange *x)
-{
-    struct ca *c = *(struct ca *const *)self;
-    struct err e;
-
-    if (c != NULL)
-        return c->revocations;
-    (void)err_set(&e, E_STATE, "no CA runs here: the mesh is disabled");
-    admin_reply_err(x, &e);
-    return NULL;
-}
-
-static void
-serve_revoke(void *self, struct http_exchange *x)
-{
-    struct revocations *r = running(self, x);
-    struct span body = http_body(x);
-    struct err e;
-
-    if (r == NULL)
+    bool by_serial = j->entry.serial_n > 0;
+    if (!by_serial && act_begin(j, told, &e) < 0) {
+        job_fail(j, &e);
         return;
+    }
+    if (j->n > 0) {
+        job_add(j);
+    } else if (by_serial) {
+        job_answer(j); /* it was revoked before */
+    } else {
+        revocations_changed(j->r, "an identity was revoked");
+        look_later(j);
+    }
+}
+
+static struct job *
+job_new(struct revocations *r, struct http_exchange *x)
+{
     struct job *j = calloc(1, sizeof(*j));
+
+    if (j == NULL)
+        return NULL;
+    *j = (struct job){ .next = room_of(r)->jobs, .r = r, .x = x };
+    room_of(r)->jobs = j;
+    return j;
+}
+
+void
+revocations_ask(struct revocations *r, const struct revoke_ask *a, struct http_exchange *x)
+{
+    struct job *j = job_new(r, x);
+    struct err e;
+
     if (j == NULL) {
         (void)err_nomem(&e);
         admin_reply_err(x, &e);
         return;
     }
-    *j = (struct job){ .next = room_of(r)->jobs, .r = r, .x = x };
-    room_of(r)->jobs = j;
-    json_t *q = json_loadb((const char *)body.p, body.n, JSON_REJECT_DUPLICATES, NULL);
-    int bad = request_read(j, q, &e);
-    json_decref(q);
-    if (bad < 0) {
-        job_fail(j, &e);
-        return;
-    }
+    j->entry = a->entry;
+    j->is_confirmed = a->is_confirmed;
+    (void)snprintf(j->identity, sizeof(j->identity), "%s", a->identity);
     http_on_gone(x, on_client_gone, j);
-    job_start(j);
+    job_start(j, NULL);
 }
 
-static void
-serve_revoked(void *self, struct http_exchange *x)
+void
+revocations_tell(struct revocations *r, const struct revoked_identity *v)
 {
-    const struct revocations *r = running(self, x);
-
-    if (r == NULL)
-        return;
-    json_t *all = json_array();
-    for (size_t i = 0; i < r->table.n; i++)
-        all = json_array_with(all, leaf_json(&r->table.all[i]));
-    admin_reply(x, 200, json_pack("{s:o, s:o}", "revoked", all, "lists", lists_json(&r->lists)));
-}
-
-const struct admin_route ca_admin_routes[] = {
-    { "POST", "/v1/ca/revoke", serve_revoke },
-    { "GET", "/v1/ca/revoked", serve_revoked },
-    { NULL, NULL, NULL },
-};
-
-/* -- pages -- */
-
-enum { PAGE_MAX_AGE_S = 60 };
-
-/* Lists are fetched by whoever checks certificates, again and again: caches may keep them for a
- * moment (RFC 5280 says how long they are good; we say when to look again). */
-static void
-page_reply(struct http_exchange *x, const char *type, struct span body)
-{
-    char age[32], tag[2 * DIGEST_BYTES + 3];
-    uint8_t id[DIGEST_BYTES];
-    const char *has = http_header(x, "If-None-Match");
-
-    digest(body, id);
-    tag[0] = '"';
-    hex_text(span_of(id, DIGEST_BYTES), tag + 1);
-    tag[2 * DIGEST_BYTES + 1] = '"';
-    tag[2 * DIGEST_BYTES + 2] = '\0';
-    (void)snprintf(age, sizeof(age), "max-age=%d", PAGE_MAX_AGE_S);
-    http_reply_header(x, "Cache-Control", age);
-    http_reply_header(x, "ETag", tag);
-    if (has != NULL && strcmp(has, tag) == 0)
-        http_reply(x, 304, NULL, span_str(""));
-    else
-        http_reply(x, 200, type, body);
-}
-
-static void
-page_none(struct http_exchange *x)
-{
-    http_reply(x, 404, "text/plain", span_str("this CA has no signed revocation list (yet)\n"));
-}
-
-static void
-page_der(const struct crl_lists *l, struct http_exchange *x)
-{
-    if (l->n == 0 || l->all[0].list == NULL)
-        page_none(x);
-    else
-        page_reply(x, "application/pkix-crl", crl_der(l->all[0].list)); /* RFC 2585 4.2 */
-}
-
-static void
-page_pem(const struct crl_lists *l, struct http_exchange *x)
-{
-    CLEANUP(buf_done) struct buf pem = BUF_INIT(PEM_MAX_BYTES);
-    CLEANUP(crls_unrefp) struct crls *all = NULL;
-    struct crl *v[CA_LISTS_MAX + BUNDLE_LISTS_MAX];
     size_t n = 0;
-    struct err e;
 
-    for (size_t i = 0; i < l->n; i++)
-        if (l->all[i].list != NULL)
-            v[n++] = l->all[i].list;
-    n += lists_above_alone(l, v + n);
-    if (n == 0)
-        page_none(x);
-    else if (crls_new(v, n, &all, &e) < 0 || crls_to_pem(all, &pem, &e) < 0)
-        http_reply(x, 500, "text/plain", span_str("out of memory\n"));
-    else
-        page_reply(x, "application/x-pem-file", buf_span(&pem));
-}
-
-bool
-ca_page(const struct ca *c, struct http_exchange *x)
-{
-    static const struct {
-        const char *path;
-        void (*reply)(const struct crl_lists *l, struct http_exchange *x);
-    } pages[] = { { "/crl", page_der }, { "/ca-crl.pem", page_pem } };
-
-    for (size_t i = 0; i < ARRAY_LEN(pages); i++) {
-        if (strcmp(http_path(x), pages[i].path) != 0)
-            continue;
-        if (strcmp(http_method(x), "GET") != 0)
-            http_reply(x, 405, "text/plain", span_str("GET only\n"));
-        else if (c == NULL)
-            page_none(x);
-        else
-            pages[i].reply(&c->revocations->lists, x);
-        return true;
-    }
-    return false;
+    for (const struct job *j = room_of(r)->jobs; j != NULL; j = j->next)
+        n += j->is_told;
+    if (n >= CA_REVOKE_TOLD_MAX || identities_find(&r->identities, v->id) != NULL)
+        return; /* or it is under way */
+    struct job *j = job_new(r, NULL);
+    if (j == NULL)
+        return;
+    j->is_told = j->is_confirmed = true;
+    j->entry.reason = v->reason;
+    (void)snprintf(j->identity, sizeof(j->identity), "%s", v->identity);
+    job_start(j, v);
 }
 
 /* -- start and end -- */
@@ -584,6 +583,8 @@ revocations_new(struct ca *c, struct revocations **ret, struct err *e)
         return err_nomem(e);
     m->pub.ca = c;
     int r = revoked_open(&m->pub.table, c->conf.store, c->loop, e);
+    if (r == 0)
+        r = identities_open(&m->pub.identities, c->conf.store, c->loop, e);
     if (r == 0)
         r = lists_open(&m->pub.lists, c, &m->pub.table, e);
     if (r < 0) {
@@ -618,6 +619,7 @@ revocations_free(struct revocations *r)
 json_t *
 revocations_status(const struct revocations *r)
 {
-    return json_pack("{s:I, s:o, s:s}", "revoked", (json_int_t)r->table.n, "lists",
-                     lists_json(&r->lists), "trouble", r->lists.trouble);
+    return json_pack("{s:I, s:I, s:o, s:s}", "revoked", (json_int_t)r->table.n, "identities",
+                     (json_int_t)identities_kept(&r->identities), "lists", lists_json(&r->lists),
+                     "trouble", r->lists.trouble);
 }

@@ -1,8 +1,10 @@
 /* revoke.h - private to ca/: which leaves are revoked, and the lists that say so.
  *
- * revoked.c keeps the table, on disk before anything acts on it; lists.c makes one revocation list
- * for each signer whose leaves may be alive; revoke.c is the operation and its admin calls;
- * revoke_share.c tells other replicas, and is told. All on the control loop. Source: RFC 5280 5;
+ * revoked.c keeps the table, on disk before anything acts on it, revoked_identity.c that of
+ * identities; lists.c makes one revocation list for each signer whose leaves may be alive; revoke.c
+ * is the operation; revoke_share.c tells other replicas, and is told;
+ * revoke_serve.c has the calls
+ * over HTTP. All on the control loop. Source: RFC 5280 5;
  * specs/peers.md 29 ("revoked and unexpired: in the list").
  *
  *   revoked/<hex id of the signer>/<hex serial>   one leaf, JSON
@@ -11,6 +13,7 @@
 #ifndef CA_REVOKE_H
 #define CA_REVOKE_H
 
+#include "ca/revoked_identity.h"
 #include "ca/room.h"
 #include "pki/crl.h"
 
@@ -22,6 +25,8 @@ enum {
     CA_CRL_SPARE_S = 2 * 86400,    /* and at least so long after its signer's last leaf */
     CA_CRL_EVERY_S = 86400,        /* a new one, whether anything has changed or not */
     CA_REVOKE_ASKS_ABOVE = 16,     /* leaves at once: wants to be confirmed */
+    CA_REVOKE_TOLD_MAX = 16, /* identities that others have revoked, being done here at once */
+    CA_COURIER_AWAY_MS = 30 * 1000, /* the operator comes every COURIER_EVERY_MS */
 };
 
 /* -- the table: revoked.c -- */
@@ -108,8 +113,22 @@ json_t *lists_json(const struct crl_lists *l);
 struct revocations {
     struct ca *ca;
     struct revoked_table table;
+    struct revoked_identities identities;
     struct crl_lists lists;
+    uint64_t courier_ms; /* mono, when one was here last; 0: since the start none was */
+    bool courier_takes_identities;
+    char told_trouble[ERR_MSG_BYTES]; /* why an identity that was told is not revoked here; "" */
 };
+/* As `ca revoke` asks; x is answered, once. */
+struct revoke_ask {
+    struct crl_entry entry; /* serial (serial_n 0: by identity), reason */
+    char identity[LEDGER_IDENTITY_BYTES];
+    bool is_confirmed;
+};
+void revocations_ask(struct revocations *r, const struct revoke_ask *a, struct http_exchange *x);
+/* Another replica has revoked this identity: done here too, once, in a while; when it is, it is
+ * among the kept. What cannot be begun now is told again. v->identity is copied. */
+void revocations_tell(struct revocations *r, const struct revoked_identity *v);
 /* The table has changed: into the lists, into force. */
 void revocations_changed(struct revocations *r, const char *why);
 /* Stays in memory until it is let go. r: false: it was closed meanwhile, and may be gone now. */

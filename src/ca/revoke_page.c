@@ -4,15 +4,21 @@
 #include "base/clock.h"
 #include "base/str.h"
 
-enum { LEAF_HEAD = 160 }; /* of one leaf in a page, besides its identity: not more */
+enum {
+    LEAF_HEAD = 160, /* of one leaf in a page, besides its identity: not more */
+    IDENTITY_HEAD = 96,
+};
 
 void
-revoke_page_init(struct revoke_page *p, uint32_t from)
+revoke_page_init(struct revoke_page *p, uint32_t from, uint32_t identities_from)
 {
     meshroot__v1__revoked_page__init(&p->m);
     p->m.from = from;
     p->m.leaves = p->at;
     p->m.issuers = p->issuers;
+    p->m.identities_from = identities_from;
+    p->m.identities = p->identities_at;
+    p->m.takes_identities = true;
     p->bytes = 0;
 }
 
@@ -57,6 +63,23 @@ revoke_page_add(struct revoke_page *p, const struct revoked *v, const struct cer
     return true;
 }
 
+bool
+revoke_page_add_identity(struct revoke_page *p, const struct revoked_identity *v)
+{
+    if (p->m.n_identities == PAGE_IDENTITIES_MAX)
+        return false;
+    Meshroot__V1__RevokedIdentity *m = &p->identities[p->m.n_identities];
+    meshroot__v1__revoked_identity__init(m);
+    m->id = bytes_of(span_of(v->id, IDENTITY_ACT_BYTES));
+    m->identity = v->identity;
+    m->revoked = v->at;
+    m->until = v->until;
+    m->reason = (char *)(uintptr_t)crl_reason_name(v->reason);
+    p->identities_at[p->m.n_identities++] = m;
+    p->bytes += IDENTITY_HEAD + strlen(v->identity);
+    return true;
+}
+
 int
 revoke_page_pack(const struct revoke_page *p, struct buf *out, struct err *e)
 {
@@ -89,6 +112,31 @@ revoke_leaf_read(const Meshroot__V1__RevokedLeaf *m, struct revoked *ret, struct
     memcpy(v.entry.serial, m->serial.data, v.entry.serial_n = m->serial.len);
     if (v.entry.revoked > now) /* its clock is ahead; a list names no time to come */
         v.entry.revoked = now;
+    TRY(str_dup(span_str(m->identity), &v.identity, e));
+    *ret = v;
+    return 0;
+}
+
+int
+revoke_identity_read(const Meshroot__V1__RevokedIdentity *m, struct revoked_identity *ret,
+                     struct err *e)
+{
+    struct revoked_identity v = { .at = m->revoked, .until = m->until };
+    struct spiffe_id id;
+    int64_t now = unix_s();
+
+    if (m->id.len != IDENTITY_ACT_BYTES)
+        return err_set(e, E_INVAL, "the id of a revoked identity is %d bytes",
+                       (int)IDENTITY_ACT_BYTES);
+    if (spiffe_parse(span_str(m->identity), &id, e) < 0)
+        return err_set(e, E_INVAL, "what is revoked is no workload's SPIFFE id");
+    if (m->revoked <= 0 || m->until < m->revoked ||
+        m->until > now + IDENTITY_ACT_LIFE_MAX_S + REVOKED_KEPT_S)
+        return err_set(e, E_INVAL, "an identity was revoked at no time, or until none");
+    TRY(crl_reason_parse(m->reason, &v.reason, e));
+    memcpy(v.id, m->id.data, IDENTITY_ACT_BYTES);
+    if (v.at > now) /* its clock is ahead: what is issued here from now on is not refused */
+        v.at = now;
     TRY(str_dup(span_str(m->identity), &v.identity, e));
     *ret = v;
     return 0;

@@ -79,15 +79,32 @@ issuer_known(const struct crl_lists *l, const uint8_t id[DIGEST_BYTES])
     return x == NULL ? NULL : x->cert;
 }
 
+/* Those that are done here. */
+static void
+identities_add(const struct revoked_identities *t, struct revoke_page *page)
+{
+    uint32_t at = 0;
+
+    for (size_t i = 0; i < t->n; i++) {
+        if (!t->all[i].is_kept)
+            continue;
+        if (at >= page->m.identities_from)
+            (void)revoke_page_add_identity(page, &t->all[i]);
+        at++;
+    }
+    page->m.identities_total = at;
+}
+
 static int
 answer_make(struct exchange *x, struct err *e)
 {
     const struct revoked_table *t = &x->r->table;
     struct revoke_page page;
 
-    revoke_page_init(&page, x->m->from);
+    revoke_page_init(&page, x->m->from, x->m->identities_from);
     page.m.total = (uint32_t)t->n;
-    page.m.trouble = x->why.msg;
+    page.m.trouble = x->why.msg[0] != '\0' ? x->why.msg : x->r->told_trouble;
+    identities_add(&x->r->identities, &page);
     for (size_t i = x->m->from; i < t->n; i++) {
         const struct revoked *v = &t->all[i];
 
@@ -158,9 +175,30 @@ leaf_take(struct exchange *x, const Meshroot__V1__RevokedLeaf *m, struct err *e)
     return r;
 }
 
+/* Identities are begun, not waited for: the caller hears of them when they are done. */
+static int
+identity_take(struct exchange *x, const Meshroot__V1__RevokedIdentity *m, struct err *e)
+{
+    struct revoked_identity v;
+
+    TRY(revoke_identity_read(m, &v, e));
+    if (v.until >= unix_s())
+        revocations_tell(x->r, &v);
+    free(v.identity);
+    return 0;
+}
+
 static void
 told_take(struct exchange *x)
 {
+    if (x->m->n_identities == 0 && x->m->from == 0 && x->m->identities_from == 0)
+        x->r->told_trouble[0] = '\0'; /* the caller knows of none that is not done here */
+    for (size_t i = 0; i < x->m->n_identities; i++)
+        if (identity_take(x, x->m->identities[i], &x->why) < 0) {
+            x->code = GRPC_INVALID_ARGUMENT;
+            go_back(x);
+            return;
+        }
     for (size_t i = 0; i < x->m->n_leaves; i++)
         if (leaf_take(x, x->m->leaves[i], &x->why) < 0 && x->why.code != E_LIMIT) {
             x->code = GRPC_INVALID_ARGUMENT;
@@ -185,7 +223,10 @@ on_asked(void *arg)
     }
     x->r = c->revocations;
     x->m = meshroot__v1__revoked_page__unpack(NULL, x->request.n, x->request.p);
-    if (x->m != NULL && x->m->n_leaves <= PAGE_LEAVES_MAX && c->view != NULL) {
+    if (x->m != NULL && x->m->n_leaves <= PAGE_LEAVES_MAX &&
+        x->m->n_identities <= PAGE_IDENTITIES_MAX && c->view != NULL) {
+        c->revocations->courier_ms = mono_ms();
+        c->revocations->courier_takes_identities = x->m->takes_identities;
         told_take(x);
         return;
     }

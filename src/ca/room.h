@@ -74,6 +74,8 @@ MUST_USE int ca_jwt_recall(struct span text, uint64_t publish_ms, uint64_t now_m
 
 /* -- view: everything a worker needs to answer, immutable, reference-counted (any thread) -- */
 
+struct cuts;
+
 struct ca_view {
     atomic_uint refs;
     atomic_size_t *alive; /* counts the CA's views, which it outlives; NULL: nobody counts */
@@ -81,6 +83,7 @@ struct ca_view {
     struct signer *signer;
     struct jwks *keys[CA_JWKS_MAX]; /* by issuer; NULL: not read yet */
     struct crls *crls;              /* NULL: nothing is revoked */
+    struct cuts *cuts;              /* revoked identities (revoked_identity.h); NULL: none */
     uint64_t generation;
     char generation_text[24];
     int64_t not_after;      /* the end of the chain: no leaf outlives it */
@@ -98,11 +101,14 @@ struct ca_view_args {
     uint64_t generation, renew_window_ms;
     const struct ca_jwt *jwt; /* references are taken; NULL: no JWT-SVIDs */
     atomic_size_t *alive;
+    struct cuts *cuts; /* a reference is taken; NULL: none */
 };
 MUST_USE int ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e);
 struct ca_view *ca_view_ref(struct ca_view *v);
 void ca_view_unref(struct ca_view *v); /* NULL is fine */
 DEFINE_CLEANUP(struct ca_view, ca_view_unref)
+/* The peer's leaf, an intermediate of its chain, or its identity since is revoked. */
+bool ca_view_revokes(const struct ca_view *v, const struct tls_peer *peer);
 
 /* -- authn: who calls -- */
 
@@ -298,7 +304,8 @@ void revocations_above(struct revocations *r, struct crls *above);
 void revocations_signer(struct revocations *r, struct cert *cert, struct signer *s);
 /* What views carry; borrowed; NULL: nothing is revoked. */
 struct crls *revocations_handed_out(const struct revocations *r);
-void revocations_tick(struct revocations *r); /* and when a signer process has come */
+struct cuts *revocations_cuts(const struct revocations *r); /* the same */
+void revocations_tick(struct revocations *r);               /* and when a signer process has come */
 json_t *revocations_status(const struct revocations *r);
 
 /* -- control -- */

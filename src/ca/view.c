@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "ca/revoked_identity.h"
 #include "ca/room.h"
 #include "ca/wire.h"
 #include "meshroot.pb-c.h"
@@ -100,6 +101,7 @@ ca_view_new(const struct ca_view_args *a, struct ca_view **ret, struct err *e)
     v->trust_set = BUF_INIT(VIEW_MAX_BYTES);
     v->signer = signer_ref(a->signer);
     v->crls = a->crls == NULL ? NULL : crls_ref(a->crls);
+    v->cuts = a->cuts == NULL ? NULL : cuts_ref(a->cuts);
     TRY(answer_tail_fill(v, e));
     TRY(trust_set_fill(v, a, e));
     *ret = STEAL(v);
@@ -122,6 +124,7 @@ ca_view_unref(struct ca_view *v)
     signer_unref(v->jwt_signer);
     bundle_unref(v->bundle);
     crls_unref(v->crls);
+    cuts_unref(v->cuts);
     for (size_t i = 0; i < CA_JWKS_MAX; i++)
         jwks_unref(v->keys[i]);
     buf_done(&v->answer_tail);
@@ -129,4 +132,11 @@ ca_view_unref(struct ca_view *v)
     if (v->alive != NULL)
         (void)atomic_fetch_sub_explicit(v->alive, 1, memory_order_acq_rel);
     free(v);
+}
+
+bool
+ca_view_revokes(const struct ca_view *v, const struct tls_peer *peer)
+{
+    return tls_peer_is_revoked(peer, v->crls) ||
+           cuts_refuse(v->cuts, peer->uri, cert_not_before(peer->leaf));
 }

@@ -17,7 +17,7 @@ struct revoke_conf {
 /* clang-format off */
 static const struct opt opts[] = {
     { "serial", OPT_STRING, AT(serial), NULL, NULL, NULL, 0, "HEX", "of one leaf, as a tool prints it: 7D5B..., 7d:5b:..., 0x7d5b..., serial=7D5B..." },
-    { "identity", OPT_STRING, AT(identity), NULL, NULL, NULL, 0, "SPIFFE-ID", "all leaves that it got from this replica until now" },
+    { "identity", OPT_STRING, AT(identity), NULL, NULL, NULL, 0, "SPIFFE-ID", "all leaves that it got until now, from any replica" },
     { "reason", OPT_CHOICE, AT(reason), "unspecified",
       "unspecified|keyCompromise|cACompromise|affiliationChanged|superseded|cessationOfOperation|privilegeWithdrawn",
       NULL, 0, "REASON", "what the list says of it (RFC 5280 5.3.1)" },
@@ -53,9 +53,24 @@ request_make(const struct revoke_conf *c, json_t **ret, struct err *e)
     return q == NULL ? err_nomem(e) : 0;
 }
 
+/* By the answer's "carried": what becomes of an identity at the other replicas. */
+static const struct {
+    const char *carried, *words;
+} others[] = {
+    { "yes", "Done on this replica. The others are told by the operator, and do it within some "
+             "seconds;\nmeshroot ca revoked on each shows when it has." },
+    { "none", "Done on this replica, which has no courier (--revocation-courier): if there are "
+              "others, run this\non each." },
+    { "old", "Done on this replica. The operator is of a version that does not tell the others: "
+             "run this on\neach, or upgrade it." },
+    { "away", "Done on this replica. The operator, which tells the others, has not been here "
+              "lately: they are\ntold when it has; meshroot ca revoked on each shows it." },
+};
+
 static void
 answer_print(const json_t *j)
 {
+    const char *carried = shown_text(j, "carried");
     const json_t *list = json_array_get(json_object_get(j, "lists"), 0);
     const char *next = json_string_value(json_object_get(list, "next_update"));
     const char *trouble = json_string_value(json_object_get(j, "trouble"));
@@ -68,6 +83,9 @@ answer_print(const json_t *j)
         printf("The list is not signed%s%s: our CA and agents refuse these leaves, others are not "
                "told\n(docs/revocation.md).\n",
                trouble == NULL ? "" : ": ", trouble == NULL ? "" : trouble);
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        if (strcmp(carried, others[i].carried) == 0)
+            printf("%s\n", others[i].words);
 }
 
 static int
@@ -105,10 +123,10 @@ const struct command cmd_ca_revoke = {
     "all agents of this CA get at once. From the answer on the CA takes it from nobody as proof "
     "of\n"
     "who calls; agents end open connections of its holder and refuse new ones. The holder may get\n"
-    "another leaf with its token. --identity covers the leaves that this replica has issued: run "
-    "it\n"
-    "on each. What is revoked here the operator carries to the others. To revoke twice does no "
-    "harm.\n"
+    "another leaf with its token. What is revoked here the operator carries to the other "
+    "replicas,\n"
+    "within seconds: serial numbers and identities, whose leaves each of them revokes in its own\n"
+    "ledger. To revoke twice does no harm.\n"
     "Works with meshroot up and ca serve. docs/revocation.md says who enforces what.\n"
     "\n"
     "Examples:\n"

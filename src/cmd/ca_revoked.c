@@ -34,6 +34,12 @@ answer_print(const json_t *answer)
     }
     if (i == 0)
         printf("no leaf is revoked\n");
+    json_array_foreach(json_object_get(answer, "identities"), i, x) {
+        printf("every leaf of ");
+        print_text(shown_text(x, "identity"), 0);
+        printf(" until %s (%s); the last of them ends by %s\n", shown_text(x, "revoked"),
+               shown_text(x, "reason"), shown_text(x, "until"));
+    }
     json_array_foreach(json_object_get(answer, "lists"), i, x) {
         printf("list of ");
         print_text(shown_text(x, "signer"), 0);
@@ -69,7 +75,9 @@ const struct command cmd_ca_revoked = {
     sizeof(struct revoked_conf),
     run,
     "which leaves are revoked and not expired",
-    "Lists the revoked leaves, and for each signer whose leaves may be alive its revocation list:\n"
+    "Lists the revoked leaves, the identities that were revoked on all replicas, as far as this "
+    "one\n"
+    "has done it, and for each signer whose leaves may be alive its revocation list:\n"
     "until when it is good, and whether its issuer has signed it.\n"
     "\n"
     "Examples:\n"

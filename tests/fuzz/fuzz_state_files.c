@@ -2,8 +2,8 @@
  * hand have changed it: what is taken is written again and read the same; what is not says why, and
  * gives nothing.
  *
- * The first byte says which: the keys of JWT-SVIDs, a revoked leaf (key, line feed, value), or one
- * of the agent's files (the next byte: which) in an otherwise good set. */
+ * The first byte says which: the keys of JWT-SVIDs, a revoked leaf (key, line feed, value), one of
+ * the agent's files (the next byte: which) in an otherwise good set, or a revoked identity. */
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -80,6 +80,35 @@ revoked_row(struct span s)
 }
 
 static void
+revoked_identity_row(struct span s)
+{
+    struct revoked_identity v = { .identity = NULL }, again = { .identity = NULL };
+    struct buf b = BUF_INIT(TEXT_MAX);
+    struct span key;
+    char text[IDENTITY_KEY_BYTES];
+    struct err e = { 0 };
+
+    if (!span_cut(&s, '\n', &key) || key.n >= sizeof(text))
+        return;
+    memcpy(text, key.p, key.n);
+    text[key.n] = '\0';
+    if (identity_record_read(text, s, &v, &e) < 0) {
+        if (e.msg[0] == '\0' || v.identity != NULL)
+            abort();
+        return;
+    }
+    MUST(identity_record_write(&v, &b, &e));
+    identity_record_key(&v, text);
+    MUST(identity_record_read(text, buf_span(&b), &again, &e));
+    if (strcmp(v.identity, again.identity) != 0 || v.at != again.at || v.until != again.until ||
+        v.reason != again.reason || memcmp(v.id, again.id, sizeof(v.id)) != 0)
+        abort();
+    free(v.identity);
+    free(again.identity);
+    buf_done(&b);
+}
+
+static void
 file_put(const char *dir, const char *name, struct span s)
 {
     char path[256];
@@ -136,11 +165,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2)
         return 0;
     s = span_skip(s, 1);
-    if (data[0] % 3 == 0)
-        jwt_keys(s);
-    else if (data[0] % 3 == 1)
-        revoked_row(s);
-    else
-        agent_file(s);
+    static void (*const kinds[])(struct span s) = { jwt_keys, revoked_row, agent_file,
+                                                    revoked_identity_row };
+    kinds[data[0] % ARRAY_LEN(kinds)](s);
     return 0;
 }

@@ -78,7 +78,7 @@ static inline struct ca_view *
 kit_view(const struct kit *k, uint64_t generation, struct jwks *keys)
 {
     struct jwks *all[CA_JWKS_MAX] = { keys };
-    struct ca_view_args a = { k->bundle, k->signer, all, NULL, generation, 750, NULL, NULL };
+    struct ca_view_args a = { k->bundle, k->signer, all, NULL, generation, 750, NULL, NULL, NULL };
     struct ca_view *v;
     struct err e = { 0 };
 

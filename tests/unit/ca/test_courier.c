@@ -7,10 +7,10 @@
 #include "ca/courier.h"
 #include "ca/revoke_page.h"
 
-enum { REPLICAS = 6, TABLE_MAX = 256 };
+enum { REPLICAS = 6, TABLE_MAX = 256, ACTS_MAX = 64 };
 
 /* What a replica does when it is asked. */
-enum way { GOOD, DENIES, REFUSES, ANOTHER_PAGE, JUNK };
+enum way { GOOD, DENIES, REFUSES, ANOTHER_PAGE, JUNK, OLD /* knows no identities */ };
 
 struct scene;
 struct question;
@@ -21,6 +21,8 @@ struct replica {
     size_t n, asked_n, told_n;
     bool holds; /* its answers wait, as ... */
     struct question *held;
+    struct revoked_identity acts[ACTS_MAX];
+    size_t acts_n, acts_told_n;
     struct courier_stop *stop; /* NULL: given up */
 };
 
@@ -66,6 +68,32 @@ row_add(struct replica *r, struct revoked v)
 }
 
 static void
+act_add(struct replica *r, struct revoked_identity v)
+{
+    for (size_t i = 0; i < r->acts_n; i++)
+        if (memcmp(r->acts[i].id, v.id, sizeof(v.id)) == 0) {
+            free(v.identity);
+            return;
+        }
+    assert_true(r->acts_n < ACTS_MAX);
+    r->acts[r->acts_n++] = v;
+}
+
+static void
+take_acts(struct replica *r, const Meshroot__V1__RevokedPage *m)
+{
+    struct revoked_identity v;
+    struct err e;
+
+    assert_true(m->takes_identities);
+    for (size_t i = 0; i < m->n_identities; i++) {
+        r->acts_told_n++;
+        assert_ok(revoke_identity_read(m->identities[i], &v, &e));
+        act_add(r, v);
+    }
+}
+
+static void
 take(struct replica *r, const Meshroot__V1__RevokedPage *m)
 {
     struct cert *issuer;
@@ -85,12 +113,16 @@ take(struct replica *r, const Meshroot__V1__RevokedPage *m)
 }
 
 static void
-answer_make(struct replica *r, uint32_t from, struct buf *out)
+answer_make(struct replica *r, uint32_t from, uint32_t acts_from, size_t acts_n, struct buf *out)
 {
     struct revoke_page p;
     struct err e;
 
-    revoke_page_init(&p, r->way == ANOTHER_PAGE ? from + 1 : from);
+    revoke_page_init(&p, r->way == ANOTHER_PAGE ? from + 1 : from, acts_from);
+    p.m.takes_identities = r->way != OLD;
+    p.m.identities_total = (uint32_t)acts_n;
+    for (size_t i = acts_from; i < acts_n && revoke_page_add_identity(&p, &r->acts[i]); i++)
+        ;
     p.m.total = (uint32_t)r->n;
     p.m.trouble = (char *)(uintptr_t)(r->way == REFUSES ? "its table is full" : "");
     for (size_t i = from; i < r->n && revoke_page_add(&p, &r->rows[i], r->s->ca.cert); i++)
@@ -111,13 +143,15 @@ exchange(void *self, struct span request, courier_answer_fn *done, void *arg, st
         .r = r, .answer = BUF_INIT(GRPC_MAX_MESSAGE_BYTES), .done = done, .arg = arg
     };
     r->asked_n++;
+    size_t acts_n = r->acts_n; /* what it is told now is done later */
     take(r, m);
+    take_acts(r, m);
     if (r->way == DENIES)
         (void)err_set(&q->why, E_DENIED, "you are no courier");
     else if (r->way == JUNK)
         assert_int_equal(buf_add_str(&q->answer, "junk", e), 0);
     else
-        answer_make(r, m->from, &q->answer);
+        answer_make(r, m->from, m->identities_from, acts_n, &q->answer);
     meshroot__v1__revoked_page__free_unpacked(m, NULL);
     if (!r->holds)
         return loop_post(r->s->l, on_answer, q, e);
@@ -141,6 +175,23 @@ revoke(struct replica *r, uint32_t n, int64_t life_s)
     assert_non_null(v.identity);
     (void)snprintf(v.identity, 512, "spiffe://cluster.local/ns/shop/sa/%0240u", n);
     row_add(r, v);
+}
+
+/* Act number n; what the table of a replica shows. */
+static void
+revoke_identity(struct replica *r, unsigned n, int64_t life_s)
+{
+    struct revoked_identity v = { .id = { 7, (uint8_t)(n >> 8), (uint8_t)n },
+                                  .at = unix_s(),
+                                  .until = unix_s() + life_s,
+                                  .reason = CRL_KEY_COMPROMISE };
+
+    if (life_s < 0)
+        v.at = v.until;
+    v.identity = malloc(512);
+    assert_non_null(v.identity);
+    (void)snprintf(v.identity, 512, "spiffe://cluster.local/ns/shop/sa/%0240u", n);
+    act_add(r, v);
 }
 
 /* -- the world -- */
@@ -204,6 +255,9 @@ teardown(void **state)
     for (size_t i = 0; i < REPLICAS; i++)
         while (s->r[i].n > 0)
             free(s->r[i].rows[--s->r[i].n].identity);
+    for (size_t i = 0; i < REPLICAS; i++)
+        while (s->r[i].acts_n > 0)
+            free(s->r[i].acts[--s->r[i].acts_n].identity);
     loop_free(s->l);
     mint_ca_done(&s->ca);
     free(s);
@@ -235,6 +289,62 @@ what_one_has_all_get(void **state)
         assert_int_equal(s->r[2].rows[i].entry.reason, CRL_KEY_COMPROMISE);
     assert_int_equal(s->r[0].told_n, 1);
     assert_int_equal(s->r[1].told_n, 200);
+}
+
+static bool
+all_have_40_acts(struct scene *s)
+{
+    return s->r[0].acts_n == 40 && s->r[1].acts_n == 40 && s->r[2].acts_n == 40 &&
+           s->r[2].n == 100 && s->r[2].asked_n > 8;
+}
+
+/* Identities go beside leaves, more than a page of each; what a replica has begun is told once more
+ * at most, until it shows it; one that knows none of them is left in peace. */
+static void
+identities_are_carried_too(void **state)
+{
+    struct scene *s = *state;
+
+    for (unsigned n = 1; n <= 39; n++)
+        revoke_identity(&s->r[0], n, 3600);
+    revoke_identity(&s->r[1], 1000, 3600);
+    for (uint32_t n = 1; n <= 100; n++)
+        revoke(&s->r[1], n, 3600);
+    s->r[3].way = OLD;
+    for (size_t i = 0; i < 4; i++)
+        join(s, i);
+    run_until(s, all_have_40_acts);
+    assert_int_equal(s->r[3].acts_told_n, 0);
+    assert_int_equal(s->r[3].n, 100);
+    assert_true(s->r[3].asked_n < 64);
+    assert_true(s->r[0].acts_told_n <= 2 && s->r[2].acts_told_n <= 2 * 40);
+}
+
+static bool
+third_has_an_act(struct scene *s)
+{
+    return s->r[2].acts_n == 1;
+}
+
+static bool
+first_was_asked(struct scene *s)
+{
+    return s->r[0].asked_n >= 2;
+}
+
+static void
+an_identity_of_a_gone_one_is_carried_on(void **state)
+{
+    struct scene *s = *state;
+
+    revoke_identity(&s->r[0], 1, 3600);
+    revoke_identity(&s->r[0], 2, -1);
+    join(s, 0);
+    run_until(s, first_was_asked);
+    courier_part(STEAL(s->r[0].stop));
+    join(s, 2);
+    run_until(s, third_has_an_act);
+    assert_int_equal(s->r[2].acts[0].id[2], 1);
 }
 
 static bool
@@ -363,6 +473,8 @@ main(void)
         T(bad_replicas_are_their_own_trouble),
         T(replicas_are_bounded),
         T(who_is_being_asked_when_news_come_is_asked_again_at_once),
+        T(identities_are_carried_too),
+        T(an_identity_of_a_gone_one_is_carried_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

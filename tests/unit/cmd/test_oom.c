@@ -385,6 +385,22 @@ revoked(struct err *e)
 }
 
 static int
+revoked_identity(struct err *e)
+{
+    char id[] = ID, key[IDENTITY_KEY_BYTES];
+    const struct revoked_identity v = { .identity = id, .at = 1, .until = 2 };
+    CLEANUP(buf_done) struct buf b = BUF_INIT(4096);
+    struct revoked_identity w = { .identity = NULL };
+
+    identity_record_key(&v, key);
+    TRY(identity_record_write(&v, &b, e));
+    int r = identity_record_read(key, buf_span(&b), &w, e);
+    assert_true((r == 0) == (w.identity != NULL));
+    free(w.identity);
+    return r;
+}
+
+static int
 sealed(struct err *e)
 {
     CLEANUP(buf_done) struct buf b = BUF_INIT(4096), open = BUF_INIT(4096);
@@ -474,6 +490,7 @@ static const struct flow {
     { "evidence", evidence },
     { "merged evidence", merge },
     { "revoked leaf", revoked },
+    { "revoked identity", revoked_identity },
     { "sealed value", sealed },
     { "page", page },
     { "digest", sum },
