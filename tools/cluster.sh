@@ -324,6 +324,7 @@ cluster_unenforce() {
   cluster_in "$dir" iptables -w -S | sed -n 's/^-A \(\(INPUT\|FORWARD\|OUTPUT\) .*-j KUBE-ROUTER-.*\)/\1/p' | while read -r rule; do
     eval "cluster_in $dir iptables -w -D $rule" || return 1 # iptables quotes its comments for a shell
   done
+  ! cluster_in "$dir" iptables -w -S | grep -q '^-A \(INPUT\|FORWARD\|OUTPUT\) .*-j KUBE-ROUTER-'
 }
 
 # -- the end -------------------------------------------------------------------------------------------------------------
