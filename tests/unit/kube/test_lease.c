@@ -91,6 +91,27 @@ a_deleted_record_frees_nothing_early(void **state)
     assert_int_equal(kube_lease_judge(&v, NULL, 15000), KUBE_LEASE_CREATE);
 }
 
+/* An etcd that was restored has a record of before: whoever leads now and is not in it ends at
+ * once, and whoever was waits as if it were anybody's. */
+static void
+a_record_of_before_gives_nobody_the_lease(void **state)
+{
+    struct kube_lease_view now = { .who = "now", .renew_ms = 10000 };
+    struct kube_lease_view then = { .who = "then", .renew_ms = 10000 };
+    struct kube_lease_record mine = record("now", "2"), old = record("then", "1");
+
+    (void)state;
+    kube_lease_confirm(&then, &old, 1000);
+    assert_int_equal(kube_lease_judge(&then, &mine, 30000), KUBE_LEASE_WAIT);
+    kube_lease_confirm(&now, &mine, 30000);
+    assert_int_equal(kube_lease_judge(&now, &old, 32000), KUBE_LEASE_WAIT);
+    assert_int_equal(kube_lease_judge(&then, &old, 32000), KUBE_LEASE_WAIT);
+    assert_false(kube_lease_holds(&now, 32000));
+    assert_false(kube_lease_holds(&then, 32000));
+    assert_int_equal(kube_lease_judge(&then, &old, 46999), KUBE_LEASE_WAIT);
+    assert_int_equal(kube_lease_judge(&then, &old, 47000), KUBE_LEASE_TAKE);
+}
+
 static void
 records_that_are_none(void **state)
 {
@@ -337,6 +358,7 @@ main(void)
         cmocka_unit_test(our_own_name_from_another_life_is_waited_for),
         cmocka_unit_test(held_from_the_sending_until_the_deadline),
         cmocka_unit_test(a_deleted_record_frees_nothing_early),
+        cmocka_unit_test(a_record_of_before_gives_nobody_the_lease),
         cmocka_unit_test(records_that_are_none),
         cmocka_unit_test(never_two_leaders),
         cmocka_unit_test(timings_that_cannot_be),
