@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from conftest import wait_for
+from conftest import lasting_port, wait_for
 from kube_world import now
 from test_ca import ISSUER, Ca, Issuer, make_csr, pb  # noqa: F401
 from test_operator import NS, OWN, World
@@ -70,7 +70,7 @@ def start(world, daemon, pb, *flags, ttl="8s"):  # noqa: F811
     first = world.run("--lease", "off")
     wait_for("the first set", lambda: world.generation("meshroot-ca", OWN) == 1)
     assert first.stop() == 0
-    a = Pod(world, daemon, pb, "meshroot-ca-0", "127.0.0.1", 0, ttl).ready()
+    a = Pod(world, daemon, pb, "meshroot-ca-0", "127.0.0.1", lasting_port(), ttl).ready()
     b = Pod(world, daemon, pb, "meshroot-ca-1", "127.0.0.2", a.ports["ca"], ttl).ready()
     for p in (a, b):
         pod_object(world, p.name, p.ip)
