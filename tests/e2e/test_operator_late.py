@@ -79,10 +79,10 @@ def test_istiod_starts_while_the_vault_is_waited_for(world):  # noqa: F811
     wait_for("no login", lambda: world.is_condition("Held", "True", "VaultLogin"))
     for o in self_signed(world):
         world.api.put(o)
-    asked = world.api.count("GET", "/secrets/istio-ca-secret")
-    wait_for("asked again", lambda: world.api.count("GET", "/secrets/istio-ca-secret") > asked)
+    wait_for("asked again", lambda: world.is_condition("Held", "True", "SelfSignedInUse"))
     world.api.put({k: v for k, v in login.items() if k != "metadata"} | {"metadata": {"name": "vault-sync", "namespace": NS}})
-    wait_for("held", lambda: world.is_condition("Held", "True", "SelfSignedInUse"))
+    asked = world.api.count("GET", "/secrets/istio-ca-secret")
+    wait_for("held still", lambda: world.api.count("GET", "/secrets/istio-ca-secret") > asked)
     assert world.secret() is None and world.roots("shop") == 0
 
 
