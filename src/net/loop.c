@@ -201,8 +201,12 @@ loop_free(struct loop *l)
         event_free(l->defer_ev);
     if (l->wake_fd >= 0)
         (void)close(l->wake_fd);
-    if (l->base != NULL)
+    if (l->base != NULL) {
+        /* nobody's events are left, but libevent's own: a bufferevent ends in a turn of the loop,
+         * and event_base_free forgets some of those ends */
+        (void)event_base_loop(l->base, EVLOOP_NONBLOCK);
         event_base_free(l->base);
+    }
     (void)pthread_mutex_destroy(&l->lock);
     free(l);
 }
