@@ -101,7 +101,7 @@ what_is_not_a_plan_is_refused(void **state)
     hex_text(span_of(t.plan.roots[0].id, DIGEST_BYTES), a);
     hex_text(span_of(t.plan.roots[1].id, DIGEST_BYTES), b);
     (void)snprintf(once, sizeof(once), "\"root_id\":\"%s\"", b);
-    (void)snprintf(twice, sizeof(twice), "\"root_id\":\"07%s\"", b + 2);
+    (void)snprintf(twice, sizeof(twice), "\"root_id\":\"%c%s\"", b[0] == '0' ? '1' : '0', b + 1);
     const struct {
         const char *from, *to, *says;
     } rows[] = {
