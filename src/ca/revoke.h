@@ -2,10 +2,9 @@
  *
  * revoked.c keeps the table, on disk before anything acts on it, revoked_identity.c that of
  * identities; lists.c makes one revocation list for each signer whose leaves may be alive; revoke.c
- * is the operation; revoke_share.c tells other replicas, and is told;
- * revoke_serve.c has the calls
- * over HTTP. All on the control loop. Source: RFC 5280 5;
- * specs/peers.md 29 ("revoked and unexpired: in the list").
+ * is the operation; revoke_share.c tells other replicas, and is told; revoke_serve.c has the calls
+ * over HTTP. All on the control loop. Source: RFC 5280 5; specs/peers.md 29 ("revoked and
+ * unexpired: in the list").
  *
  *   revoked/<hex id of the signer>/<hex serial>   one leaf, JSON
  *   crl/<hex id of the signer>                    its last signed list, DER
@@ -53,9 +52,15 @@ const struct revoked *revoked_find(const struct revoked_table *t,
  * into the table; then done, on the loop. n > 0. Errors: LIMIT (REVOKED_MAX), NOMEM, STATE. */
 MUST_USE int revoked_add(struct revoked_table *t, const struct revoked *v, size_t n,
                          void (*done)(const struct err *e, void *arg), void *arg, struct err *e);
-/* Lets go of those whose leaf is over, by the wall clock for REVOKED_KEPT_S and by the monotonic
- * one too: a clock that jumped gives nothing back. r: whether there were any. */
+/* Lets go of those whose leaf is over (revoked_may_go). r: whether there were any. */
 bool revoked_prune(struct revoked_table *t, int64_t now, uint64_t now_ms);
+
+/* What ended at `end` (unix seconds) is over by the wall clock for REVOKED_KEPT_S, and by the
+ * monotonic one too: a clock that jumped gives nothing back. *seen_ms (mono) is the caller's, of
+ * each one: when it was first seen to be over; 0: it is not. */
+bool revoked_may_go(int64_t end, uint64_t *seen_ms, int64_t now, uint64_t now_ms);
+/* Nothing when there is no store. What a busy one keeps, the next start reads and lets go. */
+void revoked_record_delete(struct store *s, const char *key);
 
 /* One of its records in the store; the key starts with REVOKED_PREFIX. ret->identity is the
  * caller's to free. Errors: PARSE, NOMEM. */

@@ -275,16 +275,26 @@ revoked_add(struct revoked_table *t, const struct revoked *v, size_t n,
 
 /* -- letting go -- */
 
-static void
-record_delete(struct revoked_table *t, const struct revoked *v)
+bool
+revoked_may_go(int64_t end, uint64_t *seen_ms, int64_t now, uint64_t now_ms)
 {
-    char key[REVOKED_KEY_BYTES];
+    if (end + REVOKED_KEPT_S >= now) {
+        *seen_ms = 0;
+        return false;
+    }
+    if (*seen_ms == 0)
+        *seen_ms = now_ms == 0 ? 1 : now_ms;
+    return now_ms - *seen_ms >= (uint64_t)REVOKED_KEPT_S * 1000;
+}
+
+void
+revoked_record_delete(struct store *s, const char *key)
+{
     struct store_op op = { .kind = STORE_DELETE, .key = key };
     struct err e;
 
-    revoked_record_key(v, key);
-    if (t->store != NULL && store_commit(t->store, &op, 1, NULL, NULL, NULL, &e) < 0)
-        return; /* the store is busy: the next start reads it once more, and lets go again */
+    if (s != NULL && store_commit(s, &op, 1, NULL, NULL, NULL, &e) < 0)
+        return; /* the store is busy */
 }
 
 bool
@@ -294,14 +304,11 @@ revoked_prune(struct revoked_table *t, int64_t now, uint64_t now_ms)
 
     for (size_t i = 0; i < t->n; i++) {
         struct revoked *v = &t->all[i];
-        bool is_over = v->not_after + REVOKED_KEPT_S < now;
+        char key[REVOKED_KEY_BYTES];
 
-        if (!is_over)
-            v->seen_ms = 0;
-        else if (v->seen_ms == 0)
-            v->seen_ms = now_ms == 0 ? 1 : now_ms;
-        if (is_over && now_ms - v->seen_ms >= (uint64_t)REVOKED_KEPT_S * 1000) {
-            record_delete(t, v);
+        if (revoked_may_go(v->not_after, &v->seen_ms, now, now_ms)) {
+            revoked_record_key(v, key);
+            revoked_record_delete(t->store, key);
             free(v->identity);
         } else {
             t->all[n++] = *v;

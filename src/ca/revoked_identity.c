@@ -341,18 +341,6 @@ identities_keep(struct revoked_identities *t, const uint8_t id[IDENTITY_ACT_BYTE
 
 /* -- letting go -- */
 
-static void
-record_delete(const struct revoked_identities *t, const struct revoked_identity *v)
-{
-    char key[IDENTITY_KEY_BYTES];
-    struct store_op op = { .kind = STORE_DELETE, .key = key };
-    struct err e;
-
-    identity_record_key(v, key);
-    if (t->store != NULL && store_commit(t->store, &op, 1, NULL, NULL, NULL, &e) < 0)
-        return; /* the store is busy: the next start reads it once more, and lets go again */
-}
-
 bool
 identities_prune(struct revoked_identities *t, int64_t now, uint64_t now_ms)
 {
@@ -361,14 +349,11 @@ identities_prune(struct revoked_identities *t, int64_t now, uint64_t now_ms)
 
     for (size_t i = 0; i < t->n; i++) {
         struct revoked_identity *v = &t->all[i];
-        bool is_over = v->is_kept && v->until + REVOKED_KEPT_S < now;
+        char key[IDENTITY_KEY_BYTES];
 
-        if (!is_over)
-            v->seen_ms = 0;
-        else if (v->seen_ms == 0)
-            v->seen_ms = now_ms == 0 ? 1 : now_ms;
-        if (is_over && now_ms - v->seen_ms >= (uint64_t)REVOKED_KEPT_S * 1000) {
-            record_delete(t, v);
+        if (v->is_kept && revoked_may_go(v->until, &v->seen_ms, now, now_ms)) {
+            identity_record_key(v, key);
+            revoked_record_delete(t->store, key);
             free(v->identity);
         } else {
             t->all[n++] = *v;
