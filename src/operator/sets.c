@@ -8,14 +8,15 @@
 #include "base/str.h"
 #include "kube/write.h"
 #include "obs/log.h"
+#include "operator/pods.h"
 #include "operator/versions.h"
 
-enum { MANIFEST_MAX_BYTES = 4096, PODS_MAX = 64, SET_KEYS = SET_FILES };
+enum { MANIFEST_MAX_BYTES = 4096, SET_KEYS = SET_FILES };
 
 struct one {
     struct sets *sets;
     char ns[64], name[254], text[330]; /* "Secret NS/NAME" */
-    char *pods;                        /* owned */
+    struct pods pods;                  /* that mount it */
     bool has_manifest;
     struct kube_feed *feed;
     bool is_known, seen;
@@ -196,58 +197,6 @@ write_over(struct one *o, const struct err *why)
 }
 
 static void
-on_pod_told(const json_t *body, const struct err *why, void *arg)
-{
-    (void)body;
-    (void)arg;
-    if (why != NULL && why->code != E_NOTFOUND)
-        log_debug("operator", "a pod is not told to look at its Secret: %s", why->msg);
-}
-
-/* The kubelet syncs a pod whose annotations change, and with it the Secrets that it mounts: else it
- * may take more than a minute. A help, not a promise. */
-static void
-on_pods(const json_t *body, const struct err *why, void *arg)
-{
-    struct one *o = arg;
-
-    o->call = NULL;
-    const json_t *items = json_object_get(body, "items"), *pod;
-    char generation[24];
-    struct err e;
-    size_t i;
-
-    if (why != NULL) {
-        log_debug("operator", "the pods that mount %s are not known: %s", o->text, why->msg);
-        return;
-    }
-    (void)snprintf(generation, sizeof(generation), "%" PRIu64, o->manifest.generation);
-    json_array_foreach(items, i, pod) {
-        json_t *patch =
-            json_pack("{s:{s:{s:s}}}", "metadata", "annotations", SETS_GENERATION, generation);
-        struct kube_write w = {
-            .kind = &kube_pod, .ns = o->ns, .name = kube_object_name(pod), .object = patch
-        };
-        if (i < PODS_MAX && patch != NULL &&
-            kube_patch(o->sets->conf.kube, &w, on_pod_told, NULL, NULL, &e) < 0)
-            on_pod_told(NULL, &e, NULL);
-        json_decref(patch);
-    }
-}
-
-static void
-pods_tell(struct one *o)
-{
-    CLEANUP(str_freep) char *all = NULL, *path = NULL;
-    struct err e;
-
-    if (kube_path(&kube_pod, o->ns, NULL, NULL, &all, &e) < 0 ||
-        str_format(&path, &e, "%s?labelSelector=%s", all, o->pods) < 0 ||
-        kube_get(o->sets->conf.kube, path, 0, on_pods, o, &o->call, &e) < 0)
-        log_debug("operator", "the pods that mount %s are not asked for: %s", o->text, e.msg);
-}
-
-static void
 on_written(const json_t *body, const struct err *why, void *arg)
 {
     struct one *o = arg;
@@ -260,7 +209,7 @@ on_written(const json_t *body, const struct err *why, void *arg)
         data_wipe(body);
         o->was_good = o->bundle != NULL && o->is_ours;
         log_info("operator", "generation %" PRIu64 " is in %s", o->manifest.generation, o->text);
-        pods_tell(o);
+        pods_tell(&o->pods, o->manifest.generation);
     } else if (why->code == E_NOTFOUND) {
         one_forget(o); /* the next try makes it */
     }
@@ -570,7 +519,7 @@ one_open(struct sets *s, const struct set_place *p, struct one *o, struct err *e
     (void)snprintf(o->ns, sizeof(o->ns), "%s", p->ns);
     (void)snprintf(o->name, sizeof(o->name), "%s", p->name);
     (void)snprintf(o->text, sizeof(o->text), "Secret %s/%s", p->ns, p->name);
-    TRY(str_dup(span_str(p->pods), &o->pods, e));
+    TRY(pods_init(&o->pods, s->conf.kube, p->ns, p->pods, e));
     TRY(kube_path(&kube_secret, p->ns, NULL, NULL, &all, e));
     TRY(str_format(&path, e, "%s?fieldSelector=metadata.name%%3D%s", all, p->name));
     struct kube_feed_conf f = { .path = path,
@@ -630,7 +579,7 @@ sets_free(struct sets *s)
         kube_feed_free(s->one[i].feed);
         kube_cancel(s->one[i].call);
         one_forget(&s->one[i]);
-        free(s->one[i].pods);
+        pods_done(&s->one[i].pods);
     }
     timer_free(s->retire);
     free(s);
