@@ -1,5 +1,6 @@
 """mesh enable against a vault that takes its time: what was given up does not come back."""
 import json
+import subprocess
 import threading
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,8 @@ def test_a_disable_while_an_enable_waits_ends_both(mesh, tmp_path):
     openssl("x509", "-req", "-in", short / "ca.csr", "-CA", root / "root-cert.pem", "-CAkey", root / "root-key.pem", "-CAcreateserial",
             "-days", "1", "-sha256", "-extfile", short / "int.conf", "-extensions", "ext", "-out", short / "ca-cert.pem")
     (short / "cert-chain.pem").write_text((short / "ca-cert.pem").read_text() + (root / "root-cert.pem").read_text())
+    wait_for("it ends before a leaf of now would", lambda: subprocess.run(  # in the second it was made it is just long enough
+        ["openssl", "x509", "-noout", "-checkend", "86399", "-in", short / "ca-cert.pem"], stdout=subprocess.DEVNULL).returncode == 1)
     mesh.set_all(short)
     with ThreadPoolExecutor(1) as pool:
         enable = pool.submit(mesh.enable, check=False)

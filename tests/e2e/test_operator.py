@@ -88,6 +88,12 @@ class World:
         wait_for("ready", lambda: self.status().get("phase") == "Ready" and generation in (None, self.status()["generation"]))
         return self
 
+    def is_at_rest(self):
+        """Ready, and said of what lies in the plan and in the Secret now: a status is written after both, and may be of before."""
+        s, plan = self.status(), self.plan()
+        return bool(s.get("phase") == "Ready" and plan and
+                    s["generation"] == self.generation() == json.loads(plan["data"]["plan.json"])["generation"])
+
 
 @pytest.fixture
 def world(tmp_path, daemon):
