@@ -53,18 +53,23 @@ def start(tmp_path, daemon, pb, oidc, *flags):  # noqa: F811
 
 
 def loaded(ca, result, n=1):
-    return any(float(x.split()[-1]) >= n for x in ca.get("/metrics")[1].splitlines()
+    return loads(ca, result) >= n
+
+
+def loads(ca, result):
+    return sum(float(x.split()[-1]) for x in ca.get("/metrics")[1].splitlines()
                if x.startswith(f'meshroot_jwks_loads_total{{result="{result}"}}'))
 
 
-def keys_are_there(ca):
-    wait_for("the issuer's keys", lambda: "keys of token issuer loaded from https" in ca.daemon.text())
+def keys_are_there(ca, oidc):
+    """By the status, which the loop that hands them to the workers tells; the log is ahead of it."""
+    wait_for("the issuer's keys", lambda: any(i["issuer"] == oidc.url and i["keys"] for i in ca.status()["callers"]["issuers"]))
 
 
 def test_rotation_outage_and_strangers(tmp_path, daemon, pb, plugged, oidc):  # noqa: F811
     """New keys are found by their id; a flood of unknown ids asks at most once in 10 s; over an outage the last keys stay."""
     ca = start(tmp_path, daemon, pb, oidc)
-    keys_are_there(ca)
+    keys_are_there(ca, oidc)
     _, csr = make_csr()
     assert ca.call(csr, oidc.token())[0]
     # rotation: both keys, then the new one alone
@@ -88,13 +93,12 @@ def test_rotation_outage_and_strangers(tmp_path, daemon, pb, plugged, oidc):  # 
     now = time.monotonic()
     assert n - before <= (now - first) / 10 + 2 and oidc.asked() - n <= (now - flood) / 10 + 2  # one may have been on its way when we began
     # an outage: what is known stays in force, a stranger gets nothing
-    failed = ca.metric('meshroot_jwks_loads_total{result="failed"}')
-    assert not failed
     oidc.stop()
+    failed = loads(ca, "failed")
 
     def outage_noticed():
         refused(A, "request authenticate failure", lambda: ca.call(csr, stranger.token({"kid": "y"}, iss=oidc.url)))
-        return ca.metric('meshroot_jwks_loads_total{result="failed"}')
+        return loads(ca, "failed") > failed
     wait_for("an attempt that failed", outage_noticed, step=0.5)
     assert ca.call(csr, oidc.token("k2"))[0] and "the last good set stays in force" in ca.daemon.text()
     # back, and the first key is gone from it
@@ -136,10 +140,13 @@ def test_documents_that_are_not_good(tmp_path, daemon, pb, plugged, oidc, what):
     flags = ("--issuer", oidc.url) if what == "no certificate to trust" else \
         ("--issuer", oidc.url, "--issuer-ca-file", f"{oidc.url}={oidc.root}")
     ca = Ca(tmp_path, daemon, pb, *flags).ready()
-    wait_for("the failure", lambda: f"keys of token issuer {oidc.url} not loaded" in ca.daemon.text())
-    line = [x for x in ca.daemon.text().splitlines() if f"{oidc.url} not loaded" in x][0]
-    assert words in line and "there are none yet, tokens are refused" in line, line
-    assert oidc.asked() == (1 if what == "a private key" else 0)
+
+    def said():
+        lines = [x for x in ca.daemon.text().splitlines() if f"keys of token issuer {oidc.url} not loaded" in x]
+        return any(words in x and "there are none yet, tokens are refused" in x for x in lines)
+
+    wait_for("the failure", said)
+    assert (oidc.asked() > 0) == (what == "a private key"), "it is asked again every ten seconds"
     _, csr = make_csr()
     refused(U, "keys are not known yet", lambda: ca.call(csr, oidc.token()))
     assert ca.call(csr, ca.issuer.token())[0]  # the other issuer is not in its way
@@ -148,7 +155,7 @@ def test_documents_that_are_not_good(tmp_path, daemon, pb, plugged, oidc, what):
 def test_keys_in_a_token_are_ignored(tmp_path, daemon, pb, plugged, oidc):  # noqa: F811
     """specs/peers.md 5a 8: jwk, x5c, jku and x5u of a token's header are not looked at."""
     ca = start(tmp_path, daemon, pb, oidc)
-    keys_are_there(ca)
+    keys_are_there(ca, oidc)
     evil, _csr = Issuer(), make_csr()[1]
     own = json.loads(evil.jwks())["keys"][0]
     for head in ({"jwk": own}, {"jku": "https://evil.test/keys"}, {"x5u": "https://evil.test/c"}, {"x5c": ["AAAA"]},

@@ -221,9 +221,8 @@ def test_connections_age_and_spread(pods, pb):  # noqa: F811
     replicas, service = pods("--max-connection-age", "500ms")
     _, csr = make_csr()
     load = Load(service, replicas[0].roots(), csr, replicas[0].issuer.token(), pb[0], n=2)
-    wait_for("many connections", lambda: sum(service.made.values()) >= 10)
+    wait_for("many connections, and leaves over those of both", lambda: sum(service.made.values()) >= 10 and all(r.issued() > 0 for r in replicas))
     assert load.stop() == []
-    assert all(r.issued() > 0 for r in replicas)
 
 
 def test_an_agent_with_two_addresses_is_at_the_other_at_once(tmp_path, daemon, pods, pb):  # noqa: F811
@@ -324,13 +323,15 @@ def test_evidence_of_two_replicas(tmp_path, daemon, pods, pb):  # noqa: F811
     assert w.leaves == 1 and w.used_issued == w.last_issued > 0 and w.ack_generation == w.min_row_generation
     first.daemon.process.send_signal(signal.SIGTERM)
     assert first.daemon.process.wait(60) == 0
+    ended = time.time()
     moved = wait_for("its word to the other", lambda: next((x for x in next(snapshots(second, pb, operator_token(second)))[1] if x.said), None))
     assert (moved.identity, moved.instance) == (w.identity, w.instance)
     assert moved.leaves == 0 and moved.said >= w.said and moved.used_issued == 0 and moved.ack_generation == w.ack_generation
     first.run()
     first.ready()
     (_, (kept,)) = next(snapshots(first, pb, operator_token(first)))
-    assert kept.leaves == 1 and kept.used_issued == 0 and kept.said == w.said  # what it heard before its restart names no leaf for certain
+    assert kept.leaves == 1 and kept.used_issued == 0  # what it heard before its restart names no leaf for certain
+    assert w.said <= kept.said <= ended  # a word is said again on a new stream, perhaps after we had looked
     for token in (operator_token(second, "other"), [("authorization", f"Bearer {second.issuer.token()}")]):
         with pytest.raises(grpc.RpcError) as e:
             next(snapshots(second, pb, token))
