@@ -3,16 +3,14 @@
 #define TESTS_UNIT_NET_GRPC_KIT_H
 
 #include "unit.h"
+#include "until.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "net/addr.h"
 #include "net/grpc.h"
-
-enum { WAIT_MS = 60000 };
 
 struct world {
     struct loop *l;
@@ -21,7 +19,7 @@ struct world {
     struct grpc_client *client;
     uint16_t port;
     struct grpc_call *held; /* by /t.T/Hold and /t.T/Watch */
-    int gone_n, requests_n;
+    int held_n, gone_n, requests_n;
     /* the client's side */
     int done_n, wanted_n, code;
     char text[256], trailer[64], msgs[512];
@@ -75,6 +73,7 @@ hold(struct grpc_call *c, struct span msg, void *self)
 
     (void)msg;
     w->held = c;
+    w->held_n++;
     grpc_on_gone(c, on_gone, w);
 }
 

@@ -6,7 +6,7 @@ unary_call_with_trailers(void **state)
 {
     struct world *w = *state;
 
-    (void)call(w, "/t.T/Echo", "hello", 5000);
+    (void)call(w, "/t.T/Echo", "hello", WAIT_MS);
     run(w, 1);
     assert_int_equal(w->code, GRPC_OK);
     assert_string_equal(w->msgs, "[hello]");
@@ -19,7 +19,7 @@ many_calls_share_one_connection(void **state)
     struct world *w = *state;
 
     for (int i = 0; i < 1000; i++)
-        (void)call(w, "/t.T/Echo", "x", 5000);
+        (void)call(w, "/t.T/Echo", "x", WAIT_MS);
     run(w, 1000);
     assert_int_equal(w->code, GRPC_OK);
     assert_int_equal(w->requests_n, 1000);
@@ -43,7 +43,7 @@ errors_come_with_their_text(void **state)
     struct world *w = *state;
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        (void)call(w, rows[i].path, "x", 5000);
+        (void)call(w, rows[i].path, "x", WAIT_MS);
         run(w, (int)i + 1);
         assert_int_equal(w->code, rows[i].code);
         assert_string_equal(w->text, rows[i].text);
@@ -59,16 +59,16 @@ a_message_may_have_64_kib_and_no_more(void **state)
 
     memset(big, 'x', GRPC_MAX_MESSAGE_BYTES + 2);
     big[GRPC_MAX_MESSAGE_BYTES] = '\0';
-    (void)call(w, "/t.T/Echo", big, 5000);
+    (void)call(w, "/t.T/Echo", big, WAIT_MS);
     run(w, 1);
     assert_int_equal(w->code, GRPC_OK);
     big[GRPC_MAX_MESSAGE_BYTES] = 'x';
     big[GRPC_MAX_MESSAGE_BYTES + 1] = '\0';
-    (void)call(w, "/t.T/Echo", big, 5000);
+    (void)call(w, "/t.T/Echo", big, WAIT_MS);
     run(w, 2);
     assert_int_equal(w->code, GRPC_RESOURCE_EXHAUSTED);
     assert_non_null(strstr(w->text, "larger than max (65537 vs. 65536)"));
-    (void)call(w, "/t.T/Echo", "again", 5000); /* the connection lives */
+    (void)call(w, "/t.T/Echo", "again", WAIT_MS); /* the connection lives */
     run(w, 3);
     assert_int_equal(w->code, GRPC_OK);
     assert_int_equal(grpc_server_connections(w->server), 1);
@@ -101,19 +101,25 @@ static void
 deadline_ends_a_held_call_on_both_sides(void **state)
 {
     struct world *w = *state;
+    int n = 0;
 
-    (void)call(w, "/t.T/Hold", "x", 50);
-    run(w, 1);
-    assert_int_equal(w->code, GRPC_DEADLINE_EXCEEDED);
-    (void)call(w, "/t.T/Echo", "x", 5000); /* after the reset has gone out */
-    run(w, 2);
+    for (uint64_t ms = 50; w->held_n == 0; ms *= 2) { /* it may be over before the call is sent */
+        (void)call(w, "/t.T/Hold", "x", ms);
+        run(w, ++n);
+        assert_int_equal(w->code, GRPC_DEADLINE_EXCEEDED);
+        (void)call(w, "/t.T/Echo", "x", WAIT_MS); /* after the reset has gone out */
+        run(w, ++n);
+    }
+    assert_int_equal(w->held_n, 1);
     assert_int_equal(w->gone_n, 1);
 }
 
-static void
-cancel_later(void *arg)
+static bool
+is_held(void *arg)
 {
-    grpc_cancel(arg);
+    struct world *w = arg;
+
+    return w->held != NULL;
 }
 
 static void
@@ -121,17 +127,14 @@ cancel_tells_both_sides(void **state)
 {
     struct world *w = *state;
     struct grpc_request *q = call(w, "/t.T/Watch", "x", 0);
-    struct timer *t;
-    struct err e;
 
-    assert_ok(timer_new(w->l, cancel_later, q, &t, &e));
-    timer_set(t, 30);
+    assert_true(loop_until(w->l, is_held, w));
+    grpc_cancel(q);
     run(w, 1);
     assert_int_equal(w->code, GRPC_CANCELLED);
-    (void)call(w, "/t.T/Echo", "x", 5000);
+    (void)call(w, "/t.T/Echo", "x", WAIT_MS);
     run(w, 2);
     assert_int_equal(w->gone_n, 1);
-    timer_free(t);
 }
 
 static void
@@ -145,6 +148,14 @@ cancel_before_it_is_sent(void **state)
     assert_int_equal(w->code, GRPC_CANCELLED);
 }
 
+static bool
+is_one_connection(void *arg)
+{
+    struct world *w = arg;
+
+    return grpc_server_connections(w->server) == 1;
+}
+
 static void
 reconnect_dials_anew_and_lets_calls_finish(void **state)
 {
@@ -153,7 +164,7 @@ reconnect_dials_anew_and_lets_calls_finish(void **state)
 
     (void)call(w, "/t.T/Echo", "x", 0);
     run(w, 1);
-    (void)call(w, "/t.T/Hold", "x", 5000);
+    (void)call(w, "/t.T/Hold", "x", WAIT_MS);
     (void)call(w, "/t.T/Echo", "x", 0);
     run(w, 2);
     grpc_client_reconnect(w->client);
@@ -168,7 +179,7 @@ reconnect_dials_anew_and_lets_calls_finish(void **state)
     assert_non_null(strstr(w->msgs, "[late]"));
     (void)call(w, "/t.T/Echo", "x", 0);
     run(w, 5);
-    assert_int_equal(grpc_server_connections(w->server), 1);
+    assert_true(loop_until(w->l, is_one_connection, w));
 }
 
 static void
@@ -178,7 +189,7 @@ nobody_listens(void **state)
 
     grpc_server_free(w->server);
     w->server = NULL;
-    (void)call(w, "/t.T/Echo", "x", 5000);
+    (void)call(w, "/t.T/Echo", "x", WAIT_MS);
     run(w, 1);
     assert_int_equal(w->code, GRPC_UNAVAILABLE);
     assert_non_null(strstr(w->text, "connect to 127.0.0.1:"));
@@ -218,11 +229,11 @@ drain_lets_calls_finish_and_ends_streams(void **state)
     (void)call(w, "/t.T/Watch", "x", 0);
     (void)call(w, "/t.T/Echo", "x", 0);
     run(w, 1);
-    (void)call(w, "/t.T/Hold", "x", 5000);
+    (void)call(w, "/t.T/Hold", "x", WAIT_MS);
     (void)call(w, "/t.T/Echo", "x", 0);
     run(w, 2);
     struct grpc_call *held = w->held;
-    grpc_server_drain(s, 10000, drained, w);
+    grpc_server_drain(s, WAIT_MS, drained, w);
     assert_int_equal(w->gone_n, 1); /* the stream */
     run(w, 3);
     assert_int_equal(w->code, GRPC_UNAVAILABLE);
@@ -258,6 +269,22 @@ on_late_done(int code, const char *msg, const struct grpc_request *q, void *arg)
     on_done(code, msg, q, late->w);
 }
 
+static bool
+all_are_held(void *arg)
+{
+    struct world *w = arg;
+
+    return w->held_n == GRPC_MAX_STREAMS;
+}
+
+static bool
+some_turns_went_by(void *arg)
+{
+    int *left = arg;
+
+    return --*left == 0;
+}
+
 /* 128 calls are under way at once; the next one waits at the client and is not lost. */
 static void
 streams_beyond_the_limit_wait(void **state)
@@ -265,16 +292,24 @@ streams_beyond_the_limit_wait(void **state)
     struct world *w = *state;
     struct late late = { .w = w, .code = -1 };
     const struct grpc_answer answer = { on_late_message, on_late_done, &late };
+    struct grpc_request *held[GRPC_MAX_STREAMS];
+    int turns = 10;
     struct err e;
 
-    for (int i = 0; i < GRPC_MAX_STREAMS; i++)
-        (void)call(w, "/t.T/Hold", "x", 300);
+    for (size_t i = 0; i < ARRAY_LEN(held); i++)
+        held[i] = call(w, "/t.T/Watch", "x", 0);
     assert_ok(
-        grpc_client_call(w->client, "/t.T/Echo", NULL, span_str("x"), 10000, &answer, NULL, &e));
-    run(w, GRPC_MAX_STREAMS + 1);
+        grpc_client_call(w->client, "/t.T/Echo", NULL, span_str("x"), WAIT_MS, &answer, NULL, &e));
+    assert_true(loop_until(w->l, all_are_held, w));
+    assert_true(loop_until(w->l, some_turns_went_by, &turns));
+    assert_int_equal(late.code, -1);
+    grpc_cancel(held[0]);
+    run(w, 2);
     assert_int_equal(late.code, GRPC_OK);
-    assert_true(late.ended_before > 0);    /* not all of them: the last may end beside it */
-    (void)call(w, "/t.T/Echo", "y", 5000); /* after the last reset has gone out */
+    assert_int_equal(late.ended_before, 1);
+    for (size_t i = 1; i < ARRAY_LEN(held); i++)
+        grpc_cancel(held[i]);
+    (void)call(w, "/t.T/Echo", "y", WAIT_MS); /* after the last reset has gone out */
     run(w, GRPC_MAX_STREAMS + 2);
     assert_string_equal(w->msgs, "[x][y]");
     assert_int_equal(w->gone_n, GRPC_MAX_STREAMS);
@@ -297,13 +332,13 @@ accept_pauses_at_the_limit_of_connections(void **state)
     assert_ok(grpc_server_new(w->l, &sc, &s, &e));
     assert_ok(grpc_client_new(w->l, &cc, &one, &e));
     assert_ok(grpc_client_new(w->l, &cc, &two, &e));
-    assert_ok(grpc_client_call(one, "/t.T/Echo", NULL, span_str("1"), 9000, &answer, NULL, &e));
+    assert_ok(grpc_client_call(one, "/t.T/Echo", NULL, span_str("1"), WAIT_MS, &answer, NULL, &e));
     run(w, 1);
     assert_ok(grpc_client_call(two, "/t.T/Echo", NULL, span_str("2"), 200, &answer, NULL, &e));
     run(w, 2);
     assert_int_equal(w->code, GRPC_DEADLINE_EXCEEDED); /* it waits in the kernel's queue */
     assert_int_equal(grpc_server_connections(s), 1);
-    assert_ok(grpc_client_call(two, "/t.T/Echo", NULL, span_str("3"), 9000, &answer, NULL, &e));
+    assert_ok(grpc_client_call(two, "/t.T/Echo", NULL, span_str("3"), WAIT_MS, &answer, NULL, &e));
     grpc_client_free(one); /* makes room */
     run(w, 3);
     assert_int_equal(w->code, GRPC_OK);

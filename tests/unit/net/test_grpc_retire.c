@@ -281,7 +281,7 @@ a_drain_asks_first(void **state)
     open_both(w, 0, 0);
     call(w, "/t.T/Hold");
     run_until(w, is_held);
-    grpc_server_drain(w->server, 10000, drained, w);
+    grpc_server_drain(w->server, WAIT_MS, drained, w);
     assert_true(is_asked(w));
     assert_false(is_last(w));
     run_until(w, is_last);

@@ -148,7 +148,7 @@ call(struct world *w)
 
     w->code = -1;
     assert_ok(
-        grpc_client_call(w->client, "/t.T/Echo", NULL, span_str("x"), 9000, &answer, NULL, &e));
+        grpc_client_call(w->client, "/t.T/Echo", NULL, span_str("x"), WAIT_MS, &answer, NULL, &e));
     run(w);
 }
 
@@ -200,7 +200,7 @@ a_server_that_drains_is_left_for_the_other(void **state)
         struct server *from = in_use(w), *to = &w->servers[from == &w->servers[0]];
         int before = to->calls_n;
         w->is_drained = false;
-        grpc_server_drain(from->s, 5000, drained, w);
+        grpc_server_drain(from->s, WAIT_MS, drained, w);
         while (!w->is_drained)
             run(w);
         server_close(from);

@@ -11,7 +11,7 @@
 #include "net/addr.h"
 #include "net/http.h"
 
-enum { REQUEST_MS = 150, DRIP_MS = 5, GIVE_UP_MS = 60000, PEERS = 4 };
+enum { REQUEST_MS = 1000, DRIP_MS = 5, GIVE_UP_MS = 60000, PEERS = 4 };
 
 struct world;
 

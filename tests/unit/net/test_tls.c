@@ -148,7 +148,7 @@ call(struct world *w, struct tls_conf *server, struct tls_conf *client, const ch
     assert_ok(grpc_client_new(w->l, &cc, &c, &e));
     tls_conf_unref(server);
     tls_conf_unref(client);
-    assert_ok(grpc_client_call(c, "/t.T/Who", NULL, span_str(""), 5000, &answer, NULL, &e));
+    assert_ok(grpc_client_call(c, "/t.T/Who", NULL, span_str(""), WAIT_MS, &answer, NULL, &e));
     run(w);
     grpc_client_free(c);
     grpc_server_free(s);
