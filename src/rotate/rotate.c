@@ -32,6 +32,7 @@ rotate_trouble(struct rotate *r, enum trouble what, const struct err *why)
     r->retry_at = mono_ms() + r->retry_ms / 2 + random_below(r->retry_ms / 2 + 1);
     r->trouble = what;
     r->trouble_why = *why;
+    rotate_metrics(r); /* the next look may be a while away */
 }
 
 void

@@ -60,14 +60,15 @@ struct world {
     struct mint_ca *signer;
     struct roots *roots; /* that go with the answer */
     int64_t life_s;
-    int csrs_n, watches_n, watches_before, refuse_words_n;
+    int csrs_n, csrs_before, watches_n, watches_before, refuse_words_n;
     const char *pushback; /* of refusals, in ms; NULL: none */
     uint64_t refused_at_ms, taken_at_ms;
     struct grpc_call *watch;
     struct word words[WORDS_MAX];
     size_t words_n, words_before;
     char seen_auth[64], seen_instance[64], seen_uri[128];
-    char seen_attempts[16]; /* with the last CSR that was taken */
+    char seen_attempts[16];         /* with the last CSR that was taken */
+    char issued[SERIAL_TEXT_BYTES]; /* serial of the last leaf that was made */
     bool stopped;
     bool is_plain;          /* no trust stream, as istiod */
     bool holds;             /* the next answer with a leaf waits for let_go, as ... */
@@ -107,6 +108,7 @@ leaf_for(struct world *w, struct span csr_pem, const char *san)
     assert_ok(leaf_sign(t, span_of(tbs, tbs_n), sig, &sig_n, &e));
     assert_ok(leaf_finish(t, span_of(tbs, tbs_n), span_of(sig, sig_n), out, &n, &e));
     assert_ok(cert_from_der(span_of(out, n), &leaf, &e));
+    cert_serial_text(leaf, w->issued);
     leaf_template_free(t);
     buf_done(&der);
     return leaf;

@@ -21,10 +21,11 @@ signer_is_theirs(struct world *w)
     return strcmp(status(w, "signer_id"), id) == 0 && newest_is_said(w);
 }
 
+/* With the leaf of the last request in use. */
 static bool
 is_renewed_and_said(struct world *w)
 {
-    return w->csrs_n >= 2 && newest_is_said(w);
+    return w->csrs_n >= 2 && strcmp(status(w, "serial"), w->issued) == 0 && newest_is_said(w);
 }
 
 /* A move that was taken back before anybody followed it is followed when it comes again. */

@@ -7,7 +7,7 @@
 static bool
 said_with_a_new_leaf(struct world *w)
 {
-    return w->csrs_n >= 2 && w->words_n > w->words_before;
+    return w->csrs_n > w->csrs_before && w->words_n > w->words_before;
 }
 
 /* istiod reads the roots that vouch for its clients once, at its start: after a rotation it breaks
@@ -22,6 +22,7 @@ a_ca_that_cannot_verify_our_leaf_is_asked_without_it(void **state)
     run_until(w, word_is_said);
     grpc_server_free(w->server);
     w->words_before = w->words_n;
+    w->csrs_before = w->csrs_n; /* on a slow day there was one more of the short ones */
     w->life_s = 3600;
     server_start(w, w->other.roots);
     run_until(w, said_with_a_new_leaf);

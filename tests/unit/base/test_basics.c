@@ -153,7 +153,7 @@ clocks(void **state)
     uint64_t before = mono_ms();
     int64_t now = unix_s();
     clock_shift_for_test(86400);
-    assert_in_range(unix_s() - now, 86400, 86405);
+    assert_in_range(unix_s() - now, 86400, 86400 + 60);
     clock_shift_for_test(0);
     assert_true(mono_ms() >= before && mono_ms() - before < 60000); /* not moved by that */
     assert_int_equal(random_below(0), 0);

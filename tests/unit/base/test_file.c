@@ -344,6 +344,8 @@ child_writes(const char *dir, unsigned first)
             _exit(1);
 }
 
+enum { READS_MIN = 5 }; /* a round, however little of the processor we get */
+
 static void
 readers_never_see_a_mix_whenever_the_writer_is_killed(void **state)
 {
@@ -359,7 +361,7 @@ readers_never_see_a_mix_whenever_the_writer_is_killed(void **state)
         if (pid == 0)
             child_writes(f->dir, (unsigned)last + 1);
         uint64_t until = mono_ms() + 3 + random_below(15);
-        while (mono_ms() < until || last == start) {
+        while (mono_ms() < until || last == start || reads < (round + 1) * READS_MIN) {
             long n = set_get(f->dir);
 
             assert_true(n >= last); /* whole, and never an older one */
@@ -376,7 +378,6 @@ readers_never_see_a_mix_whenever_the_writer_is_killed(void **state)
     assert_ok(set_put(f->dir, 99999999, &e)); /* the next write sweeps what the crashes left */
     assert_int_equal(entries(f->dir, "..2"), 2);
     assert_int_equal(entries(f->dir, "..tmp"), 0);
-    assert_true(reads > 100);
 }
 
 static void

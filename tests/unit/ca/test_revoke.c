@@ -252,10 +252,12 @@ lists_are_made_anew_in_time(void **state)
                  { -CA_CRL_EVERY_S, true } };
     struct scene *s = *state;
 
+    int64_t from = unix_s();
+
     lists_signer(&s->lists, s->a.ca, s->a.signer);
     (void)lists_update(&s->lists);
     const struct crl *first = s->lists.all[0].list;
-    assert_true(crl_next_update(first) >= unix_s() + CA_CRL_LIFE_S - 5);
+    assert_true(crl_next_update(first) >= from + CA_CRL_LIFE_S);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         clock_shift_for_test(rows[i].shift);
         (void)lists_update(&s->lists);

@@ -11,6 +11,8 @@
 
 #define NAME "istiod.istio-system.svc"
 
+enum { PATIENCE_MS = 60 * 1000 };
+
 struct world {
     struct loop *l;
     struct mint_ca root, other, mid;
@@ -114,7 +116,7 @@ it_sees_the_leaf_and_its_root(void **state)
 
     start(w, NULL);
     assert_ok(roots_union(w->root.roots, w->other.roots, &both, &e));
-    const struct tls_probe_conf conf = { w->at, NAME, both, "h2", 0 };
+    const struct tls_probe_conf conf = { w->at, NAME, both, "h2", PATIENCE_MS };
     assert_ok(tls_probe(&conf, &seen, &e));
     assert_memory_equal(cert_id(seen.leaf), cert_id(w->leaf), DIGEST_BYTES);
     assert_memory_equal(seen.root_id, cert_id(w->root.cert), DIGEST_BYTES);
@@ -146,7 +148,8 @@ what_is_refused(void **state)
 
     start(w, NULL);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        const struct tls_probe_conf conf = { w->at, rows[i].name, rows[i].roots, rows[i].alpn, 0 };
+        const struct tls_probe_conf conf = { w->at, rows[i].name, rows[i].roots, rows[i].alpn,
+                                             PATIENCE_MS };
 
         assert_err(tls_probe(&conf, &seen, &e), rows[i].code, rows[i].part);
         assert_null(seen.leaf);
@@ -167,7 +170,7 @@ nobody_and_somebody_who_says_nothing(void **state)
     const struct tls_probe_conf silent = { at, NAME, w->root.roots, "h2", 50 };
     assert_err(tls_probe(&silent, &seen, &e), E_TIMEOUT, "no handshake within 50 ms");
     (void)close(fd);
-    const struct tls_probe_conf gone = { at, NAME, w->root.roots, "h2", 0 };
+    const struct tls_probe_conf gone = { at, NAME, w->root.roots, "h2", PATIENCE_MS };
     assert_err(tls_probe(&gone, &seen, &e), E_SYS, "127.0.0.1:");
     assert_null(seen.leaf);
 }

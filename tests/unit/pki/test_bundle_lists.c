@@ -200,16 +200,17 @@ times_are_judged(void **state)
     struct buf pem = BUF_INIT(PEM_MAX_BYTES);
     struct crls *s = NULL;
     struct err e;
-    int64_t now = unix_s();
+    int64_t before = unix_s();
 
     (void)state;
     mint_list(a.cert, a.key, 1, -60, 60, NULL, &pem);
     assert_ok(crls_from_pem(buf_span(&pem), &s, &e));
+    int64_t end = bundle_lists_end(s), now = end - 60;
+    assert_true(now >= before && now <= unix_s());
     assert_ok(bundle_lists_check_time(s, now, &e));
     assert_err(bundle_lists_check_time(s, now + 61, &e), E_DENIED,
                "list 1: the revocation list of");
     assert_err(bundle_lists_check_time(s, now - 70, &e), E_DENIED, "of a time to come");
-    assert_true(bundle_lists_end(s) >= now + 59 && bundle_lists_end(s) <= now + 61);
     assert_true(bundle_lists_end(NULL) == INT64_MAX);
     crls_unref(s);
     buf_done(&pem);

@@ -566,6 +566,7 @@ a_target_may_take_its_time_and_fail(void **state)
     s->r->conf.target = (struct rotate_target){ "a Secret", late_read, late_write, &t };
     want(s, pki.a_a1, "a1");
     run_until(s, is_troubled);
+    assert_held(s, "target", "none"); /* by the metric, too, before the next look */
     run_until(s, is_settled);
     assert_folder(s, 1, "A", &pki.a1, "a1");
     assert_int_equal(t.writes_n, 2);

@@ -31,7 +31,7 @@ static void
 out_of_patience(void *arg)
 {
     (void)arg;
-    fail_msg("nothing happened for 20 s");
+    fail_msg("nothing happened for 60 s");
 }
 
 static void
@@ -39,7 +39,7 @@ run(struct scene *s)
 {
     struct err e = { 0 };
 
-    timer_set(s->patience, 20000);
+    timer_set(s->patience, 60000);
     assert_ok(loop_run(s->loop, &e));
     timer_stop(s->patience);
 }

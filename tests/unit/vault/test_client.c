@@ -72,7 +72,7 @@ setup(void **state)
     struct http_server_conf conf = { .on_request = on_request };
     struct addr a = { "127.0.0.1", 0 };
     struct vault_client_conf client = {
-        .url = f.base, .client_id = "id", .client_secret = "s&e=c r+t", .timeout_ms = 5000
+        .url = f.base, .client_id = "id", .client_secret = "s&e=c r+t", .timeout_ms = 60000
     };
     uint16_t port;
 
@@ -428,9 +428,10 @@ what_is_wrong_before_anything_is_sent(void **state)
 static void
 a_service_account_s_token_goes_where_the_platform_says(void **state)
 {
-    struct vault_client_conf conf = {
-        .url = f.base, .client_id = "id", .assertion_file = "/nonexistent/token", .timeout_ms = 5000
-    };
+    struct vault_client_conf conf = { .url = f.base,
+                                      .client_id = "id",
+                                      .assertion_file = "/nonexistent/token",
+                                      .timeout_ms = 60000 };
     const struct step steps[] = { { GET, 401, CHALLENGE, false } };
 
     (void)state;
