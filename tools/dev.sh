@@ -167,6 +167,7 @@ build_image() {
 # they count, so six files run side by side (pytest-xdist).
 run_pytest() {
   local dir=$1 name=$2 n f; shift 2
+  rm -f "$dir/$name.xml" # of an earlier run
   MESHROOT="$PWD/$dir/meshroot" build/venv/bin/python -m pytest -q --tb=short -p no:cacheprovider -n 6 --dist loadfile "$@" --junitxml="$dir/$name.xml" || true
   read -r n f < <(build/venv/bin/python tools/junit_counts.py "$dir/$name.xml")
   passed=$((passed + n)); failed=$((failed + f))
@@ -230,22 +231,30 @@ run_interop() {
   [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
 }
 
+# run_unit EXE LOG: adds to the caller's passed and failed. One that ends badly and names no failed test counts as one, whatever it said.
+run_unit() {
+  local exe=$1 log=$2 status=0 ok named at
+  timeout 120 "$exe" >"$log" 2>&1 || status=$?
+  ok=$(grep -cE '^\[       OK \]' "$log" || true); passed=$((passed + ok))
+  named=$(grep -E '^\[  FAILED  \] [A-Za-z_]' "$log" | sort -u | grep -vc 'test(s)' || true); failed=$((failed + named))
+  if [ "$status" -ne 0 ]; then
+    grep -vE '^\[ (RUN|      OK)' "$log" | tail -40 || true
+    at=$(grep '^\[ RUN' "$log" | tail -1 | cut -c14- || true)
+    [ "$named" -gt 0 ] || { failed=$((failed + 1)); say "$exe ended badly${at:+ in $at}: status $status (124: not within 120 s)"; }
+  fi
+  printf '%-46s %s\n' "$(basename "$exe")" "$ok ok"
+}
+
 # run_tests DIR [WORD]: every unit program, then pytest; one closing line for both.
 run_tests() {
-  local dir=$1 word=${2:-} passed=0 failed=0 log n exe
+  local dir=$1 word=${2:-} passed=0 failed=0 log exe
   # the link order: libfaketime is preloaded in front of ASan's runtime
   export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
   log=$(mktemp)
   for exe in "$dir"/tests/unit/test_*; do
     [ -x "$exe" ] && [ ! -d "$exe" ] || continue
     case "$exe" in *"$word"*) ;; *) continue ;; esac
-    if timeout 120 "$exe" >"$log" 2>&1; then :; else
-      grep -vE '^\[ (RUN|      OK)' "$log" | tail -40
-      grep -q '\[  FAILED  \]' "$log" || { failed=$((failed + 1)); say "$exe ended badly"; }
-    fi
-    n=$(grep -cE '^\[       OK \]' "$log" || true); passed=$((passed + n))
-    n=$(grep -E '^\[  FAILED  \] [A-Za-z_]' "$log" | sort -u | grep -vc 'test(s)' || true); failed=$((failed + n))
-    printf '%-46s %s\n' "$(basename "$exe")" "$(grep -cE '^\[       OK \]' "$log" || true) ok"
+    run_unit "$exe" "$log"
   done
   rm -f "$log"
   if ls tests/e2e/test_*.py >/dev/null 2>&1; then
