@@ -3,6 +3,7 @@
 #ifndef TESTS_UNIT_AGENT_PLAY_CA_H
 #define TESTS_UNIT_AGENT_PLAY_CA_H
 
+#include "keep_port.h"
 #include "mint.h"
 #include "until.h"
 
@@ -53,6 +54,7 @@ struct world {
     struct cert *ca_leaf;
     struct grpc_server *server;
     uint16_t port;
+    int port_fd;
     struct agent *agent;
     /* the CA */
     enum answer_kind kind;
@@ -388,6 +390,7 @@ setup(void **state)
     w->roots = roots_ref(w->root.roots);
     w->generation = 5;
     w->life_s = 3600;
+    w->port_fd = keep_port(&w->port);
     server_start(w, w->root.roots);
     *state = w;
     return 0;
@@ -401,6 +404,7 @@ teardown(void **state)
 
     agent_free(w->agent);
     grpc_server_free(w->server);
+    (void)close(w->port_fd);
     loop_free(w->l);
     mint_ca_done(&w->root);
     mint_ca_done(&w->other);

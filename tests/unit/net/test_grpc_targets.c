@@ -1,6 +1,6 @@
 /* A client that knows several servers: when one cannot be reached, or ends a connection, it is at
  * another at once. */
-#include "unit.h"
+#include "keep_port.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -16,7 +16,7 @@ struct server {
     struct world *w;
     struct grpc_server *s;
     uint16_t port;
-    int calls_n;
+    int port_fd, calls_n;
 };
 
 struct world {
@@ -90,8 +90,10 @@ setup(void **state)
     assert_non_null(w);
     assert_ok(loop_new(&w->l, &e));
     assert_ok(timer_new(w->l, on_limit, w, &w->limit, &e));
-    for (size_t i = 0; i < SERVERS; i++)
+    for (size_t i = 0; i < SERVERS; i++) {
+        w->servers[i].port_fd = keep_port(&w->servers[i].port);
         server_open(w, &w->servers[i]);
+    }
     client_open(w);
     *state = w;
     return 0;
@@ -103,8 +105,10 @@ teardown(void **state)
     struct world *w = *state;
 
     grpc_client_free(w->client);
-    for (size_t i = 0; i < SERVERS; i++)
+    for (size_t i = 0; i < SERVERS; i++) {
         server_close(&w->servers[i]);
+        (void)close(w->servers[i].port_fd);
+    }
     timer_free(w->limit);
     loop_free(w->l);
     free(w);
