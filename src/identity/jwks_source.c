@@ -85,8 +85,8 @@ loaded(struct jwks_source *s, struct span text)
     memcpy(s->sum, sum, sizeof(sum));
     jwks_unref(s->keys);
     s->keys = STEAL(keys);
+    s->conf.on_change(s->keys, s->conf.arg); /* before it is said */
     log_info("jwks", "%zu keys of token issuer loaded from %s", jwks_count(s->keys), s->location);
-    s->conf.on_change(s->keys, s->conf.arg);
 }
 
 static void

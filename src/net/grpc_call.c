@@ -327,8 +327,10 @@ set_deadline(struct grpc_call *call, struct err *e)
         call->answer_by_ms = ms == 0 ? 0 : now + ms;
     if (call->method->on_message != NULL) { /* what comes in the stream is the handler's */
         call->deadline_ms = call->answer_by_ms;
-    } else
-        call->deadline_ms = now + (ms == 0 || ms > GRPC_MAX_CALL_MS ? GRPC_MAX_CALL_MS : ms);
+    } else {
+        call->is_our_limit = ms == 0 || ms > GRPC_MAX_CALL_MS;
+        call->deadline_ms = now + (call->is_our_limit ? GRPC_MAX_CALL_MS : ms);
+    }
     if (call->deadline_ms != 0)
         server_conn_tick_by(call->conn, call->deadline_ms, now);
     return 0;
@@ -473,6 +475,7 @@ on_end(struct h2_stream *st, void *self)
     }
     const struct grpc_method *method = call->method;
     if (method->streams) {
+        call->is_our_limit = false;
         call->deadline_ms = call->answer_by_ms;
         if (call->deadline_ms != 0)
             server_conn_tick_by(c, call->deadline_ms, h2_conn_last_read_ms(c->io));

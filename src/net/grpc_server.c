@@ -1,4 +1,5 @@
 /* grpc_server.c - connections, their time, and the listener. */
+#include <assert.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <malloc.h>
@@ -168,6 +169,19 @@ retire_step(struct server_conn *c, uint64_t now)
     return true;
 }
 
+/* A deadline is the caller's; beyond our own limit it may well try again, and Istio's agents, which
+ * set no deadline, do so after UNAVAILABLE. Source: gRPC status codes; specs/istio-ca.md 1.7. */
+static void
+call_expire(struct grpc_call *call)
+{
+    static_assert(GRPC_MAX_CALL_MS == 10 * 1000, "the words below say so");
+
+    if (call->is_our_limit)
+        server_call_fail(call, GRPC_UNAVAILABLE, "no answer within the 10 s of a call; try again");
+    else
+        server_call_fail(call, GRPC_DEADLINE_EXCEEDED, "the deadline has passed");
+}
+
 /* Ends what is over; r: when the next deadline is. A handler's on_gone may end other calls. */
 static uint64_t
 expire_calls(struct server_conn *c, uint64_t now)
@@ -177,7 +191,7 @@ expire_calls(struct server_conn *c, uint64_t now)
 
     while (call != NULL) {
         if (call->deadline_ms != 0 && call->deadline_ms <= now) {
-            server_call_fail(call, GRPC_DEADLINE_EXCEEDED, "the deadline has passed");
+            call_expire(call);
             call = c->calls;
             next = UINT64_MAX;
             continue;

@@ -22,6 +22,7 @@ struct grpc_call {
     loop_fn *on_gone;
     void *gone_arg;
     struct buf trailers; /* name NUL value NUL, in the order given */
+    bool is_our_limit;   /* deadline_ms is ours (GRPC_MAX_CALL_MS), not the caller's */
     bool is_handed;      /* on_request has been called */
     bool has_headers;    /* sent */
 };

@@ -15,8 +15,8 @@ from test_ca import Ca, b64, make_csr, pb, plugged, refused  # noqa: F401
 from test_callers import WORLD, Cluster, asks, code, identity, reason, rows
 
 A, U, R = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
-D = grpc.StatusCode.DEADLINE_EXCEEDED
-KEPT_S, CALL_S = 10, 9  # CA_REVIEW_KEEP_MS; what a call may last, less what a clock may differ
+LATE = "late"  # UNAVAILABLE, too, but by the limit of every call
+KEPT_S = 10  # CA_REVIEW_KEEP_MS
 PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 
 
@@ -169,8 +169,8 @@ def test_tries_again_within_its_time(start, kube):
         try:
             assert ca.call(csr, jwt(token))[0]
         except grpc.RpcError as e:
-            assert e.code() == D or (e.code() == U and "try again" in e.details()), e
-            return e.code(), count[0], time.monotonic() - began
+            assert e.code() == U and "try again" in e.details(), e
+            return LATE if "10 s of a call" in e.details() else U, count[0], time.monotonic() - began
         return None, count[0], time.monotonic() - began
 
     def until(want, n, answer):
@@ -192,7 +192,7 @@ def test_slow_reviews_are_bounded_and_stop_nobody(start, kube):
     ca = start()
     _, csr = make_csr()
     hold = threading.Event()
-    turns, began, names = itertools.count(), 0, []
+    turns, names = itertools.count(), []
     with ca.channel() as channel, ca.channel() as other:
         pool = concurrent.futures.ThreadPoolExecutor(80)
 
@@ -201,8 +201,8 @@ def test_slow_reviews_are_bounded_and_stop_nobody(start, kube):
 
         def full():
             """64 calls and five twins that wait; False: the machine is so slow that the first were over before the last had come."""
-            nonlocal began, names
-            names, before, began = [f"t-{next(turns)}" for _ in range(65)], csrs(), time.monotonic()
+            nonlocal names
+            names, before = [f"t-{next(turns)}" for _ in range(65)], csrs()
             for name in names:
                 kube.reviews[name] = lambda: (hold.wait(60), (201, {}, {"kind": "TokenReview", "status": yes()}))[1]
             calls = [pool.submit(code, lambda i=i: ca.call(csr, jwt(names[i]), channel=channel)) for i in range(64)]
@@ -210,14 +210,13 @@ def test_slow_reviews_are_bounded_and_stop_nobody(start, kube):
             wait_for("all are under way", lambda: csrs() == before + 69)  # else the one below may be of the 64
             if code(lambda: ca.call(csr, jwt(names[64]), channel=other)) == R:
                 return calls
-            assert {c.result(60) for c in calls} <= {U, D}
+            assert {c.result(60) for c in calls} == {U}
             return False
 
         calls = wait_for("one that is too many", full, 120)
         assert ca.call(csr, ca.issuer.token(), channel=other)[0]
         ca.daemon.stop()
-        over = {U} if time.monotonic() - began < CALL_S else {U, D}  # on a slow machine the first have run out of their time by now
-        assert {c.result(60) for c in calls} <= over
+        assert {c.result(60) for c in calls} == {U}
         assert kube.asked(names[0]) <= 1
         hold.set()
         pool.shutdown()

@@ -1,5 +1,6 @@
 /* The client against the server over clear text on loopback. */
 #include "grpc_kit.h"
+#include "net/grpc_server.h"
 
 static void
 unary_call_with_trailers(void **state)
@@ -120,6 +121,26 @@ is_held(void *arg)
     struct world *w = arg;
 
     return w->held != NULL;
+}
+
+/* Istio's agents set no deadline, and take DEADLINE_EXCEEDED for the last word. Source:
+ * specs/istio-ca.md 1.7. */
+static void
+our_own_limit_of_a_call_may_be_tried_again(void **state)
+{
+    static const uint64_t deadlines[] = { 0, 10 * GRPC_MAX_CALL_MS };
+    struct world *w = *state;
+
+    for (int i = 0; i < (int)ARRAY_LEN(deadlines); i++) {
+        (void)call(w, "/t.T/Hold", "x", deadlines[i]);
+        assert_true(loop_until(w->l, is_held, w));
+        uint64_t now = mono_ms();
+        w->held->deadline_ms = now; /* it has waited so long */
+        server_conn_tick_by(w->held->conn, now, now);
+        run(w, i + 1);
+        assert_int_equal(w->code, GRPC_UNAVAILABLE);
+        assert_string_equal(w->text, "no answer within the 10 s of a call; try again");
+    }
 }
 
 static void
@@ -357,6 +378,7 @@ main(void)
         T(streams_deliver_in_order),
         T(a_stream_that_is_not_read_has_a_limit),
         T(deadline_ends_a_held_call_on_both_sides),
+        T(our_own_limit_of_a_call_may_be_tried_again),
         T(cancel_tells_both_sides),
         T(cancel_before_it_is_sent),
         T(reconnect_dials_anew_and_lets_calls_finish),
