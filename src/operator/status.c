@@ -289,7 +289,7 @@ phase_of(const struct plugin *p, const struct facts *f)
     if (f->generation == 0)
         return f->sync_error != NULL ? "Held" : "Starting";
     return f->is_settled && f->in_secrets == f->generation && f->tls_lacks == NULL &&
-                   f->spread.done == f->spread.namespaces
+                   f->spread.is_whole && f->spread.done == f->spread.namespaces
                ? "Ready"
                : "Rotating";
 }

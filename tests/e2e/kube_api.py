@@ -136,8 +136,8 @@ class KubeApi(World):
         return {**o, "status": {"allowed": self.may(user, a.get("verb"), a.get("group", ""), a.get("resource", "") + sub, a.get("namespace") or None,
                                                     a.get("name"))}}
 
-    def handle(self, method, path, q, headers, body, user):
-        """-> status, object; a watch: None, a generator of lines."""
+    def handle(self, server, method, path, q, headers, body, user):
+        """-> status, object; a watch: None, a generator of lines. What comes to a server that has stopped changes nothing any more."""
         r, ns, name, sub = self.route(path)
         if r.plural in REVIEWS and method == "POST":
             return 201, self.review(user, r, json.loads(body))
@@ -165,6 +165,8 @@ class KubeApi(World):
             raise Refused(400, f'{o.get("kind")} in version "{o.get("apiVersion")}" cannot be handled as a {r.kind}')
         manager, dry, status = q.get("fieldManager") or "unknown", q.get("dryRun") == "All", 200
         with self.changed:
+            if self.server is not server:
+                raise Refused(503, "apiserver is shutting down")
             if verb == "create":
                 out, done = self.create(r, ns, o, manager, dry)
                 status = 201
@@ -298,15 +300,16 @@ class KubeApi(World):
             elif fault:
                 extra = {"retry-after": str(fault["retry_after"])} if fault["retry_after"] is not None else {}
                 raise Refused(fault["status"], fault["message"] or f"told to answer {fault['status']}", fault["reason"])
-            if path in self.answers:
-                status, extra, out = self.answers[path](h.command, headers, body)
+            scripted = self.answers.get(path)
+            if scripted:
+                status, extra, out = scripted(h.command, headers, body)
             elif path in ("/healthz", "/livez", "/readyz"):
                 status, out = 200, b"ok"
             else:
                 if user is None:
                     raise Refused(401, "Unauthorized")
                 found = self.discovery(path) if h.command == "GET" else None
-                status, out = (200, found) if found else self.handle(h.command, path, q, headers, body, user)
+                status, out = (200, found) if found else self.handle(h.server, h.command, path, q, headers, body, user)
         except Refused as x:
             status, out = x.code, x.status
         self.seen.append((h.command, h.path, user, status or 200))
@@ -399,7 +402,8 @@ class KubeApi(World):
 
     def stop(self):
         """Away, open connections too, until start(); the world stays."""
-        server, self.server = self.server, None
+        with self.changed:
+            server, self.server = self.server, None
         if server:
             server.shutdown()
             server.server_close()

@@ -85,14 +85,14 @@ class World:
         return [e for e in self.api.all("Event") if e.get("reason") == reason]
 
     def ready(self, generation=None):
-        wait_for("ready", lambda: self.status().get("phase") == "Ready" and generation in (None, self.status()["generation"]))
+        wait_for("ready", lambda: (s := self.status()).get("phase") == "Ready" and generation in (None, s["generation"]))
         return self
 
-    def is_at_rest(self):
+    def is_at_rest(self, name="cacerts", ns=NS):
         """Ready, and said of what lies in the plan and in the Secret now: a status is written after both, and may be of before."""
         s, plan = self.status(), self.plan()
         return bool(s.get("phase") == "Ready" and plan and
-                    s["generation"] == self.generation() == json.loads(plan["data"]["plan.json"])["generation"])
+                    s["generation"] == self.generation(name, ns) == json.loads(plan["data"]["plan.json"])["generation"])
 
 
 @pytest.fixture
@@ -130,13 +130,13 @@ def test_a_set_goes_to_cacerts_and_to_every_namespace(world):
 
 
 def test_rotations_go_through_their_gates(world):
-    world.plugin(gates={"stockWait": "2s", "mountWait": "1s"})
+    world.plugin(gates={"stockWait": "1h", "mountWait": "1s"})
     world.run("--lease", "off")
     world.ready(1)
     world.mesh.set_all(world.sets["A2"])
-    wait_for("the intermediate", lambda: world.holds("A2") and world.generation() == 2)
-    wait_for("at rest", lambda: world.status().get("phase") == "Ready")
-    steps, held = [], []
+    wait_for("the intermediate", lambda: world.holds("A2") and world.is_at_rest())
+    assert world.generation() == 2
+    steps = []
 
     def watch(kind, o):  # each write, however short it lasted
         if o["kind"] == "Secret" and o["metadata"]["name"] == "cacerts":
@@ -145,14 +145,13 @@ def test_rotations_go_through_their_gates(world):
             step = (signer, text["root-cert.pem"].count("BEGIN CERT"))
             if [s[0] for s in steps[-1:]] != [step]:
                 steps.append((step, [world.roots(ns) for ns in (NS, "shop", "default")]))
-        elif o["kind"] == "PluginCA":
-            held.extend(c["status"] for c in o.get("status", {}).get("conditions", []) if c["type"] == "Held")
     world.api.hooks.append(watch)
     world.mesh.set_all(world.sets["B1"])  # a root replaced straight is staged
+    wait_for("held, and said so", lambda: world.is_condition("Held", "True", "Trust") and world.generation() == 3)
+    world.api.edit("PluginCA", NS, "default", {"spec": {"gates": {"stockWait": "1s"}}})
     world.ready(5)
     assert [s[0] for s in steps] == [("A2", 2), ("B1", 2), ("B1", 1)], "widened, moved, narrowed"
     assert steps[1][1] == [2, 2, 2], "the signer moves when all trust both"
-    assert "True" in held, "held, and said so"
     assert "Root B" in world.status()["root"]
     wait_for("narrow everywhere", lambda: all(world.roots(ns) == 1 for ns in (NS, "shop")))
     wait_for("Events", lambda: len(world.events("Rotated")) >= 5 and world.events("Held"))
@@ -186,17 +185,19 @@ def test_what_is_deleted_before_our_write_is_answered_is_made_anew(world, kind, 
     world.run("--lease", "off")
     world.ready(1)
     whole, deleted = world.api.get(kind, ns, name)["data"], []
+    lists = lambda: sum(m == "GET" and f"{kind.lower()}s?" in p and "watch=" not in p for m, p, _, _ in list(world.api.seen))  # noqa: E731
 
-    def somebody(_, o):
-        if (o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]) == (kind, ns, name) and o["data"] == whole and not deleted:
-            deleted.append(o)
-            lists = world.api.count("GET", f"{kind.lower()}s?")
+    def somebody(what, o):
+        is_it = (o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) == (kind, ns, name)
+        if is_it and what != "DELETED" and o["data"] == whole and not deleted:
+            before = lists()
             with world.api.changed:
                 world.api.delete(kind, ns, name)
                 if is_listed:
                     world.api.compact()
+                deleted.append(o)
             if is_listed:
-                wait_for("a list", lambda: world.api.count("GET", f"{kind.lower()}s?") > lists)
+                wait_for("a list", lambda: lists() > before)
             time.sleep(0.5)  # the operator reads what it was told
     before = world.api.count(verb, f"/{name}")
     world.api.hooks.append(somebody)
@@ -222,20 +223,20 @@ def test_a_shared_field_is_not_fought_over(world, late):
     world.plugin()
     world.run("--lease", "off")
     world.ready(1)
-    theirs = (world.sets["B1"] / "root-cert.pem").read_text()
+    theirs, ours = (world.sets["B1"] / "root-cert.pem").read_text(), []  # when ours was there
 
     def istiod(kind, o):  # its controller writes what it has loaded
         if o["kind"] == "ConfigMap" and o["metadata"]["name"] == CM and o["metadata"]["namespace"] == "shop" and o["data"]["root-cert.pem"] != theirs:
+            ours.append(time.monotonic())
             world.api.edit("ConfigMap", "shop", CM, {"data": {"root-cert.pem": theirs}}, manager="pilot-discovery")
             time.sleep(late)
     world.api.hooks.append(istiod)
-    before = world.api.count("PATCH", f"/shop/configmaps/{CM}")
     world.api.edit("ConfigMap", "shop", CM, {"data": {"root-cert.pem": theirs}})
     wait_for("named", lambda: world.is_condition("Distributed", "False", "SharedField"))
     assert "last pilot-discovery, in shop" in world.condition("Distributed")["message"]
-    assert world.api.count("PATCH", f"/shop/configmaps/{CM}") - before <= 6
-    time.sleep(2)  # forty turns of a fight without pauses
-    assert world.api.count("PATCH", f"/shop/configmaps/{CM}") - before <= 9
+    wait_for("put back four times", lambda: len(ours) >= 4)
+    pauses = [b - a for a, b in zip(ours, ours[1:])]
+    assert all(p > least for p, least in zip(pauses, (0.49, 0.99, 1.99))), pauses  # half of 1 s, doubled; a slow machine makes them longer
     world.api.hooks.remove(istiod)
 
 
@@ -302,8 +303,9 @@ def test_of_two_operators_one_leads_and_the_other_follows(world):
 def test_a_leader_is_killed_at_random_and_nothing_is_half_done(world):
     world.plugin(gates={"stockWait": "1s", "mountWait": "0s"})
     lease = ("--lease-duration", "6s" if world.api.late_s else "2s")  # one of 2 s gives up what takes 0.7 s
-    rnd, d = random.Random(5), world.run(*lease)
+    rnd, first = random.Random(5), world.run("--lease", "off")
     world.ready(1)
+    assert first.stop() == 0
     seen, order = set(), ["B1", "A1", "B1", "A2"]
 
     def whole(kind, o):
@@ -311,12 +313,12 @@ def test_a_leader_is_killed_at_random_and_nothing_is_half_done(world):
             seen.add((len(o["data"]), int(o["metadata"]["annotations"]["meshroot.io/generation"])))
     world.api.hooks.append(whole)
     for name in order:
+        d = world.run(*lease)
         world.mesh.set_all(world.sets[name])
         time.sleep(rnd.uniform(0.2, 3))  # anywhere in the rotation
         d.kill()
-        d = world.run(*lease)
-    wait_for("it comes to rest", lambda: world.holds("A2") and world.status().get("phase") == "Ready"
-             and world.part("root-cert.pem").count("BEGIN CERT") == 1, 90)
+    world.run("--lease-duration", "30s")  # one of 2 s is lost again and again where all is slow
+    wait_for("it comes to rest", lambda: world.holds("A2") and world.is_at_rest() and world.part("root-cert.pem").count("BEGIN CERT") == 1, 120)
     assert {n for n, _ in seen} == {4}
 
 
@@ -339,7 +341,7 @@ def test_rights_that_are_missing_are_named(world):
     allow(user, ["create"], ["configmaps"])
     allow(user, ["create"], ["secrets"], ns=NS)
     allow(user, ["update"], ["secrets"], ns=NS, names=["cacerts"])
-    wait_for("granted", lambda: world.status().get("phase") == "Ready")
+    wait_for("granted", lambda: world.status().get("phase") == "Ready", 120)  # SPREAD_RETRY_MAX_MS
 
 
 def test_a_bad_api_server_is_a_delay(world):
@@ -352,7 +354,7 @@ def test_a_bad_api_server_is_a_delay(world):
     world.api.lose("PUT", f"configmaps/{PLAN}")
     world.api.lose("PUT", "secrets/cacerts")
     world.mesh.set_all(world.sets["A2"])
-    wait_for("through all of it", lambda: world.holds("A2") and world.status().get("phase") == "Ready", 120)
+    wait_for("through all of it", lambda: world.holds("A2") and world.is_at_rest(), 120)
     world.api.compact()  # 410
     world.namespace("late")
     wait_for("after 410", lambda: world.roots("late") == 1)

@@ -120,10 +120,10 @@ def test_by_kubectl_alone_and_never_twice(world):  # noqa: F811
     for says in ("it was forced already, at 20", "another step is held, 3/narrow/"):  # put back, to this operator and to the next
         annotate(world, used)
         assert says in answered(world, "ForceRefused")["message"]
+        wait_for("an Event", lambda says=says: any(says in n for n in notes(world, "ForceRefused")))
         d.stop()
         d = world.run("--lease", "off")
-        wait_for("held as before", lambda: word(world).startswith("3/narrow/"))
-    wait_for("an Event", lambda: notes(world, "ForceRefused"))
+        wait_for("held as before", lambda: "narrow is held: " in d.text() and word(world).startswith("3/narrow/"))
     assert set(seen) == {3} and world.generation() == 3 and world.part("root-cert.pem").count("BEGIN CERT") == 2
 
 
@@ -284,5 +284,4 @@ def test_a_replica_that_nobody_can_reach_is_forced_past(world_with_ca, daemon, p
     force(w, "--force", "--wait")
     wait_for("moved", lambda: w.generation("meshroot-ca", NS.replace("istio", "meshroot")) == 3)
     assert "move signer is taken without its gate" in wait_for("an Event", lambda: notes(w, "Forced"))[0]
-    wait_for("the root is held", lambda: word(w).startswith("3/narrow/"))
-    assert any("spiffe://" in x for x in w.status()["waitsFor"])
+    wait_for("the root is held, by a leaf too", lambda: word(w).startswith("3/narrow/") and any("spiffe://" in x for x in w.status()["waitsFor"]))

@@ -33,9 +33,11 @@ def test_an_etcd_is_put_back_under_a_running_operator(world):  # noqa: F811
         if o["kind"] == "Secret" and o["metadata"]["name"] == "cacerts" and kind != "DELETED":
             numbers.append(int(o["metadata"]["annotations"]["meshroot.io/generation"]))
     world.api.refuses_future = True  # at once; a silent watch is found out by the list after KUBE_FEED_RELIST_MS (test_kube_feed.py)
-    world.api.restore(old)
+    world.api.stop()
+    world.api.put_back(old)
     assert world.generation() == 1
     world.api.hooks.append(watch)
+    world.api.start()
     wait_for("put back", lambda: world.holds("A2") and world.generation() >= 2)
     wait_for("said so", lambda: "went back from version" in d.text())
     wait_for("the status too", lambda: world.status().get("phase") == "Ready" and world.status()["generation"] >= 2)
@@ -82,6 +84,25 @@ def test_istiod_starts_while_the_vault_is_waited_for(world):  # noqa: F811
     asked = world.api.count("GET", "/secrets/istio-ca-secret")
     wait_for("held still", lambda: world.api.count("GET", "/secrets/istio-ca-secret") > asked)
     assert world.secret() is None and world.roots("shop") == 0
+
+
+def test_namespaces_that_are_not_known_yet_are_not_none(world):  # noqa: F811
+    """The list of them comes after all else: until then nobody knows who has what."""
+    world.plugin()
+    before = world.run("--lease", "off")
+    world.ready(1)
+    assert before.stop() == 0
+    world.namespace("new")
+    go, phases = threading.Event(), []
+    world.api.answers["/api/v1/namespaces"] = lambda *_: (go.wait(60), (503, {}, {}))[1]
+    world.api.hooks.append(lambda _, o: o["kind"] == "PluginCA" and phases.append(o["status"]["phase"]))
+    world.run("--lease", "off")
+    wait_for("all else is known", lambda: world.is_condition("Distributed", "False") and world.is_condition("Synced", "True"))
+    assert phases and "Ready" not in phases
+    del world.api.answers["/api/v1/namespaces"]
+    go.set()
+    world.ready(1)
+    assert world.roots("new") == 1
 
 
 def test_its_end_does_not_hang_on_an_answer_that_is_lost(world):  # noqa: F811

@@ -65,7 +65,7 @@ def begin(world, daemon, pb, service, window, *flags):  # noqa: F811
 def test_a_root_goes_without_waiting_for_leaves_to_end(world, daemon, pb, service):  # noqa: F811
     a, b, web = begin(world, daemon, pb, service, "1s")
     world.mesh.set_all(world.sets["B1"])  # A straight to B: widened, signer moved, narrowed, each at its gate
-    wait_for("through all gates", lambda: world.generation("meshroot-ca", OWN) == 4 and world.status().get("phase") == "Ready")
+    wait_for("through all gates", lambda: world.is_at_rest("meshroot-ca", OWN) and world.generation("meshroot-ca", OWN) == 4)
     assert "Root B" in world.status()["root"] and "CN=Root A" not in world.status()["root"]
     assert (a.issued(), b.issued()) == (1, 1), "the second leaf was the other's"
     old, new = evidence(a, pb), evidence(b, pb)
@@ -87,10 +87,10 @@ def test_an_agent_on_its_old_leaf_holds_it_until_it_ends(world, daemon, pb, serv
     web.start().ready()  # as itself: a set in its folder
     wait_for("its word", lambda: web.status()["acknowledged_generation"] == 3)
     assert web.status()["leaf"]["generation"] == 1 and evidence(b, pb).used_generation == 1
-    assert world.is_condition("Held", "True", "Leaves") and world.generation("meshroot-ca", OWN) == 3
-    assert (a.issued(), b.issued()) == (1, 0)
+    wait_for("held still", lambda: world.is_condition("Held", "True", "Leaves"))
+    assert world.generation("meshroot-ca", OWN) == 3 and (a.issued(), b.issued()) == (1, 0)
     assert web.run.stop() == 0  # a goodbye, to B; the row is A's
-    wait_for("narrowed", lambda: world.generation("meshroot-ca", OWN) == 4 and world.status().get("phase") == "Ready")
+    wait_for("narrowed", lambda: world.is_at_rest("meshroot-ca", OWN) and world.generation("meshroot-ca", OWN) == 4)
     assert evidence(a, pb).leaves == 1, "the row has not ended"
     assert evidence(b, pb).ended_generation == 1
     assert "CN=Root A" not in world.status()["root"]
