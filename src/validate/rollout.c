@@ -43,9 +43,23 @@ rollout_begin(struct session *s, struct sight *t, struct err *e)
 /* -- the rollout ---------------------------------------------------------------------------------
  */
 
+struct attempt { /* one restart that is seen to its end */
+    char run[VALIDATE_RUN_BYTES];
+    uint64_t until_ms;
+};
+
+/* What is seen from now on would be said of another try, or the Deployment was made anew. */
+static int
+is_still_ours(const struct sight *t, const struct attempt *a, struct err *e)
+{
+    if (strcmp(t->memory.run, a->run) == 0)
+        return 0;
+    return err_set(e, E_CONFLICT, "the deployment was restarted again or made anew meanwhile");
+}
+
 /* r: 0 done; ROLLOUT_BAD. */
 static int
-wait_rolled(struct session *s, struct sight *t, uint64_t until_ms, struct err *ret_why,
+wait_rolled(struct session *s, struct sight *t, const struct attempt *a, struct err *ret_why,
             struct err *e)
 {
     char words[VALIDATE_WHY_BYTES], said[VALIDATE_WHY_BYTES] = "";
@@ -53,18 +67,20 @@ wait_rolled(struct session *s, struct sight *t, uint64_t until_ms, struct err *r
     for (;;) {
         enum validate_rollout now = ROLLOUT_UNDER_WAY;
 
-        if (sight_take_deployment(s, t, e) == 0)
+        if (sight_take_deployment(s, t, e) == 0) {
+            TRY(is_still_ours(t, a, e));
             now = validate_rollout_read(t->deployment, words);
-        else if (session_may_ask_again(e))
+        } else if (session_may_ask_again(e)) {
             (void)snprintf(words, sizeof(words), "%.*s", (int)sizeof(words) - 1, e->msg);
-        else
+        } else {
             return err_result(e);
+        }
         if (strcmp(words, said) != 0)
             session_say(s, "%s", words);
         memcpy(said, words, sizeof(said));
         if (now == ROLLOUT_DONE)
             return 0;
-        if (now == ROLLOUT_FAILED || mono_ms() >= until_ms) {
+        if (now == ROLLOUT_FAILED || mono_ms() >= a->until_ms) {
             (void)err_set(ret_why, now == ROLLOUT_FAILED ? E_STATE : E_TIMEOUT, "%s%s",
                           now == ROLLOUT_FAILED ? "" : "no end in time: ", words);
             return ROLLOUT_BAD;
@@ -102,20 +118,36 @@ differs(const struct sight *t, char ret[VALIDATE_WHY_BYTES])
     return f->pods_n == 0 || !f->is_same_text;
 }
 
+/* The Secret has other roots than those that it was restarted for: no pod proves these any more. */
+static bool
+is_overtaken(const struct sight *t)
+{
+    return memcmp(t->memory.roots, t->roots_digest, DIGEST_BYTES) != 0;
+}
+
 static int
-wait_proved(struct session *s, struct sight *t, uint64_t until_ms, struct err *ret_why,
+look_again(struct session *s, struct sight *t, struct err *e)
+{
+    TRY(sight_take_secret(s, t, e)); /* it may have another intermediate by now */
+    return sight_take_loaded(s, t, e);
+}
+
+/* r: 0 proved, or overtaken; ROLLOUT_BAD. */
+static int
+wait_proved(struct session *s, struct sight *t, const struct attempt *a, struct err *ret_why,
             struct err *e)
 {
     char words[VALIDATE_WHY_BYTES];
 
     for (;;) {
-        if (sight_take_loaded(s, t, e) < 0) {
+        if (look_again(s, t, e) < 0) {
             if (!session_may_ask_again(e))
                 return err_result(e);
             (void)snprintf(words, sizeof(words), "%.*s", (int)sizeof(words) - 1, e->msg);
-        } else if (!differs(t, words))
+        } else if (is_overtaken(t) || !differs(t, words)) {
             return 0;
-        if (mono_ms() >= until_ms) {
+        }
+        if (mono_ms() >= a->until_ms) {
             (void)err_set(ret_why, E_STATE, "it was rolled out, but %s", words);
             return ROLLOUT_BAD;
         }
@@ -128,12 +160,9 @@ wait_proved(struct session *s, struct sight *t, uint64_t until_ms, struct err *r
 
 /* Writes how the try ended, unless another one has begun since. */
 static int
-memory_end(struct session *s, struct sight *t, enum validate_tried how, const char *why,
-           struct err *e)
+memory_end(struct session *s, struct sight *t, const char *run, enum validate_tried how,
+           const char *why, struct err *e)
 {
-    char run[VALIDATE_RUN_BYTES];
-
-    memcpy(run, t->memory.run, sizeof(run));
     for (size_t i = 0;; i++) {
         CLEANUP(json_decrefp) json_t *patch = NULL;
 
@@ -152,19 +181,36 @@ memory_end(struct session *s, struct sight *t, enum validate_tried how, const ch
 }
 
 int
+rollout_forget(struct session *s, struct sight *t, struct err *e)
+{
+    char run[VALIDATE_RUN_BYTES];
+
+    memcpy(run, t->memory.run, sizeof(run));
+    return memory_end(s, t, run, TRIED_NONE, "the Secret has changed since", e);
+}
+
+int
 rollout_end(struct session *s, struct sight *t, struct err *ret_why, struct err *e)
 {
-    uint64_t until_ms = mono_ms() + s->conf->timeout_ms;
+    struct attempt a = { .until_ms = mono_ms() + s->conf->timeout_ms };
     char why[VALIDATE_WHY_BYTES] = "";
+    struct err unread;
     int r;
 
     ret_why->code = E_NONE;
-    r = TRY(wait_rolled(s, t, until_ms, ret_why, e));
+    memcpy(a.run, t->memory.run, sizeof(a.run));
+    r = TRY(wait_rolled(s, t, &a, ret_why, e));
     if (r == 0)
-        r = TRY(wait_proved(s, t, until_ms, ret_why, e));
+        r = TRY(wait_proved(s, t, &a, ret_why, e));
+    else if (sight_take_secret(s, t, &unread) < 0)
+        session_say(s, "%s", unread.msg); /* it failed, whatever the Secret is by now */
+    if (is_overtaken(t)) {
+        TRY(rollout_forget(s, t, e));
+        return err_set(e, E_CONFLICT, "the Secret has changed since the deployment was restarted");
+    }
     if (r == ROLLOUT_BAD)
         (void)snprintf(why, sizeof(why), "%.*s", (int)sizeof(why) - 1, ret_why->msg);
-    TRY(memory_end(s, t, r == 0 ? TRIED_DONE : TRIED_FAILED, why, e));
+    TRY(memory_end(s, t, a.run, r == 0 ? TRIED_DONE : TRIED_FAILED, why, e));
     if (r == ROLLOUT_BAD)
         session_event(s, t->deployment, true, "RootRestartFailed", ret_why->msg);
     else

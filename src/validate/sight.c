@@ -68,6 +68,7 @@ parts_take(const json_t *secret, struct sight *t, struct err *e)
                                          [PART_CERT_CHAIN] = buf_span(&chain) };
     TRY(bundle_new_public(parts, &bundle, e));
     digest(buf_span(&t->wanted_text), t->roots_digest);
+    roots_unref(STEAL(t->wanted));
     t->wanted = roots_ref(bundle_roots(bundle));
     set_fill(t->wanted, &t->facts.wanted);
     memcpy(t->facts.signer_root, cert_id(bundle_signer_root(bundle)), DIGEST_BYTES);
@@ -75,8 +76,8 @@ parts_take(const json_t *secret, struct sight *t, struct err *e)
     return 0;
 }
 
-static int
-secret_take(struct session *s, struct sight *t, struct err *e)
+int
+sight_take_secret(struct session *s, struct sight *t, struct err *e)
 {
     CLEANUP(json_wipe_freep) json_t *secret = NULL;
 
@@ -293,7 +294,7 @@ sight_take(struct session *s, struct sight *ret, struct err *e)
                                        .skew_s = (int64_t)(c->skew_ms / 1000),
                                        .is_forced = c->is_forced };
     TRY(sight_take_deployment(s, &t, e));
-    TRY(secret_take(s, &t, e));
+    TRY(sight_take_secret(s, &t, e));
     TRY(sight_take_loaded(s, &t, e));
     if (memcmp(t.memory.roots, t.roots_digest, DIGEST_BYTES) == 0)
         t.facts.tried = t.memory.tried;

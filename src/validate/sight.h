@@ -22,7 +22,9 @@ void sight_done(struct sight *s); /* twice is harmless */
 
 /* Errors: as validate_run's. The key in the Secret is not looked at, and wiped. */
 MUST_USE int sight_take(struct session *s, struct sight *ret, struct err *e);
-/* ConfigMap and pods again, for the same Secret. */
+/* The Secret again, and nothing else. */
+MUST_USE int sight_take_secret(struct session *s, struct sight *t, struct err *e);
+/* ConfigMap and pods again, for the Secret that was read. */
 MUST_USE int sight_take_loaded(struct session *s, struct sight *t, struct err *e);
 MUST_USE int sight_take_deployment(struct session *s, struct sight *t, struct err *e);
 /* facts.workloads_since. Errors: DENIED (pods of the whole cluster may not be listed), ... */

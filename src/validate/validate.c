@@ -146,6 +146,14 @@ look(struct session *s, struct sight *t, struct validate_verdict *ret, struct er
     return 0;
 }
 
+/* A try whose validator died before the Secret changed. A new restart writes over it. */
+static bool
+left_behind(const struct run *r)
+{
+    return r->t->memory.tried == TRIED_OPEN && r->t->facts.tried == TRIED_NONE &&
+           r->verdict.kind != VALIDATE_RESTART && !r->s->conf->is_dry_run;
+}
+
 static int
 run_once(struct session *s, struct validate_result *ret, struct err *e)
 {
@@ -153,6 +161,8 @@ run_once(struct session *s, struct validate_result *ret, struct err *e)
     struct run r = { .s = s, .t = &t, .result = ret };
 
     TRY(look(s, &t, &r.verdict, e));
+    if (left_behind(&r))
+        TRY(rollout_forget(s, &t, e));
     TRY(acts[r.verdict.kind](&r, e));
     return report_make(s, &t, &r.verdict, &ret->report, e);
 }
@@ -166,9 +176,10 @@ validate_run(const struct validate_conf *conf, struct validate_result *ret, stru
 
     TRY(session_open(conf, &s, e));
     for (size_t i = 0; i < VALIDATE_RACES_MAX; i++) {
+        result.why.code = E_NONE;
         r = run_once(&s, &result, e);
         if (r != -(int)E_CONFLICT)
-            break; /* somebody else changed the Deployment: look and judge again */
+            break; /* somebody else changed Deployment or Secret: look and judge again */
         kube_session_pause(&s.kube, random_below(VALIDATE_POLL_MS));
     }
     if (r == 0)

@@ -447,6 +447,83 @@ def test_a_killed_validator_is_gone_on_for(world, sets):
     assert i.restarts == 1 and i.memory()["state"] == "done"
 
 
+def begin(i):
+    """A validator that waits for a rollout, which goes on at i.go."""
+    i.how, i.go = "slow", threading.Event()
+    p = subprocess.Popen([BINARY, *map(str, args(i))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for("the restart", lambda: i.restarts == 1)
+    return p
+
+
+def test_a_secret_that_changes_under_a_restart_is_no_failure_of_it(world, sets):
+    """The new pods have the newer roots, which nobody can prove the older ones by; and these are tried again when they come back."""
+    i = world().secret(sets["AB a"]).start(sets["A"])
+    p = begin(i)
+    i.secret({**sets["AB a"], "root-cert.pem": sets["AB a"]["root-cert.pem"] + b"\n"})
+    i.go.set()
+    out = p.communicate(timeout=300)[0]
+    assert p.returncode == 0 and out.endswith("Root certificate update not detected.\n"), out
+    assert i.restarts == 1 and i.memory()["state"] == "none" and "RootRestartFailed" not in i.events()
+    i.secret(sets["AB a"])
+    i.how = "good"
+    i.next_second()
+    validate(i)
+    assert i.restarts == 2 and i.memory()["state"] == "done"
+
+
+def test_a_failed_rollout_of_roots_that_are_gone_is_not_held_against_the_next(world, sets):
+    i = world().secret(sets["AB a"]).start(sets["A"])
+    p = begin(i)
+    wait_for("new pods", lambda: i.api.get("Deployment", i.ns, i.name)["status"]["updatedReplicas"] == 1 and i.api.get("Deployment", i.ns, i.name)["status"]["replicas"] == 2)
+    i.secret({**sets["AB a"], "root-cert.pem": sets["AB a"]["root-cert.pem"] + b"\n"})
+    i.next_second()
+    i.how = "good"
+    i.status(2, 1, 1, [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}])
+    out = p.communicate(timeout=300)[0]
+    assert p.returncode == 0 and out.count(lines()[0]) == 2 and out.count(lines()[2]) == 1, out
+    assert i.restarts == 2 and i.memory()["state"] == "done" and i.events() == ["RootRestarted"]
+    i.go.set()
+
+
+def test_a_new_intermediate_under_a_restart_is_what_the_pods_must_serve(world, sets):
+    i = world().secret(sets["AB a"]).start(sets["A"])
+    p = begin(i)
+    i.secret(sets["AB b"])
+    i.go.set()
+    out = p.communicate(timeout=300)[0]
+    assert p.returncode == 0 and lines()[2] in out and i.memory()["state"] == "done", out
+
+
+def test_how_it_ended_is_said_of_no_other_try(world, sets):
+    """Another validator's, for other roots, which has begun since: what this one sees is no word on that."""
+    i = world().secret(sets["AB a"]).start(sets["A"])
+    p = begin(i)
+    other = {**i.memory(), "roots": "00" * 32, "run": "feedfeedfeedfeed"}
+    i.api.edit("Deployment", i.ns, i.name, {"metadata": {"annotations": {MEMORY: json.dumps(other)}}})
+    out = p.communicate(timeout=300)[0]
+    assert p.returncode == 0 and "a rollout of the deployment is under way" in out and lines()[2] not in out, out
+    assert i.memory()["roots"] == "00" * 32 and i.memory()["state"] == "none" and i.events() == []
+    i.go.set()
+    i.threads[0].join(120)
+
+
+def test_a_try_that_was_left_open_ends_with_its_secret(world, sets):
+    """Killed, and then the Secret is another one: the try does not come back with the Secret."""
+    i = world().secret(sets["AB a"]).start(sets["A"])
+    p = begin(i)
+    p.kill()
+    p.communicate(timeout=60)
+    i.secret(sets["A"])
+    i.go.set()
+    i.threads[0].join(120)
+    assert validate(i) == "Root certificate update not detected.\n" and i.memory()["state"] == "none"
+    i.secret(sets["AB a"])
+    i.how = "good"
+    i.next_second()
+    validate(i)
+    assert i.restarts == 2 and i.memory()["state"] == "done"
+
+
 def test_somebody_elses_rollout_is_waited_for(world, sets):
     i = world(replicas=2).secret(sets["AB a"]).start(sets["A"])
     i.status(3, 1, 2)
