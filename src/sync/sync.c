@@ -66,7 +66,6 @@ struct sync {
     struct sync_versions given;      /* given last, with ... */
     bool lists_used;                 /* ... the lists of the vault */
     char lists_error[ERR_MSG_BYTES]; /* "" while the vault has none, or they are used */
-    bool poke_again;                 /* a poke came while a poll was under way */
     unsigned errors_n;               /* in a row */
     uint64_t requests;
     int64_t last_success;
@@ -427,9 +426,7 @@ on_polled(struct look *k)
     metric_set(s->conf.metrics, &metric_success, "", (double)s->last_success);
     bool agree = versions_equal(&now, &s->seen), is_new = !versions_equal(&now, &s->decided);
     s->seen = now;
-    uint64_t pause = is_new && !agree ? SYNC_CONFIRM_MS : jittered(s->conf.poll_ms);
-    timer_set(s->timer, s->poke_again ? 0 : pause);
-    s->poke_again = false;
+    timer_set(s->timer, is_new && !agree ? SYNC_CONFIRM_MS : jittered(s->conf.poll_ms));
     if (is_new && agree)
         judge(s, &now);
     else
@@ -448,17 +445,7 @@ on_timer(void *arg)
 {
     struct sync *s = arg;
 
-    if (s->poll.left > 0) {
-        s->poke_again = true;
-        return;
-    }
     look_start(&s->poll, NULL);
-}
-
-void
-sync_poke(struct sync *s)
-{
-    timer_set(s->timer, 0);
 }
 
 /* -- pinned sets ---------------------------------------------------------------------------------

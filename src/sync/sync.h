@@ -54,7 +54,6 @@ MUST_USE int sync_new(struct loop *l, const struct sync_conf *conf, struct sync 
 /* The calls under way behind `get` must not answer any more (vault_client_free). Fetches under way
  * are done: BUSY. NULL is fine. */
 void sync_free(struct sync *s);
-void sync_poke(struct sync *s); /* poll now */
 
 /* Fetches one pinned set, whatever is latest now; done once on the loop (b NULL: `why`). For
  * restarts. */
