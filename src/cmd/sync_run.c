@@ -230,10 +230,15 @@ status_text(void *self)
     return text;
 }
 
+/* --once is done when the set was written, and not before. */
 static void
 on_stop_signal(void *arg)
 {
-    loop_stop(arg);
+    struct running *r = arg;
+
+    if (r->o->once)
+        (void)err_set(&r->why, E_STATE, "stopped by a signal: nothing was written");
+    loop_stop(r->loop);
 }
 
 static int
@@ -242,8 +247,8 @@ parts_open(struct running *r, struct err *e)
     char url[VAULT_URL_TEXT_BYTES];
 
     TRY(loop_new(&r->loop, e));
-    TRY(loop_on_signal(r->loop, SIGTERM, on_stop_signal, r->loop, e));
-    TRY(loop_on_signal(r->loop, SIGINT, on_stop_signal, r->loop, e));
+    TRY(loop_on_signal(r->loop, SIGTERM, on_stop_signal, r, e));
+    TRY(loop_on_signal(r->loop, SIGINT, on_stop_signal, r, e));
     TRY(metrics_new(&r->metrics, e));
     TRY(timer_new(r->loop, given_write, r, &r->retry, e));
     TRY(vault_target_open(&r->o->target, r->loop, url, &r->client, e));

@@ -1,11 +1,14 @@
 """meshroot sync run: a vault's four secrets to a folder, for a CA in another process."""
 import json
 import re
+import signal
+import socket
+import subprocess
 import urllib.request
 
 import pytest
 
-from conftest import Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
+from conftest import BINARY, Mesh, meshroot, openssl_intermediate, openssl_root, wait_for
 
 
 @pytest.fixture
@@ -34,6 +37,23 @@ def test_once_writes_the_set_and_again_changes_nothing(place):
     before = (folder / "..data").readlink()
     meshroot("sync", "run", "--once", *flags)
     assert (folder / "..data").readlink() == before
+
+
+@pytest.mark.parametrize("signo", (signal.SIGTERM, signal.SIGINT))
+def test_once_that_is_stopped_before_it_has_written_is_not_done(place, signo):
+    """As an init container whose pod is deleted while the vault says nothing."""
+    _, _, flags, folder = place
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        p = subprocess.Popen([str(x) for x in (BINARY, "sync", "run", "--once", *flags, "--vault-url", f"https://127.0.0.1:{s.getsockname()[1]}")],
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            s.settimeout(120)
+            with s.accept()[0]:
+                p.send_signal(signo)
+                _, said = p.communicate(timeout=120)
+        finally:
+            p.kill()
+    assert p.returncode == 17 and "stopped by a signal: nothing was written" in said and not folder.exists()
 
 
 def test_follows_the_vault_and_keeps_the_last_good_set(place, daemon):
