@@ -85,15 +85,45 @@ waits(const struct plugin *p, const struct err *why)
     return is_early && mono_ms() - p->force.since_ms < FORCE_WAIT_MS;
 }
 
+/* The last answer was to this very word. */
+static bool
+was_answered(const struct force *f)
+{
+    const char *word = json_string_value(json_object_get(f->last, "force"));
+
+    return word != NULL && strcmp(word, f->word) == 0;
+}
+
 static bool
 was_forced(const struct force *f)
 {
-    const char *word = json_string_value(json_object_get(f->last, "force"));
     const char *said = json_string_value(json_object_get(f->last, "answer"));
     const char *at = json_string_value(json_object_get(f->last, "time"));
 
-    return word != NULL && said != NULL && at != NULL && strcmp(word, f->word) == 0 &&
-           strcmp(said, "Forced") == 0;
+    return was_answered(f) && said != NULL && at != NULL && strcmp(said, "Forced") == 0;
+}
+
+/* Whoever led before us was killed after the step was in the plan: it was forced, once, and that is
+ * the answer; or after that was told, and then the annotation is to go and no more. */
+static bool
+was_left(struct plugin *p)
+{
+    struct force *f = &p->force;
+    char note[EVENT_NOTE_BYTES];
+
+    if (f->was_none)
+        return false;
+    if (was_forced(f)) {
+        f->is_answered = true;
+        return true;
+    }
+    if (was_answered(f) || p->rotate == NULL || !rotate_was_forced(p->rotate, f->word))
+        return false;
+    (void)snprintf(note, sizeof(note),
+                   "%s: the step was taken without its gate, by an operator that was stopped then",
+                   f->word);
+    answer(p, true, note);
+    return true;
 }
 
 static void
@@ -103,7 +133,9 @@ judge(struct plugin *p)
     json_t *risk = NULL;
     struct err e;
 
-    if (was_forced(f)) { /* put there again; or a kill came before it was taken away */
+    if (was_left(p))
+        return;
+    if (was_forced(f)) { /* put there again */
         (void)err_set(&e, E_STATE, "it was forced already, at %s",
                       json_string_value(json_object_get(f->last, "time")));
         refuse(p, e.msg);
@@ -148,6 +180,7 @@ on_removed(const json_t *body, const struct err *why, void *arg)
     f->call = NULL;
     if (why == NULL) {
         f->gone = kube_revision(kube_object_version(body));
+        f->was_none = true;
         f->word[0] = '\0';
         return;
     }
@@ -206,6 +239,7 @@ force_tick(struct plugin *p)
         return;
     const char *asked = kube_object_get_annotation(o, PLUGIN_FORCE);
     if (asked == NULL || asked[0] == '\0') {
+        f->was_none = true;
         f->word[0] = '\0';
         return;
     }

@@ -48,6 +48,7 @@ struct force {
     char revision[32];            /* of the object when it was judged */
     bool is_taken;                /* its step is on its way into the plan */
     bool is_answered;             /* what came of it is told; the annotation is to go */
+    bool was_none;                /* since we lead there was no annotation once */
     char note[EVENT_NOTE_BYTES];  /* who is at risk by the step that is taken */
     struct kube_call *call;       /* takes the annotation away */
     uint64_t again_at;            /* that failed, and is tried again */

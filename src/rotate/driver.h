@@ -2,6 +2,8 @@
 #ifndef ROTATE_DRIVER_H
 #define ROTATE_DRIVER_H
 
+#include <assert.h>
+
 #include "rotate/plan.h"
 #include "rotate/rotate.h"
 
@@ -18,6 +20,8 @@ enum {
     POKE_MS = 20,             /* a burst of acknowledgements is looked at once ... */
     POKE_SHARE = 10, /* ... and looking takes a tenth of the time at most, however big the fleet */
 };
+
+static_assert((int)PLAN_WORD_BYTES == (int)ROTATE_WORD_BYTES, "a plan holds any word");
 
 /* What keeps the driver, not a gate, from going on. */
 enum trouble {

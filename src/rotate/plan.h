@@ -20,6 +20,7 @@ enum {
     PLAN_WHY_BYTES = 128,
     PLAN_DETAIL_BYTES = 256,
     PLAN_JSON_BYTES = 256 * 1024, /* = STORE_VALUE_BYTES */
+    PLAN_WORD_BYTES = 64,         /* = ROTATE_WORD_BYTES */
 };
 
 #define GENERATION_MAX (UINT64_C(1) << 62) /* no number that was handed out comes near it */
@@ -45,6 +46,8 @@ struct plan {
     struct plan_root roots[ROOTS_MAX];
     size_t roots_n;
     struct plan_signer signer;
+    char
+        forced[PLAN_WORD_BYTES]; /* of the last step that was forced (rotate_force); "": none was */
 };
 
 /* From one bundle, so consistent: signer.root_id is among the roots. */

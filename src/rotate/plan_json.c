@@ -77,8 +77,9 @@ plan_to_json(const struct plan *p, const struct roots *roots, char **ret, struct
     if (signer == NULL)
         return err_nomem(e);
     CLEANUP(json_freep)
-    json_t *j = json_pack("{s:i, s:I, s:O, s:o}", "format", (int)PLAN_FORMAT, "generation",
-                          (json_int_t)p->generation, "roots", list, "signer", signer);
+    json_t *j = json_pack("{s:i, s:I, s:O, s:o, s:s*}", "format", (int)PLAN_FORMAT, "generation",
+                          (json_int_t)p->generation, "roots", list, "signer", signer, "forced",
+                          p->forced[0] == '\0' ? NULL : p->forced);
     CLEANUP(str_freep) char *text = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
     if (text == NULL)
         return err_nomem(e);
@@ -195,6 +196,7 @@ plan_from_json(struct span text, struct plan *ret, struct roots **ret_roots, str
     int format;
     json_int_t generation;
     json_t *list, *signer;
+    const char *forced = "";
     struct plan p = { .roots_n = 0 };
     CLEANUP(roots_unrefp) struct roots *roots = NULL;
 
@@ -204,9 +206,13 @@ plan_from_json(struct span text, struct plan *ret, struct roots **ret_roots, str
     json_t *j = json_loadb((const char *)text.p, text.n, JSON_REJECT_DUPLICATES, &why);
     if (j == NULL)
         return err_set(e, E_PARSE, "plan: line %d: %s", why.line, why.text);
-    if (json_unpack_ex(j, &why, JSON_STRICT, "{s:i, s:I, s:o, s:o}", "format", &format,
-                       "generation", &generation, "roots", &list, "signer", &signer) < 0)
+    if (json_unpack_ex(j, &why, JSON_STRICT, "{s:i, s:I, s:o, s:o, s?s}", "format", &format,
+                       "generation", &generation, "roots", &list, "signer", &signer, "forced",
+                       &forced) < 0)
         return err_set(e, E_PARSE, "plan: %s", why.text);
+    if (strlen(forced) >= sizeof(p.forced))
+        return err_set(e, E_PARSE, "plan: forced: is too long for a word");
+    memcpy(p.forced, forced, strlen(forced));
     if (format != PLAN_FORMAT)
         return err_set(e, E_PARSE, "plan: format %d is not %d: it was written by another version",
                        format, (int)PLAN_FORMAT);

@@ -509,7 +509,9 @@ rotate_force(struct rotate *r, const char *only, json_t **ret_risk, struct err *
         waits_to_json(&r->step), "at_risk_total", (json_int_t)r->step.waits_total);
     if (risk == NULL)
         return err_nomem(e);
-    int done = take(r, &r->step.next, &a, e);
+    struct plan next = r->step.next;
+    memcpy(next.forced, word, sizeof(word));
+    int done = take(r, &next, &a, e);
     if (done < 0) {
         json_decref(risk);
         return done;
@@ -530,6 +532,12 @@ rotate_forced(const struct rotate *r, struct err *e)
         return ROTATE_STORING;
     *e = r->forced;
     return e->code == E_NONE ? 0 : err_result(e);
+}
+
+bool
+rotate_was_forced(const struct rotate *r, const char *word)
+{
+    return r->has_plan && word[0] != '\0' && strcmp(r->plan.forced, word) == 0;
 }
 
 uint64_t

@@ -82,6 +82,8 @@ MUST_USE int rotate_force(struct rotate *r, const char *only, json_t **ret_risk,
  * its way to the store. Errors: as the store's; the step was not taken. */
 enum { ROTATE_STORING = 1, ROTATE_WORD_BYTES = 64 };
 MUST_USE int rotate_forced(const struct rotate *r, struct err *e);
+/* The step of this word was forced, and none since: the plan says so, whoever drove it then. */
+bool rotate_was_forced(const struct rotate *r, const char *word);
 /* mesh disable: forgets plan and wanted set (store first; waits for the disk). The set in the
  * folder is the caller's to replace afterwards, by one of a generation above rotate_generation:
  * workloads hold that one, and drop what is older. The next plan goes on above both. Errors: SYS.

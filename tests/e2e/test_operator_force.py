@@ -241,7 +241,7 @@ def test_killed_in_the_middle_it_is_forced_once(world, at):  # noqa: F811
     wait_for("killed", lambda: killed and d.process.poll() is not None)
     world.run("--lease", "off")
     wait_for("the step is whole", lambda: world.holds("B1") and word(world).startswith("3/narrow/"))
-    wait_for("the annotation is gone", lambda: annotation(world) is None)
+    assert answered(world, "Forced")
     assert set(seen) == {3} and world.part("root-cert.pem").count("BEGIN CERT") == 2
 
 

@@ -27,6 +27,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
         assert(a.generation == b.generation && a.roots_n == b.roots_n);
         assert(memcmp(a.roots, b.roots, a.roots_n * sizeof(a.roots[0])) == 0);
         assert(memcmp(&a.signer, &b.signer, sizeof(a.signer)) == 0);
+        assert(strcmp(a.forced, b.forced) == 0);
     }
     free(text);
     roots_unref(ra);

@@ -9,8 +9,9 @@
 
 static struct {
     /* rotation */
-    enum err_code says; /* E_NONE: it takes the step */
-    int forced;         /* as rotate_forced; -1: the store refused */
+    enum err_code says;  /* E_NONE: it takes the step */
+    int forced;          /* as rotate_forced; -1: the store refused */
+    const char *in_plan; /* the word that the plan has; NULL: none */
     unsigned asked;
     /* the API server */
     kube_done_fn *done; /* of the annotation's removal; NULL: none is under way */
@@ -41,6 +42,13 @@ __wrap_rotate_forced(const struct rotate *r, struct err *e)
 {
     (void)r;
     return play.forced < 0 ? err_set(e, E_SYS, "no room") : play.forced;
+}
+
+bool
+__wrap_rotate_was_forced(const struct rotate *r, const char *word)
+{
+    (void)r;
+    return play.in_plan != NULL && strcmp(play.in_plan, word) == 0;
 }
 
 bool
@@ -310,6 +318,48 @@ a_store_that_refuses_is_an_answer(void **state)
     assert_non_null(strstr(play.note, "2/narrow/aa is not forced: it was forced already, at 2"));
 }
 
+/* Somebody led before us, and was killed when the plan was written: he could not tell any more. */
+static void
+what_the_plan_knows_was_forced(void **state)
+{
+    struct scene *s = *state;
+
+    play.in_plan = "2/narrow/aa";
+    play.is_told = false; /* it takes no evidence */
+    watch(s, "2/narrow/aa", "10");
+    tick(s);
+    assert_int_equal(play.forced_n, 1);
+    assert_int_equal(play.refused_n + play.asked, 0);
+    tick(s);
+    assert_int_equal(play.removals, 1);
+    removed(s, E_NONE, "12");
+    watch(s, "2/narrow/aa", "13"); /* put there again, with us */
+    tick(s);
+    assert_int_equal(play.forced_n, 1);
+    assert_non_null(strstr(play.note, "it was forced already, at 2"));
+}
+
+/* ... or when he had told: the answer stands, and the annotation goes. */
+static void
+what_was_told_is_not_told_otherwise(void **state)
+{
+    struct scene *s = *state;
+
+    s->p.force.last =
+        json_pack("{s:s, s:s, s:s, s:s, s:s}", "force", "2/narrow/aa", "answer", "Forced",
+                  "message", "so it was", "time", "2026-11-26T12:00:00Z", "resourceVersion", "7");
+    (void)json_object_set(s->p.status, "lastForce", s->p.force.last);
+    watch(s, "2/narrow/aa", "10");
+    tick(s);
+    assert_int_equal(play.forced_n + play.refused_n + play.asked, 0);
+    assert_int_equal(play.removals, 1);
+    removed(s, E_NONE, "12");
+    tick(s);
+    watch(s, "2/narrow/aa", "13");
+    tick(s);
+    assert_non_null(strstr(play.note, "it was forced already, at 2026-11-26T12:00:00Z"));
+}
+
 static void
 what_is_no_word_is_not_repeated(void **state)
 {
@@ -349,6 +399,8 @@ main(void)
         TEST(evidence_is_waited_for_but_not_for_ever),
         TEST(what_the_vault_s_door_holds_up_is_said),
         TEST(a_store_that_refuses_is_an_answer),
+        TEST(what_the_plan_knows_was_forced),
+        TEST(what_was_told_is_not_told_otherwise),
         TEST(what_is_no_word_is_not_repeated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -59,6 +59,30 @@ a_word_forces_its_step_once(void **state)
     assert_folder(s, 3, "AB", &pki.b1, "b1");
 }
 
+/* Killed before anybody was told: whoever drives the plan then knows, until the next one. */
+static void
+the_plan_knows_what_was_forced(void **state)
+{
+    struct scene *s = *state;
+    CLEANUP(str_freep) char *word = NULL;
+    struct err e;
+    json_t *risk = NULL;
+
+    hold(s);
+    word = word_of(s);
+    assert_false(rotate_was_forced(s->r, word));
+    assert_ok(rotate_force(s->r, word, &risk, &e));
+    json_decref(risk);
+    assert_false(rotate_was_forced(s->r, word)); /* it may not get there */
+    run_until(s, is_caught_up);
+    assert_true(rotate_was_forced(s->r, word));
+    driver_crash(s);
+    driver_open(s);
+    assert_true(rotate_was_forced(s->r, word));
+    assert_false(rotate_was_forced(s->r, "2/move-signer/0123456789abcdef"));
+    assert_false(rotate_was_forced(s->r, ""));
+}
+
 /* The same generation, the same kind of step, another signer. */
 static void
 a_word_is_of_one_wish_of_the_vault_s(void **state)
@@ -173,6 +197,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         scene_test(a_word_forces_its_step_once),
+        scene_test(the_plan_knows_what_was_forced),
         scene_test(a_word_is_of_one_wish_of_the_vault_s),
         scene_test(a_step_that_is_not_stored_was_not_forced),
         scene_test(what_force_does_not_help_has_no_word),

@@ -24,7 +24,7 @@ set_up(void **state)
     make_root("Root B", &t.b);
     struct cert *certs[] = { t.a.cert, t.b.cert };
     assert_ok(roots_from_certs(certs, 2, &t.roots, &e));
-    t.plan = (struct plan){ .generation = 9, .roots_n = 2 };
+    t.plan = (struct plan){ .generation = 9, .roots_n = 2, .forced = "8/narrow/0123456789abcdef" };
     for (size_t i = 0; i < 2; i++) {
         memcpy(t.plan.roots[i].id, cert_id(certs[i]), DIGEST_BYTES);
         t.plan.roots[i].since = 4 + i;
@@ -62,7 +62,25 @@ what_is_written_is_read_back(void **state)
     assert_int_equal(p.roots_n, 2);
     assert_memory_equal(p.roots, t.plan.roots, 2 * sizeof(p.roots[0]));
     assert_memory_equal(&p.signer, &t.plan.signer, sizeof(p.signer));
+    assert_string_equal(p.forced, "8/narrow/0123456789abcdef");
     assert_true(roots_equal(roots, t.roots));
+}
+
+/* As most are, and as all were that an older version wrote. */
+static void
+a_plan_in_which_nothing_was_forced_does_not_speak_of_it(void **state)
+{
+    (void)state;
+    struct err e;
+    struct plan p = t.plan, back = t.plan;
+    CLEANUP(roots_unrefp) struct roots *roots = NULL;
+    CLEANUP(str_freep) char *text = NULL;
+
+    p.forced[0] = '\0';
+    assert_ok(plan_to_json(&p, t.roots, &text, &e));
+    assert_null(strstr(text, "forced"));
+    assert_ok(plan_from_json(span_str(text), &back, &roots, &e));
+    assert_string_equal(back.forced, "");
 }
 
 static void
@@ -124,6 +142,8 @@ what_is_not_a_plan_is_refused(void **state)
         { "version-3", "0123456789012345678901234567890123456789012345678901234567890123",
           "too long" },
         { "\"ca-key\"", "\"ca-kez\"", "ca-key" },
+        { "\"8/narrow/0123456789abcdef\"", "8", "Expected string" },
+        { "8/narrow/", "8/narrow/0123456789012345678901234567890123456789", "forced: is too long" },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -160,6 +180,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_is_read_back),
+        cmocka_unit_test(a_plan_in_which_nothing_was_forced_does_not_speak_of_it),
         cmocka_unit_test(a_root_without_its_certificate_is_not_written),
         cmocka_unit_test(what_is_not_a_plan_is_refused),
         cmocka_unit_test(size_is_bounded),
