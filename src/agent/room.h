@@ -18,7 +18,7 @@ enum {
     CA_FILE_WINDOW_MS = 60 * 1000,   /* a change of them: a new leaf within this */
     WRITE_RETRY_MS = 5 * 1000,       /* after the set could not be written, or the reload failed */
     REST_MS = 1000,                  /* from a change until it is over, and memory is given back */
-    STOP_MS = 2 * 1000,              /* for the goodbye */
+    STOP_MS = 8 * 1000,              /* for the goodbye: less than the 10 s of `docker stop` */
     TOKEN_MAX_BYTES = 16 * 1024,
 };
 

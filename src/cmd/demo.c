@@ -383,16 +383,12 @@ workload_start(struct demo *d, size_t i, const char *ca, struct err *e)
     return demo_start(&d->procs, argv, log, e);
 }
 
-/* A free port for each workload's mTLS side, so that all can be told of all before any runs. */
+/* A port for each workload's mTLS side, so that all can be told of all before any runs. */
 static int
 inbound_ports_pick(struct demo *d, struct err *e)
 {
-    struct demo_load *probe = NULL;
-    uint16_t ports[DEMO_ECHO_MAX];
-
-    TRY(demo_load_new(WORKLOADS, ports, &probe, e));
-    demo_load_free(probe);
-    memcpy(d->inbound, ports, sizeof(d->inbound));
+    for (size_t i = 0; i < WORKLOADS; i++)
+        TRY(demo_load_keep_port(d->load, &d->inbound[i], e));
     return 0;
 }
 

@@ -32,7 +32,8 @@ struct pair {
 struct demo_load {
     struct echo echo[DEMO_ECHO_MAX];
     struct pair pair[DEMO_PAIRS_MAX];
-    size_t echo_n, pair_n;
+    int kept[DEMO_ECHO_MAX]; /* sockets that keep a port */
+    size_t echo_n, pair_n, kept_n;
     uint64_t pause_ms;
     atomic_bool stop_pairs, stop_echo;
     _Atomic uint64_t tried, failed;
@@ -172,6 +173,28 @@ demo_load_new(size_t n, uint16_t ret_ports[DEMO_ECHO_MAX], struct demo_load **re
     return 0;
 }
 
+/* Bound and not listening: who asks for any port is given another one, who asks for this one with
+ * SO_REUSEADDR gets it. */
+int
+demo_load_keep_port(struct demo_load *l, uint16_t *ret_port, struct err *e)
+{
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t n = sizeof(at);
+    int one = 1;
+
+    if (l->kept_n == DEMO_ECHO_MAX)
+        return err_set(e, E_LIMIT, "more than %d ports are kept", (int)DEMO_ECHO_MAX);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return err_sys(e, errno, "socket");
+    l->kept[l->kept_n++] = fd;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+        bind(fd, (struct sockaddr *)&at, n) < 0 || getsockname(fd, (struct sockaddr *)&at, &n) < 0)
+        return err_sys(e, errno, "a free port of 127.0.0.1");
+    *ret_port = ntohs(at.sin_port);
+    return 0;
+}
+
 int
 demo_load_start(struct demo_load *l, const uint16_t *ports, size_t n, uint64_t pause_ms,
                 struct err *e)
@@ -224,6 +247,8 @@ demo_load_free(struct demo_load *l)
         (void)pthread_join(l->echo[i].thread, NULL);
         (void)close(l->echo[i].fd);
     }
+    for (size_t i = 0; i < l->kept_n; i++)
+        (void)close(l->kept[i]);
     (void)pthread_mutex_destroy(&l->lock);
     free(l);
 }

@@ -20,6 +20,10 @@ struct demo_load;
  * caller. */
 MUST_USE int demo_load_new(size_t n, uint16_t ret_ports[DEMO_ECHO_MAX], struct demo_load **ret,
                            struct err *e);
+/* A free port of 127.0.0.1, kept until demo_load_free for who listens there with SO_REUSEADDR, as
+ * addr_listen does: the kernel gives it to nobody else meanwhile. At most DEMO_ECHO_MAX. Errors:
+ * LIMIT, SYS. */
+MUST_USE int demo_load_keep_port(struct demo_load *l, uint16_t *ret_port, struct err *e);
 /* Starts one thread for each of the `n` local outbound ports, each making a handshake every
  * `pause_ms`. */
 MUST_USE int demo_load_start(struct demo_load *l, const uint16_t *ports, size_t n,
