@@ -25,10 +25,11 @@ def wait_for(what, look, seconds=60.0, step=0.05):
     """Calls look() until it is truthy; a bounded wait on a condition, never a plain sleep."""
     until = time.monotonic() + seconds
     while True:
+        is_last = time.monotonic() > until  # taken before: whatever stops us meanwhile, there is one look after the end
         got = look()
         if got:
             return got
-        if time.monotonic() > until:
+        if is_last:
             raise AssertionError(f"after {seconds} s still not: {what}")
         time.sleep(step)
 
@@ -63,14 +64,18 @@ def verify_files(folder, *flags, roots=None, lists=False):
     `lists`, its ca-crl.pem), and the agent may swap the set in between; twice, and they are gone."""
     data = folder / "..data"
     while True:
-        now = data.resolve(strict=True)
+        try:
+            now = data.resolve(strict=True)
+        except FileNotFoundError:  # two swaps while it was followed
+            assert data.is_symlink(), f"{data} is gone"
+            continue
         chain, own_roots, crl = (now / name for name in ("cert-chain.pem", "root-cert.pem", "ca-crl.pem"))
         more = ("-CRLfile", crl) if lists else ()
         done = subprocess.run(["openssl", "verify", *flags, *more, "-CAfile", roots or own_roots, "-untrusted", chain, chain],
                               capture_output=True, text=True)
         if done.returncode == 0:
             return
-        is_gone = data.resolve(strict=True) != now and not (chain.exists() and own_roots.exists())
+        is_gone = os.readlink(data) != now.name and not all(x.exists() for x in (chain, own_roots, *more[1:]))
         assert is_gone, f"{now}: {done.stdout}{done.stderr}"
 
 

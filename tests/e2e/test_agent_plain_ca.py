@@ -169,7 +169,7 @@ def test_shapes_of_the_answer(tmp_path, daemon, plain, shape, roots):
 def test_answers_that_nobody_could_verify_are_refused(tmp_path, daemon, plain, shape, part):
     plain.shape = shape
     web = Web(tmp_path, daemon, plain)
-    assert part in wait_for("refused", lambda: web.status()["last_error"])
+    wait_for("refused", lambda: part in (web.status()["last_error"] or ""))
     assert not web.status()["ready"]
     plain.shape = "flat"
     web.ready()
@@ -181,9 +181,10 @@ def test_refusals_are_named_and_tried_again(tmp_path, daemon, plain, code):
     web = Web(tmp_path, daemon, plain)
     web.ready()
     assert f"code = {code} desc = CSR signing error" in web.run.text()
-    assert plain.count("CreateCertificate") == 3
-    csrs = {q.csr for q, _ in plain.seen}
-    assert len(csrs) == 3, "a new key each time"
+    with plain.lock:
+        csrs = [q.csr for q, _ in plain.seen]
+    assert len(csrs) >= 3  # an answer that comes late is one more
+    assert len(set(csrs)) == len(csrs), "a new key each time"
 
 
 def test_the_trust_set_follows_with_each_renewal(tmp_path, daemon, plain):
@@ -206,9 +207,11 @@ def test_a_changed_configmap_asks_for_a_leaf_within_a_minute(tmp_path, daemon, p
     before = wait_for("it is known", lambda: (s := web.status())["ca"]["trust_stream"] == "has no trust stream" and s)
     b = Node("Root B")
     web.write_roots(pem(plain.root.cert) + pem(b.cert))
+    latest = now() + datetime.timedelta(seconds=61)
+    assert latest < datetime.datetime.fromisoformat(before["next_renewal"])
     after = wait_for("sooner", lambda: (s := web.status())["next_renewal"] != before["next_renewal"] and s)
-    stamp = datetime.datetime.fromisoformat(after["next_renewal"])
-    assert stamp <= now() + datetime.timedelta(seconds=61) < datetime.datetime.fromisoformat(before["next_renewal"])
+    is_done = after["leaf"]["serial"] != before["leaf"]["serial"]  # at once: the time is drawn
+    assert is_done or datetime.datetime.fromisoformat(after["next_renewal"]) <= now() + datetime.timedelta(seconds=61)
     assert "the CA's roots have changed" in web.run.text()
 
 
@@ -254,4 +257,4 @@ def test_a_kept_leaf_serves_while_the_ca_is_away(tmp_path, daemon, plain):
         assert b"BEGIN PRIVATE KEY" in next(iter(fetch(iter([name]), timeout=30))), "and so does SDS"
     wait_for("it goes on asking", lambda: web.status()["last_error"])
     plain.start()
-    wait_for("and finds it again", lambda: web.status()["ca"]["trust_stream"] == "has no trust stream", 70)
+    wait_for("and finds it again", lambda: web.status()["ca"]["trust_stream"] == "has no trust stream", 150)

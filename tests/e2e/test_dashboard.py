@@ -1,5 +1,6 @@
 """The chart's alert rules and dashboard: every metric that they name is one that the processes have, with the labels they are asked
 for; every alert has its section in the run book."""
+import contextlib
 import json
 import re
 import urllib.request
@@ -88,7 +89,16 @@ def series(tmp_path, daemon, pb, kube):  # noqa: F811
     mesh.set_secret("ca-key", sets[0] / "ca-key.pem")
     for name in ("meshroot_sync_refused", "meshroot_sync_lists_refused"):
         wait_for("not taken", lambda n=name: n in page(mesh.ports["monitoring"]))
-    s.read(mesh.ports["monitoring"])
+    named = set().union(*map(metrics_of, expressions()))
+
+    def all_read():
+        """Some come a moment after what was waited for; what never comes the test names."""
+        for p in (ca.ports["monitoring"], port, mesh.ports["monitoring"]):
+            s.read(p)
+        return named <= set(s.labels)
+
+    with contextlib.suppress(AssertionError):
+        wait_for("every metric", all_read)
     return s
 
 

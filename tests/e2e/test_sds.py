@@ -92,7 +92,8 @@ class World:
         self.mesh.set_all(openssl_intermediate(tmp / "a1", self.root, "Intermediate A1", "p256"))
         self.mesh.enable()
         self.socket = tmp / "web.sock"
-        self.agent = self.mesh.agent("web", "--workload-socket", self.socket, *(flags or ("--sds", "--sds-grace", "0")))
+        own = flags or ("--sds", "--sds-grace", "0", "--sds-ack-timeout", "10m")  # the test may be slow to acknowledge
+        self.agent = self.mesh.agent("web", "--workload-socket", self.socket, *own)
         wait_for("on A1", lambda: settled(self.mesh, "Intermediate A1", 1))
         self.channel = grpc.insecure_channel(f"unix://{self.socket}")
 
@@ -265,7 +266,7 @@ def test_streams_are_bounded(world):
     for s in streams:
         s.ask("ROOTCA")
     for s in streams:
-        s.ask("ROOTCA", nonce=s.take().nonce)  # else it is ended after a while
+        s.ask("ROOTCA", nonce=s.take().nonce)
     one_more = Stream(world.pb, channels[0])
     one_more.ask("ROOTCA")
     assert code(one_more, grpc.StatusCode.RESOURCE_EXHAUSTED) == "too many streams are under way"
@@ -302,8 +303,14 @@ def test_what_is_refused(world):
     s.sent.put(b"\x22" + b"\xff\xff\x7f" + bytes((1 << 21) - 1))
     assert "larger than max" in code(s, C.RESOURCE_EXHAUSTED)
     s = world.stream()
-    for _ in range(400):
-        s.ask("default")
+
+    def ask_on():
+        """A burst more: so many come back each second that a slow client needs several."""
+        for _ in range(400):
+            s.ask("default")
+        return s.end
+
+    wait_for("cut off", ask_on)
     assert code(s, C.RESOURCE_EXHAUSTED) == "too many requests on one stream"
     s = world.stream()
     s.sent.put(b"\x40\x00" * 400000)  # fields that we do not know cost memory to skip

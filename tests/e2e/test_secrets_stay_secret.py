@@ -175,6 +175,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path, daemon):
         mesh.enable()
     finally:
         os.umask(before)
+    wait_for("at rest", lambda: mesh.status()["rotation"]["settled"])  # no file is half way to its name
     state_folder_is_closed(mesh.state, {})
 
 

@@ -214,7 +214,8 @@ def test_kill_in_the_middle_of_sets_loses_nothing_that_was_answered(vault):
         vault.process.kill()
         stop.set()
         for t in threads:
-            t.join(30)
+            t.join(120)
+            assert not t.is_alive()
         vault.start()
         c, headers = _raw(vault)
         for (name, version), value in answered.items():

@@ -82,19 +82,20 @@ def test_rotations_under_go_spiffe_lose_no_connection(tmp_path, daemon, gospiffe
     peers[0].say(peers[1].addr)
     peers[1].say(peers[0].addr)
 
-    def talk(n):
-        """n more connections each way."""
+    def talk(n, issuer):
+        """n more connections each way, once both see leaves of `issuer`: the agents are ahead of those who read from them."""
+        wait_for(f"both meet {issuer}", lambda: all(p.seen()["issuers"][-1:] == [issuer] for p in peers))
         goal = [p.seen()["ok"] + n for p in peers]
         wait_for("new connections", lambda: all(p.seen()["ok"] >= g for p, g in zip(peers, goal)))
 
-    talk(20)
+    talk(20, "Intermediate A1")
     mesh.set_all(a2)
     wait_for("both on A2", lambda: settled(mesh, "Intermediate A2", 2))
-    talk(20)
+    talk(20, "Intermediate A2")
     mesh.set_all(b1)
     wait_for("both on B1, root A gone",
              lambda: (s := settled(mesh, "Intermediate B1", 2)) and len(s["ca"]["roots"]) == 1)
-    talk(20)
+    talk(20, "Intermediate B1")
     for last in [p.seen("stop") for p in peers]:  # neither goes before both have stopped dialling
         assert last["failed"] == 0 and last["refused"] == 0, last
         assert last["ok"] >= 60 and last["served"] >= 60, last

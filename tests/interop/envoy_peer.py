@@ -43,7 +43,7 @@ def _http(name, route, headers, port=0, tls=None):
 
 
 def _sds_cluster(socket):
-    return {"name": "sds-grpc", "connect_timeout": "1s", "typed_extension_protocol_options": {
+    return {"name": "sds-grpc", "connect_timeout": "30s", "typed_extension_protocol_options": {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
             "explicit_http_config": {"http2_protocol_options": {}}}},
@@ -65,7 +65,7 @@ def server_config(socket, peers, api, names=("default", "ROOTCA")):
 
 def client_config(socket, peer, api, to_port, names=("default", "ROOTCA")):
     """Every request makes a connection, and every connection a whole handshake."""
-    cluster = {"name": "peer", "connect_timeout": "5s", "typed_extension_protocol_options": {
+    cluster = {"name": "peer", "connect_timeout": "30s", "typed_extension_protocol_options": {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
             "common_http_protocol_options": {"max_requests_per_connection": 1},
@@ -75,7 +75,7 @@ def client_config(socket, peer, api, to_port, names=("default", "ROOTCA")):
         "load_assignment": {"cluster_name": "peer", "endpoints": [{"lb_endpoints": [
             {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": to_port}}}}]}]}}
     return {"static_resources": {"clusters": [_sds_cluster(socket), cluster], "listeners": [
-        _http("out", {"route": {"cluster": "peer", "timeout": "20s"}}, [_header("x-server-issuer", "%UPSTREAM_PEER_ISSUER%")])]}}
+        _http("out", {"route": {"cluster": "peer", "timeout": "60s"}}, [_header("x-server-issuer", "%UPSTREAM_PEER_ISSUER%")])]}}
 
 
 class Envoy:
@@ -96,7 +96,7 @@ class Envoy:
     def admin(self, path):
         assert self.process.poll() is None, self.log.read_text()[-3000:]
         try:
-            with urllib.request.urlopen(f"http://{self.admin_file.read_text().strip()}{path}", timeout=5) as r:
+            with urllib.request.urlopen(f"http://{self.admin_file.read_text().strip()}{path}", timeout=60) as r:
                 return r.read().decode()
         except OSError:
             return ""
@@ -143,7 +143,7 @@ class Load:
         while not self._end.wait(self.pause):
             try:
                 q = urllib.request.Request(self.url, headers={"Connection": "close"})
-                with urllib.request.urlopen(q, timeout=25) as r:
+                with urllib.request.urlopen(q, timeout=90) as r:
                     assert r.read() == b"hello"
                     self._see(self.server_issuers, r.headers["x-server-issuer"])
                     self._see(self.client_issuers, r.headers["x-client-issuer"])
@@ -159,5 +159,5 @@ class Load:
 
     def stop(self):
         self._end.set()
-        self._thread.join(40)
+        self._thread.join(120)
         assert not self._thread.is_alive()

@@ -31,8 +31,8 @@ import (
 )
 
 const (
-	startLimit = 20 * time.Second
-	callLimit  = 10 * time.Second
+	startLimit = 60 * time.Second
+	callLimit  = 60 * time.Second
 	pause      = 5 * time.Millisecond // between one connection's end and the next
 )
 
