@@ -104,7 +104,7 @@ struct facts {
     const char *pods_lack;  /* NULL, or why the CA's pods are not all known */
     const char *sync_error; /* NULL, or into the next */
     char sync_text[PROBLEM_BYTES];
-    bool is_settled;
+    bool is_settled, is_wish_known; /* the vault was read since this start */
 };
 
 static void
@@ -143,6 +143,7 @@ facts_get(struct plugin *p, struct facts *f)
         f->rotation = rotate_status(p->rotate);
         f->generation = rotate_generation(p->rotate);
         f->is_settled = json_is_true(json_object_get(f->rotation, "settled"));
+        f->is_wish_known = json_is_object(json_object_get(f->rotation, "wanted"));
         f->remaining = text(f->rotation, "remaining");
         f->held_reason = text(json_object_get(f->rotation, "held"), "reason");
         f->held_detail = text(json_object_get(f->rotation, "held"), "detail");
@@ -288,6 +289,8 @@ phase_of(const struct plugin *p, const struct facts *f)
         return "Held";
     if (f->generation == 0)
         return f->sync_error != NULL ? "Held" : "Starting";
+    if (!f->is_wish_known && f->sync_error == NULL)
+        return "Starting"; /* in the middle of a rotation, maybe */
     return f->is_settled && f->in_secrets == f->generation && f->tls_lacks == NULL &&
                    f->spread.is_whole && f->spread.done == f->spread.namespaces
                ? "Ready"

@@ -134,7 +134,7 @@ def test_watches_take_no_call_s_way(api):
     """A watch keeps its connection for good: forty of them, and calls get through as ever."""
     config = api.kubeconfig()
     query = {"watches": 40, "path": "/api/v1/configmaps", "api": "v1", "kind": "ConfigMap", "plural": "configmaps", "ns": "n1", "name": "m1",
-             "times": 5, "pause_ms": 200}
-    done = subprocess.run([TOOL, config, "get", json.dumps(query)], capture_output=True, text=True, timeout=120)
+             "times": 5, "pause_ms": 200, "deadline_ms": 50000}  # a watch lasts for 60 s
+    done = subprocess.run([TOOL, config, "get", json.dumps(query)], capture_output=True, text=True, timeout=400)
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and [s["object"]["metadata"]["name"] for s in said] == ["m1"] * 5, (done.stdout, done.stderr)

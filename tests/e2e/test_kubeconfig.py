@@ -70,8 +70,8 @@ def says(token="own", **status):
 
 def get(path, times=1, env=None, **kw):
     """Reads a ConfigMap, several times with one client: the last answer."""
-    q = json.dumps({"api": "v1", "kind": "Namespace", "plural": "namespaces", "name": "default", "times": times, **kw})
-    done = subprocess.run([TOOL, path, "get", q], capture_output=True, text=True, timeout=90, env=env)
+    q = json.dumps({"api": "v1", "kind": "Namespace", "plural": "namespaces", "name": "default", "times": times, "deadline_ms": 40000, **kw})
+    done = subprocess.run([TOOL, path, "get", q], capture_output=True, text=True, timeout=200, env=env)
     assert done.stdout, (done.returncode, done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -145,12 +145,13 @@ def test_a_401_runs_it_again(plugin, api, tmp_path):
     wait_for("not run again at once", is_refused)
     before = len(plugin.runs())
     (tmp_path / "token").write_text("own")
-    process = subprocess.Popen([TOOL, path, "get", json.dumps({"api": "v1", "kind": "Namespace", "plural": "namespaces", "name": "default", "times": 2,
-                                                              "pause_ms": 6000})], stdout=subprocess.PIPE, text=True)
+    query = {"api": "v1", "kind": "Namespace", "plural": "namespaces", "name": "default", "times": 2, "waits": True, "pause_ms": 1500, "deadline_ms": 40000}
+    process = subprocess.Popen([TOOL, path, "get", json.dumps(query)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         works(json.loads(process.stdout.readline()))
         api.accounts = {"new": "admin"}
         (tmp_path / "token").write_text("new")
+        print(file=process.stdin, flush=True)
         works(json.loads(process.stdout.readline()))
         assert process.wait(60) == 0 and len(plugin.runs()) == before + 2
     finally:
@@ -179,6 +180,14 @@ def test_a_plugin_that_fails(plugin, how):
     assert "s3cret" not in said["message"] and ("get-token" in said["message"] or how == "expired")
 
 
+def is_gone(pid):
+    """Or a zombie that nobody has asked for yet."""
+    try:
+        return re.search(r"State:\s+Z", pathlib.Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return True
+
+
 def test_a_plugin_that_is_not_there_or_stays(plugin, config, tmp_path, api):
     refused(get(config({"exec": {"apiVersion": V1, "command": "no-such-plugin-here", "installHint": "install it with care"}})), "sys",
             "cannot run no-such-plugin-here; install it with care")
@@ -190,8 +199,7 @@ def test_a_plugin_that_is_not_there_or_stays(plugin, config, tmp_path, api):
     pid = tmp_path / "child"
     works(get(plugin(f"child = os.fork()\nif child == 0:\n    time.sleep(600)\nopen({str(pid)!r}, 'w').write(str(child))\n" + says() +
                      "\nsys.stdout.flush()\nos._exit(0)")))
-    # (ended: gone, or a zombie that nobody has asked for yet)
-    wait_for("the child is gone", lambda: not (p := pathlib.Path(f"/proc/{pid.read_text()}/status")).exists() or re.search(r"State:\s+Z", p.read_text()))
+    wait_for("the child is gone", lambda: is_gone(pid.read_text()))
     # one that hangs is killed; the call's own end comes before
     path = plugin("time.sleep(600)")
     refused(get(path, deadline_ms=1000), "timeout", "no answer of the Kubernetes API in time")

@@ -39,14 +39,17 @@ def world(tmp_path, daemon, pb):  # noqa: F811
     w.issuer = Issuer()
     (tmp_path / "jwks.json").write_text(w.issuer.jwks())
     (tmp_path / "token").write_text(w.issuer.token(sub=f"system:serviceaccount:{OWN}:meshroot-operator", exp=int(10**10)))
-    volume, lock = tmp_path / "volume", threading.Lock()
+    volume, lock, newest = tmp_path / "volume", threading.Lock(), [0]
 
     def kubelet(kind, o):
         """A Secret's volume: a new folder, then one rename."""
         if o["kind"] != "Secret" or o["metadata"]["name"] != "meshroot-ca" or kind == "DELETED":
             return
         with lock:
-            data = volume / f"..{o['metadata']['resourceVersion']}"
+            version = int(o["metadata"]["resourceVersion"])
+            if version < newest[0]:
+                return  # the one after it was told first
+            newest[0], data = version, volume / f"..{version}"
             data.mkdir(parents=True)
             for k, v in o["data"].items():
                 (data / k).write_bytes(base64.b64decode(v))
@@ -230,6 +233,7 @@ def test_a_replica_that_lost_its_ledger_has_leaves_all_the_same(world, daemon, p
     wait_for("held by what is not known", lambda: world.generation("meshroot-ca", OWN) == 3 and world.is_condition("Held", "True", "Trust") and
              "lost ledger of meshroot-ca-1" in json.dumps(world.status()))
     a.daemon.kill()  # and a restart with its volume loses nothing
+    wait_for("missed", lambda: world.is_condition("Held", "True", "Replicas"))
     a.start(a.ports["ca"])
     wait_for("it is back", lambda: world.is_condition("Held", "True", "Trust"))
     assert "lostLeavesEnd" not in told()["meshroot-ca-0"] and len(world.events("LedgerLost")) == 1

@@ -6,6 +6,7 @@ import base64
 import threading
 
 from conftest import wait_for
+from https_peer import HttpsPeer
 from kube_world import now
 from test_operator import CM, NS, OWN, PLAN, world  # noqa: F401
 
@@ -103,6 +104,37 @@ def test_namespaces_that_are_not_known_yet_are_not_none(world):  # noqa: F811
     go.set()
     world.ready(1)
     assert world.roots("new") == 1
+
+
+def test_it_is_not_ready_before_the_vault_has_said_what_it_wants(world, tmp_path):  # noqa: F811
+    """Opened anew, as by another leader or spec: what lies there may be the middle of a rotation, and nothing waits for a gate yet."""
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    asked, go, told = threading.Event(), threading.Event(), []
+
+    def slow(method, path, headers, body):
+        if method == "POST":
+            return 200, {}, {"token_type": "Bearer", "expires_in": 3600, "access_token": "t"}
+        if "authorization" not in headers:
+            return 401, {"WWW-Authenticate": f'Bearer authorization="{peer.url}/token", resource="{peer.url}"'}, {}
+        asked.set()
+        go.wait(60)
+        return 403, {}, {"error": {"code": "Forbidden", "message": "not you"}}
+
+    def watch(_, o):
+        if o["kind"] == "PluginCA" and o.get("status", {}).get("observedGeneration") == o["metadata"]["generation"] > 1:
+            told.append((o["status"]["phase"], {c["type"]: c["status"] for c in o["status"]["conditions"]}))
+    peer = HttpsPeer(tmp_path / "peer", slow)
+    world.api.hooks.append(watch)
+    world.plugin(vault={"url": peer.url, "caBundle": peer.root.read_text(), "auth": {"clientSecret": {"name": "vault-sync"}}})
+    assert asked.wait(60)
+    there = wait_for("all that is there", lambda: [phase for phase, is_so in list(told) if is_so["Loaded"] == is_so["Distributed"] == "True"])
+    assert set(there) == {"Starting"}
+    go.set()
+    wait_for("its word", lambda: world.is_condition("Synced", "False", "VaultRefused"))
+    wait_for("what is in force is whole", lambda: world.status()["phase"] == "Ready")
+    peer.stop()
 
 
 def test_its_end_does_not_hang_on_an_answer_that_is_lost(world):  # noqa: F811

@@ -2,10 +2,12 @@
  *
  *   kube_tool KUBECONFIG get|create|update|apply|patch|delete JSON
  *   kube_tool KUBECONFIG lease JSON    until SIGTERM: {"gained": MS}, {"lost": MS, "message": ...}
+ *   kube_tool KUBECONFIG events JSON   until SIGTERM: {"metrics": PAGE}, again and again
  *
  * JSON of a lease: ns, name, who, duration_ms, renew_ms, retry_ms; of the others: api, kind,
  * plural, ns, name, sub, object, manager, force, dry_run, uid, version, propagation, deadline_ms;
- * with "watches", so many watches of "path" are open before the verb runs.
+ * with "watches", so many watches of "path" are open before the verb runs; with "times", the verb
+ * runs so often, each time "pause_ms" after a line on stdin ("waits") or after the answer.
  * Says {"object": ...} or {"error": "conflict", "message": ...}. */
 #include <jansson.h>
 #include <signal.h>
@@ -29,6 +31,7 @@ struct tool {
     json_t *said;
     struct kube_lease *lease;
     struct metrics *metrics;
+    struct timer *again;
     size_t watches, listed;
 };
 
@@ -134,6 +137,8 @@ write_run(struct tool *t, const char *word, const json_t *q, struct err *e)
     if (i == ARRAY_LEN(verbs))
         return err_set(e, E_INVAL, "no such verb \"%s\"", word);
     for (uint64_t n = number(q, "times"), done = 0; done == 0 || done < n; done++) {
+        while (done > 0 && json_is_true(json_object_get(q, "waits")) && getchar() > '\n')
+            continue;
         if (done > 0)
             TRY(pause_run(t, number(q, "pause_ms"), e));
         json_wipe_free(STEAL(t->said));
@@ -337,6 +342,23 @@ watch_run(struct tool *t, const json_t *q, struct err *e)
 /* -- events -------------------------------------------------------------------------------------
  */
 
+enum { METRICS_EVERY_MS = 50 };
+
+static void
+on_metrics(void *arg)
+{
+    CLEANUP(buf_done) struct buf page = BUF_INIT(1 << 20);
+    struct tool *t = arg;
+    struct err e;
+
+    if (metrics_text(t->metrics, &page, &e) == 0) {
+        json_t *o = json_pack("{s:s}", "metrics", buf_text(&page));
+        say(o);
+        json_decref(o);
+    }
+    timer_set(t->again, METRICS_EVERY_MS);
+}
+
 static int
 events_run(struct tool *t, const json_t *q, struct err *e)
 {
@@ -344,24 +366,19 @@ events_run(struct tool *t, const json_t *q, struct err *e)
     struct kube_recorder_conf conf = { .component = "meshroot-operator",
                                        .instance = "operator-0",
                                        .metrics = t->metrics };
-    CLEANUP(buf_done) struct buf page = BUF_INIT(1 << 20);
-    CLEANUP(timer_freep) struct timer *enough = NULL;
     CLEANUP(kube_recorder_freep) struct kube_recorder *r = NULL;
     size_t i;
 
+    TRY(loop_on_signal(t->loop, SIGTERM, on_enough, t, e));
     TRY(kube_recorder_new(t->loop, t->client, &conf, &r, e));
-    TRY(timer_new(t->loop, on_enough, t, &enough, e));
-    timer_set(enough, number(q, "ms"));
+    TRY(timer_new(t->loop, on_metrics, t, &t->again, e));
+    timer_set(t->again, METRICS_EVERY_MS);
     json_array_foreach(all, i, one)
         for (json_int_t n = 0; n < json_integer_value(json_array_get(one, 3)); n++)
             kube_recorder_say(r, about, json_is_true(json_array_get(one, 0)),
                               json_string_value(json_array_get(one, 1)), "%s",
                               json_string_value(json_array_get(one, 2)));
-    TRY(loop_run(t->loop, e));
-    TRY(metrics_text(t->metrics, &page, e));
-    t->said = json_pack("{s:s}", "metrics", buf_text(&page));
-    say(t->said);
-    return 0;
+    return loop_run(t->loop, e);
 }
 
 /* -- command line -------------------------------------------------------------------------------
@@ -406,6 +423,7 @@ main(int argc, char **argv)
     int r = run(&t, argv, &e);
     kube_lease_free(t.lease);
     kube_client_free(t.client);
+    timer_free(t.again);
     loop_free(t.loop);
     metrics_free(t.metrics);
     json_wipe_free(t.said);
