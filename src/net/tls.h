@@ -32,8 +32,9 @@ struct tls_conf_args {
     struct roots *roots; /* NULL with TLS_PEER_NONE; NULL with TLS_PEER_NAME: the system's roots */
     enum tls_peer_rule rule;
     const char *alpn; /* "h2", "http/1.1" or NULL; when given, a peer without it is refused */
-    /* Server: gives out tickets (TLS_TICKET_LIFE_S) and takes them. Client without a certificate:
-     * keeps the newest session per server name and offers it while the server's leaf is valid. */
+    /* Server: gives out tickets (TLS_TICKET_LIFE_S) and takes them; none to a client of TLS 1.3
+     * that does not say that it resumes with a fresh exchange. Client without a certificate: keeps
+     * the newest session per server name and offers it while the server's leaf is valid. */
     bool resumes;
 };
 

@@ -10,6 +10,7 @@
 #include "pki/openssl.h"
 
 enum { STEPS_MAX = 64 };
+enum { PSK_KE, PSK_DHE_KE }; /* RFC 8446 4.2.9 */
 
 #define ID_A "spiffe://cluster.local/ns/shop/sa/a"
 
@@ -277,6 +278,58 @@ a_session_id_alone_resumes_nothing(void **state)
     tls_conf_unref(conf);
 }
 
+/* How many tickets a server means to give to a client whose ClientHello says `modes` instead of
+ * what OpenSSL's says: psk_key_exchange_modes with psk_dhe_ke. */
+static size_t
+tickets_for(struct tls_conf *conf, SSL_CTX *x, const uint8_t modes[6])
+{
+    static const uint8_t dhe[6] = { 0, TLSEXT_TYPE_psk_kex_modes, 0, 2, 1, PSK_DHE_KE };
+    SSL *client = SSL_new(x), *server;
+    BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
+    struct err e;
+    char *p;
+
+    SSL_set_connect_state(client);
+    SSL_set0_rbio(client, BIO_new(BIO_s_mem()));
+    SSL_set0_wbio(client, in);
+    assert_true(step(client));
+    long n = BIO_get_mem_data(in, &p);
+    uint8_t *at = memmem(p, (size_t)n, dhe, sizeof(dhe));
+    assert_non_null(at);
+    memcpy(at, modes, sizeof(dhe));
+    assert_ok(tls_ssl_new(conf, NULL, &server, &e));
+    assert_int_equal(BIO_up_ref(in), 1);
+    SSL_set_bio(server, in, out);
+    assert_true(step(server));
+    assert_true(BIO_get_mem_data(out, &p) > 0); /* its whole flight */
+    size_t tickets = SSL_get_num_tickets(server);
+    SSL_free(client);
+    SSL_free(server);
+    return tickets;
+}
+
+/* RFC 8446 4.2.9. Go without a session cache, its default, says nothing of PSK. */
+static void
+who_cannot_resume_gets_no_ticket(void **state)
+{
+    static const struct {
+        uint8_t modes[6];
+        size_t tickets;
+    } rows[] = {
+        { { 0, TLSEXT_TYPE_psk_kex_modes, 0, 2, 1, PSK_DHE_KE }, TLS_TICKETS },
+        { { 0, TLSEXT_TYPE_psk_kex_modes, 0, 2, 1, PSK_KE }, 0 },
+        { { 0xfa, 0xfa, 0, 2, 1, PSK_DHE_KE }, 0 }, /* of a type that nobody knows */
+    };
+    struct world *w = *state;
+    struct tls_conf *conf = server_conf(w, w->root.roots);
+    SSL_CTX *x = client_ctx(w, TLS1_3_VERSION, false, true);
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        assert_int_equal(tickets_for(conf, x, rows[i].modes), rows[i].tickets);
+    SSL_CTX_free(x);
+    tls_conf_unref(conf);
+}
+
 /* -- our own client -----------------------------------------------------------------------------
  */
 
@@ -368,6 +421,7 @@ main(void)
         T(cve_row_23_a_removed_root_is_of_no_use_to_a_resumed_session),
         T(cve_row_24_a_ticket_of_older_settings_is_noise),
         T(a_session_id_alone_resumes_nothing),
+        T(who_cannot_resume_gets_no_ticket),
         T(our_client_resumes_with_the_same_server_only),
         T(our_client_verifies_a_server_anew_once_its_certificate_has_ended),
         T(settings_that_would_skip_authentication_are_refused),
