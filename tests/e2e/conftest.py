@@ -1,4 +1,5 @@
 """Shared fixtures: the binary under test, processes that are ended by pid, and hierarchies made by plain openssl."""
+import fcntl
 import itertools
 import json
 import os
@@ -81,7 +82,7 @@ def verify_files(folder, *flags, roots=None, lists=False):
 
 def meshroot(*args, check=True, env=None, **kw):
     """Runs one command to its end."""
-    done = subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=120,
+    done = subprocess.run([BINARY, *map(str, args)], capture_output=True, text=True, timeout=300,
                           env={**os.environ, **(env or {})}, **kw)
     if check and done.returncode != 0:
         raise AssertionError(f"meshroot {' '.join(map(str, args))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -176,7 +177,7 @@ def daemon(tmp_path):
 
 def openssl(*args, cwd=None, stdin=None):
     return subprocess.run(["openssl", *map(str, args)], cwd=cwd, input=stdin, capture_output=True, text=True, check=True,
-                          timeout=120).stdout
+                          timeout=300).stdout
 
 
 def _new_key(path, kind):
@@ -282,12 +283,19 @@ def mesh(tmp_path, daemon):
     return Mesh(tmp_path, daemon)
 
 
+def go_build(module, package, out):
+    """One worker at a time: what it has built the others find, and `go` itself knows that it is up to date."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out.with_name(f".{out.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(["go", "build", "-trimpath", "-o", out, package], cwd=module, capture_output=True, text=True, timeout=900,
+                              env={**os.environ, "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"})
+    assert done.returncode == 0, done.stderr
+    return out
+
+
 @pytest.fixture(scope="session")
 def gospiffe():
-    """The real go-spiffe as a program, of the versions in tests/e2e/gospiffe/go.sum; `go` itself knows what is up to date."""
+    """The real go-spiffe as a program, of the versions in tests/e2e/gospiffe/go.sum."""
     source = pathlib.Path(__file__).resolve().parent / "gospiffe"
-    binary = source.parents[2] / "build" / "gospiffe"
-    done = subprocess.run(["go", "build", "-trimpath", "-o", binary, "."], cwd=source, capture_output=True, text=True, timeout=600,
-                          env={**os.environ, "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"})
-    assert done.returncode == 0, done.stderr
-    return binary
+    return go_build(source, ".", source.parents[2] / "build" / "gospiffe")

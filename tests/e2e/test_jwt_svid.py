@@ -216,7 +216,7 @@ def test_calls_that_are_not_let_in(tmp_path, daemon, ca, gospiffe):
         assert (e.value.code(), words in e.value.details()) == (code, True), (method, message, e.value.details())
     assert (TD + "web").encode() in api(web, "FetchJWTSVID", field(1, "db") + field(2, TD + "web"))
     web.dir.chmod(0o755)
-    done = subprocess.run([gospiffe, "fetch", f"unix://{web.dir / 'api.sock'}"], capture_output=True, text=True, timeout=60, user=65534)
+    done = subprocess.run([gospiffe, "fetch", f"unix://{web.dir / 'api.sock'}"], capture_output=True, text=True, timeout=300, user=65534)
     assert done.returncode != 0 or json.loads(done.stdout)["jwt"] in ("PermissionDenied", "Unavailable"), done.stdout
 
 

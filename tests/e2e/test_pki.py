@@ -12,13 +12,13 @@ FILES = ("root-cert.pem", "ca-cert.pem", "ca-key.pem", "cert-chain.pem")
 
 
 def meshroot(*args, rc=0):
-    r = subprocess.run([MESHROOT, "pki", *map(str, args)], capture_output=True, text=True, timeout=60)
+    r = subprocess.run([MESHROOT, "pki", *map(str, args)], capture_output=True, text=True, timeout=300)
     assert r.returncode == rc, f"{args}: {r.returncode}\n{r.stdout}\n{r.stderr}"
     return r
 
 
 def openssl(*args, cwd=None, rc=0):
-    r = subprocess.run(["openssl", *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=120)
+    r = subprocess.run(["openssl", *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300)
     assert r.returncode == rc, f"openssl {args}: {r.stderr}"
     return r.stdout
 
@@ -378,7 +378,7 @@ def test_no_socket_is_opened(tmp_path):
     assert subprocess.run(["/usr/bin/python3", "-c", probe], env=env, capture_output=True).returncode != 0
     for args in (("root", "--out", tmp_path / "r"), ("intermediate", "--root", tmp_path / "r", "--out", tmp_path / "i"),
                  ("inspect", tmp_path / "i"), ("verify", tmp_path / "i")):
-        r = subprocess.run([MESHROOT, "pki", *map(str, args)], env=env, capture_output=True, text=True, timeout=60)
+        r = subprocess.run([MESHROOT, "pki", *map(str, args)], env=env, capture_output=True, text=True, timeout=300)
         assert r.returncode == 0, r.stderr
 
 

@@ -26,7 +26,7 @@ def metrics(agent):
 
 
 def fetch(gospiffe, socket, uid=None):
-    done = subprocess.run([gospiffe, "fetch", f"unix://{socket}"], capture_output=True, text=True, timeout=120, user=uid)
+    done = subprocess.run([gospiffe, "fetch", f"unix://{socket}"], capture_output=True, text=True, timeout=300, user=uid)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
