@@ -53,6 +53,13 @@ def start(cluster, image, ca_addr):
         cluster.rolled_out(f"deployment/{account}", NAMESPACE)
 
 
+def add(cluster, account, image, ca_addr):
+    """One more, whom nobody calls."""
+    cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": NAMESPACE}},
+                  deployment(account, sidecar(account, image, ca_addr), ["serve", "127.0.0.1:8080"]))
+    cluster.rolled_out(f"deployment/{account}", NAMESPACE)
+
+
 class Counter:
     """Follows every client pod's log to its end: what the client counted itself, over all pods that there were."""
 
@@ -83,6 +90,10 @@ class Counter:
                 tried, failed = tried + c["tried"], failed + c["failed"]
                 last += [c["last_failure"]] if c["last_failure"] else []
         return tried, failed, last
+
+    def worked(self):
+        tried, failed, _ = self.counts()
+        return tried - failed
 
     def more(self, n, seconds=240):
         """Until n further handshakes have been tried."""
