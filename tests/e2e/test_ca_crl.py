@@ -163,8 +163,8 @@ def test_what_is_no_list_for_this_set_blocks_no_key(place, tmp_path):
                         (crl(root, number=6, start=5), "of a time to come"),
                         (crl(root, number=6) + crl(root, number=7), "two lists of")):
         m.put_lists(text)
-        wait_for(words, lambda: words in (m.sync_lists()["error"] or ""))
-        assert m.lists()["version"] == good and m.status()["sync"]["last_error"] is None
+        wait_for(words, lambda: words in ((s := m.status()["sync"])["lists"]["error"] or "") and s["last_error"] is None)
+        assert m.lists()["version"] == good
     m.set_all(tmp_path / "a2")  # beside the bad list
     wait_for("the key went on", lambda: m.signs("a2"))
     assert m.lists()["version"] == good and (m.state / "bundle/ca-crl.pem").exists()

@@ -53,8 +53,8 @@ def test_beside_the_running_mesh_and_after_it(issued):
         all_rows = rows(mesh)
         assert {r["identity"] for r in all_rows} == {ID + "web", ID + "cart"}
         assert [r["seq"] for r in all_rows] == sorted((r["seq"] for r in all_rows), reverse=True)
-        assert [r["identity"] for r in rows(mesh, "--identity", ID + "w*")] == [ID + "web"]
-        assert len(rows(mesh, "--live", "--since", "1h", "--issuer", signer["subject"])) == 2
+        assert {r["identity"] for r in rows(mesh, "--identity", ID + "w*")} == {ID + "web"}
+        assert len(rows(mesh, "--live", "--since", "1h", "--issuer", signer["subject"])) == len(all_rows)
         assert len(rows(mesh, "--issuer", signer["id"][:12], "--limit", "1")) == 1
         assert rows(mesh, "--since", "2099-01-01") == []
         assert mesh.run("ledger", "list", "--issuer", "nobody", check=False).returncode == 3
@@ -81,11 +81,12 @@ def test_beside_the_running_mesh_and_after_it(issued):
 
 
 def test_the_check_program_works_alone(issued):
-    text = "\n".join(exported(issued))
+    lines = exported(issued)
+    text = "\n".join(lines)
     program = pathlib.Path(__file__).with_name("check_ledger.py")
-    done = subprocess.run([sys.executable, program], input=text, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0 and "2 rows" in done.stdout, done.stderr
-    done = subprocess.run([sys.executable, program, "1:00"], input=text, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, program], input=text, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and len(lines) >= 2 and f"{len(lines)} rows" in done.stdout, done.stderr
+    done = subprocess.run([sys.executable, program, "1:00"], input=text, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and "1:00 is not there" in done.stderr
 
 
@@ -168,7 +169,7 @@ def test_help_has_examples(command):
 def test_a_reader_that_goes_away_is_an_error(issued):
     with open("/dev/full", "w") as full:
         done = subprocess.run([BINARY, "ledger", "export", "--state-dir", issued.state], stdout=full,
-                              stderr=subprocess.PIPE, text=True, timeout=30)
+                              stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 11 and "cannot write to the standard output" in done.stderr
 
 

@@ -179,9 +179,9 @@ def issuer_of(agent):
 
 
 def test_a_mesh_and_its_rotation_to_another_key_in_the_token(tmp_path, daemon, pb, token, first):  # noqa: F811
-    """Two workloads speak mTLS over new connections all the time, leaves live for seconds, callers ask for more; then
+    """Two workloads speak mTLS over new connections all the time, leaves live for a minute, callers ask for more; then
     another certificate comes, whose key was made in the same token meanwhile."""
-    ca = serve(tmp_path, daemon, pb, token, "--default-workload-ttl", "30s").ready()
+    ca = serve(tmp_path, daemon, pb, token, "--default-workload-ttl", "1m").ready()  # who is away for half of it has a leaf that ends
     echo = Echo()
     web, db = pair(tmp_path, daemon, ca, echo)
     said, failed, stop = [0], [0], threading.Event()
@@ -199,7 +199,7 @@ def test_a_mesh_and_its_rotation_to_another_key_in_the_token(tmp_path, daemon, p
         swap(a2, ca.dir)
         wait_for("A2 signs", lambda: "Token A2" in ca.status()["intermediate"]["subject"])
         load.more(20)
-        wait_for("both workloads have leaves of A2", lambda: all("Token A2" in issuer_of(a) for a in (web, db)))
+        wait_for("both workloads have leaves of A2", lambda: all("Token A2" in issuer_of(a) for a in (web, db)), 120)
     before = said[0]
     wait_for("they speak on", lambda: said[0] > before + 10)
     stop.set()
