@@ -56,7 +56,7 @@ def test_leaves_under_a_clock_that_steps(tmp_path, daemon, pb, plugged):  # noqa
     clock.step(2 * HOUR)
     _, claims = parts(sign(ca, ["a"], token=ca.issuer.token(exp=int(time.time()) + 400 * 24 * HOUR)))
     assert abs(claims["iat"] - time.time()) < 120 and claims["exp"] - claims["iat"] == 300
-    wait_for("a loud word", lambda: "THE CLOCK HAS STEPPED" in ca.daemon.text())
+    wait_for("a loud word", lambda: "THE CLOCK HAS STEPPED" in ca.daemon.text(), 180)  # it is looked at each 30 s
     assert ca.metric("meshroot_clock_steps_total")
     # near the signer's end: cut to it; beyond it: none
     left = int((end - datetime.datetime.now(datetime.timezone.utc)).total_seconds())

@@ -155,12 +155,8 @@ def under_way(ca):
 def stop_signer_under(ca, callers):
     """Until all calls wait for a signer that is stopped. One that does not answer for ten seconds is replaced: on a slow machine the next one
     is stopped, too."""
-    stopped = None
-
     def are_waiting():
-        nonlocal stopped
-        if signer(ca)["pid"] not in (0, stopped):
-            stopped = kill_signer(ca, signal.SIGSTOP)
+        kill_signer(ca, signal.SIGSTOP)
         return under_way(ca) == callers
 
     wait_for("all calls wait for the signer", are_waiting)
