@@ -12,7 +12,7 @@
 #include "net/json.h"
 #include "operator/plugin_ca.h"
 
-enum { LOOK_MS = 300, BAR_CELLS = 30, CA_FILE_MAX_BYTES = PLUGIN_CA_BUNDLE_BYTES };
+enum { BAR_CELLS = 30, UID_BYTES = 64, CA_FILE_MAX_BYTES = PLUGIN_CA_BUNDLE_BYTES };
 
 bool
 mesh_is_on_kube(const struct mesh_kube *k)
@@ -300,17 +300,39 @@ is_refused(const json_t *held)
     return is_true(held);
 }
 
+struct enabled { /* as the API server answered */
+    char uid[UID_BYTES];
+    json_int_t revision;
+};
+
+/* The object that was enabled is in s->body, and stays: one of its name that is made after it is
+ * another. */
 static int
-wait_ready(struct mesh_session *s, json_int_t revision, uint64_t timeout_ms, struct err *e)
+going_refuse(const struct mesh_session *s, const char *uid, struct err *e)
+{
+    if (s->body != NULL && !kube_object_is_going(s->body) &&
+        strcmp(kube_object_uid(s->body), uid) == 0)
+        return 0;
+    return err_set(
+        e, E_STATE,
+        "PluginCA %s/%s is being deleted, so the mesh is not enabled: wait until the "
+        "operator has taken its Secrets away (mesh disable --wait), then enable it again",
+        s->ns, s->name);
+}
+
+static int
+wait_ready(struct mesh_session *s, const struct enabled *mine, uint64_t timeout_ms, struct err *e)
 {
     uint64_t until = mono_ms() + timeout_ms;
     char last[120] = "";
 
     for (;;) {
-        TRY(mesh_session_get(s, &kube_plugin_ca, s->name, e));
+        if (mesh_session_look(s, until, e) < 0 && e->code != E_NOTFOUND)
+            return err_result(e);
+        TRY(going_refuse(s, mine->uid, e));
         const json_t *status = json_object_get(s->body, "status");
         const json_t *held = condition(status, "Held"), *loaded = condition(status, "Loaded");
-        bool is_current = shown_number(status, "observedGeneration") >= revision;
+        bool is_current = shown_number(status, "observedGeneration") >= mine->revision;
 
         bar_print(status, last);
         if (is_current && strcmp(shown_text(status, "phase"), "Ready") == 0)
@@ -328,28 +350,31 @@ wait_ready(struct mesh_session *s, json_int_t revision, uint64_t timeout_ms, str
                 held == NULL
                     ? "no operator has looked at it"
                     : shown_text(is_true(held) || is_true(loaded) ? held : loaded, "message"));
-        kube_session_pause(&s->kube, LOOK_MS);
+        kube_session_pause(&s->kube, MESH_LOOK_MS);
     }
     if (isatty(STDERR_FILENO) == 1)
         (void)fputc('\n', stderr);
     return 0;
 }
 
+/* Until it is gone, or another one of its name is there. */
 static int
-wait_gone(struct mesh_session *s, uint64_t timeout_ms, struct err *e)
+wait_gone(struct mesh_session *s, const char *uid, uint64_t timeout_ms, struct err *e)
 {
     uint64_t until = mono_ms() + timeout_ms;
 
     for (;;) {
-        int done = mesh_session_get(s, &kube_plugin_ca, s->name, e);
+        int done = mesh_session_look(s, until, e);
         if (done < 0)
             return e->code == E_NOTFOUND ? 0 : done;
+        if (strcmp(kube_object_uid(s->body), uid) != 0)
+            return 0;
         if (mono_ms() > until)
             return err_set(e, E_TIMEOUT,
                            "PluginCA %s/%s waits for the operator to take its Secrets away: is "
                            "meshroot operator run up?",
                            s->ns, s->name);
-        kube_session_pause(&s->kube, LOOK_MS);
+        kube_session_pause(&s->kube, MESH_LOOK_MS);
     }
 }
 
@@ -361,6 +386,7 @@ enable_send(struct mesh_session *s, const json_t *o, const struct mesh_kube_chan
             struct err *e)
 {
     bool dry = strcmp(c->dry_run, "server") == 0;
+    struct enabled mine;
 
     TRY(self_signed_refuse(s, e));
     struct kube_write w = {
@@ -371,11 +397,13 @@ enable_send(struct mesh_session *s, const json_t *o, const struct mesh_kube_chan
                    ? err_wrap(e, "is the CRD pluginca.meshroot.io installed, and the namespace "
                                  "there?")
                    : err_result(e);
+    (void)snprintf(mine.uid, sizeof(mine.uid), "%s", kube_object_uid(s->body));
+    TRY(going_refuse(s, mine.uid, e));
     if (dry)
         return print_json(json_incref(s->body), e);
-    json_int_t revision = shown_number(json_object_get(s->body, "metadata"), "generation");
+    mine.revision = shown_number(json_object_get(s->body, "metadata"), "generation");
     if (c->wait)
-        TRY(wait_ready(s, revision, c->timeout_ms, e));
+        TRY(wait_ready(s, &mine, c->timeout_ms, e));
     printf("mesh enabled: plug-in CA certificates, PluginCA %s/%s\n", s->ns, s->name);
     return 0;
 }
@@ -399,11 +427,31 @@ mesh_kube_enable(const struct mesh_kube *k, const struct mesh_kube_enable *s,
     return done;
 }
 
+/* Only the one that is there now: when it is gone all the same, an answer to us was lost. */
+static int
+disable_send(struct mesh_session *s, bool is_dry, char ret_uid[UID_BYTES], struct err *e)
+{
+    struct kube_write w = {
+        .kind = &kube_plugin_ca, .ns = s->ns, .name = s->name, .uid = ret_uid, .is_dry_run = is_dry
+    };
+
+    if (mesh_session_get(s, &kube_plugin_ca, s->name, e) < 0)
+        return e->code == E_NOTFOUND ? err_set(e, E_NOTFOUND,
+                                               "the mesh is not enabled: there is "
+                                               "no PluginCA %s/%s",
+                                               s->ns, s->name)
+                                     : err_result(e);
+    (void)snprintf(ret_uid, UID_BYTES, "%s", kube_object_uid(s->body));
+    return mesh_session_write(s, kube_delete, &w, e) == 0 || e->code == E_NOTFOUND ? 0
+                                                                                   : err_result(e);
+}
+
 int
 mesh_kube_disable(const struct mesh_kube *k, const struct mesh_kube_change *c, struct err *e)
 {
     CLEANUP(mesh_session_done) struct mesh_session s = { .ns = NULL };
     bool dry = strcmp(c->dry_run, "server") == 0;
+    char uid[UID_BYTES];
 
     TRY(mesh_names_check(k, e));
     if (strcmp(c->dry_run, "client") == 0) {
@@ -411,21 +459,13 @@ mesh_kube_disable(const struct mesh_kube *k, const struct mesh_kube_change *c, s
         return 0;
     }
     TRY(mesh_session_open(k, &s, e));
-    struct kube_write w = {
-        .kind = &kube_plugin_ca, .ns = s.ns, .name = s.name, .is_dry_run = dry
-    };
-    if (mesh_session_write(&s, kube_delete, &w, e) < 0)
-        return e->code == E_NOTFOUND ? err_set(e, E_NOTFOUND,
-                                               "the mesh is not enabled: there is "
-                                               "no PluginCA %s/%s",
-                                               s.ns, s.name)
-                                     : err_result(e);
+    TRY(disable_send(&s, dry, uid, e));
     if (dry) {
         printf("PluginCA %s/%s would be deleted (the API server agrees)\n", s.ns, s.name);
         return 0;
     }
     if (c->wait)
-        TRY(wait_gone(&s, c->timeout_ms, e));
+        TRY(wait_gone(&s, uid, c->timeout_ms, e));
     printf("mesh disabled: %s\n"
            "istiod goes on with a self-signed root when it is restarted, then the workloads:\n"
            "  kubectl rollout restart deployment -n %s -l app=istiod\n",

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/str.h"
 #include "net/json.h"
 #include "operator/plugin_ca.h"
@@ -75,6 +76,17 @@ mesh_session_get(struct mesh_session *s, const struct kube_kind *what, const cha
 {
     json_wipe_free(STEAL(s->body)); /* it may be a Secret */
     return kube_session_get(&s->kube, what, s->ns, name, &s->body, e);
+}
+
+int
+mesh_session_look(struct mesh_session *s, uint64_t until_ms, struct err *e)
+{
+    for (;;) {
+        int done = mesh_session_get(s, &kube_plugin_ca, s->name, e);
+        if (done == 0 || !kube_session_may_ask_again(e) || mono_ms() > until_ms)
+            return done;
+        kube_session_pause(&s->kube, MESH_LOOK_MS);
+    }
 }
 
 int

@@ -8,12 +8,14 @@
 #include "operator/plugin_ca.h"
 #include "rotate/rotate.h"
 
-enum { LOOK_MS = 300, ASKS_MAX = 20 };
+enum { ASKS_MAX = 20 };
 
 /* The step as it was read, and the version of the PluginCA that said so. */
 struct held {
     char word[ROTATE_WORD_BYTES];
     json_t *object; /* owned */
+    bool is_asked;  /* the word is there already: writing it again changes nothing */
+    uint64_t since; /* answers to what was there later are to us */
 };
 
 static void
@@ -29,6 +31,13 @@ status_of(const json_t *object)
     return json_object_get(object, "status");
 }
 
+/* A member of the operator's last answer; "-": there is none. */
+static const char *
+last_force(const json_t *object, const char *member)
+{
+    return shown_text(json_object_get(status_of(object), "lastForce"), member);
+}
+
 static const json_t *
 condition_held(const json_t *object)
 {
@@ -40,6 +49,12 @@ condition_held(const json_t *object)
             return c;
     }
     return NULL;
+}
+
+static bool
+has_word(const json_t *object, const char *word)
+{
+    return strcmp(kube_object_get_annotation(object, PLUGIN_FORCE), word) == 0;
 }
 
 static int
@@ -59,6 +74,9 @@ held_read(struct mesh_session *s, struct held *ret, struct err *e)
     held_done(ret);
     memcpy(ret->word, word, strlen(word) + 1);
     ret->object = json_incref(s->body);
+    ret->is_asked = has_word(s->body, word);
+    ret->since = kube_revision(ret->is_asked ? last_force(s->body, "resourceVersion")
+                                             : kube_object_version(s->body));
     return 0;
 }
 
@@ -112,21 +130,19 @@ patch_send(struct mesh_session *s, const struct held *h, bool is_dry, struct err
     return done;
 }
 
-static uint64_t
-revision_of(const json_t *object)
-{
-    return kube_revision(kube_object_version(object));
-}
-
-/* The operator's answer to a word that was put there after `since`; NULL: none yet. Borrowed. */
+/* The operator's answer to our word; NULL: none yet. It is in the status before the word goes, so a
+ * word that was there before us and is gone was answered, if only just before we looked. Borrowed.
+ */
 static const json_t *
-answer_of(const json_t *object, const char *word, uint64_t since)
+answer_of(const json_t *object, const struct held *h)
 {
-    const json_t *last = json_object_get(status_of(object), "lastForce");
-    bool is_ours = strcmp(shown_text(last, "force"), word) == 0 &&
-                   kube_revision(shown_text(last, "resourceVersion")) > since;
+    bool is_later = kube_revision(last_force(object, "resourceVersion")) > h->since;
 
-    return is_ours ? last : NULL;
+    if (strcmp(last_force(object, "force"), h->word) != 0)
+        return NULL;
+    return is_later || (h->is_asked && !has_word(object, h->word))
+               ? json_object_get(status_of(object), "lastForce")
+               : NULL;
 }
 
 /* Only over what was read and shown. A status that is written meanwhile makes no difference as long
@@ -135,7 +151,6 @@ static int
 ask(struct mesh_session *s, struct held *h, bool is_dry, struct err *e)
 {
     char word[ROTATE_WORD_BYTES];
-    uint64_t first = revision_of(h->object);
 
     memcpy(word, h->word, sizeof(word));
     for (unsigned i = 0; i < ASKS_MAX; i++) {
@@ -144,8 +159,7 @@ ask(struct mesh_session *s, struct held *h, bool is_dry, struct err *e)
         if (e->code != E_CONFLICT)
             return err_result(e);
         TRY(mesh_session_get(s, &kube_plugin_ca, s->name, e));
-        const char *there = kube_object_get_annotation(s->body, PLUGIN_FORCE);
-        if (answer_of(s->body, word, first) != NULL || (there != NULL && strcmp(there, word) == 0))
+        if (answer_of(s->body, h) != NULL || has_word(s->body, word))
             return 0; /* an answer to our write was lost */
         TRY(held_read(s, h, e));
         if (strcmp(h->word, word) != 0)
@@ -158,14 +172,15 @@ ask(struct mesh_session *s, struct held *h, bool is_dry, struct err *e)
 
 /* *ret is borrowed from s->body. */
 static int
-wait_answer(struct mesh_session *s, const struct held *h, uint64_t since, uint64_t timeout_ms,
-            const json_t **ret, struct err *e)
+wait_answer(struct mesh_session *s, const struct held *h, uint64_t timeout_ms, const json_t **ret,
+            struct err *e)
 {
     uint64_t until = mono_ms() + timeout_ms;
 
     for (;;) {
-        TRY(mesh_session_get(s, &kube_plugin_ca, s->name, e));
-        *ret = answer_of(s->body, h->word, since);
+        if (mesh_session_look(s, until, e) < 0)
+            return err_wrap(e, "%s may be forced; what came of it is not known", h->word);
+        *ret = answer_of(s->body, h);
         if (*ret != NULL && strcmp(shown_text(*ret, "answer"), "Forced") != 0)
             return err_set(e, E_STATE, "%s", shown_text(*ret, "message"));
         if (*ret != NULL)
@@ -176,7 +191,7 @@ wait_answer(struct mesh_session *s, const struct held *h, uint64_t since, uint64
                            "may still be forced; to take that back: kubectl annotate pluginca -n "
                            "%s %s " PLUGIN_FORCE "-",
                            s->ns, s->name);
-        kube_session_pause(&s->kube, LOOK_MS);
+        kube_session_pause(&s->kube, MESH_LOOK_MS);
     }
 }
 
@@ -201,14 +216,13 @@ force_told(struct mesh_session *s, struct held *h, const struct mesh_kube_change
            const char *output, struct err *e)
 {
     bool is_json = strcmp(output, "json") == 0;
-    uint64_t since = revision_of(h->object);
     const json_t *answer = NULL;
 
     if (!is_json)
         held_print(h);
     TRY(ask(s, h, false, e));
     if (c->wait)
-        TRY(wait_answer(s, h, since, c->timeout_ms, &answer, e));
+        TRY(wait_answer(s, h, c->timeout_ms, &answer, e));
     if (is_json) {
         const json_t *status = status_of(h->object);
         json_t *j = json_pack("{s:s, s:b, s:O?, s:O?, s:O?}", "force", h->word, "taken",

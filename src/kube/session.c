@@ -129,6 +129,12 @@ kube_session_pause(struct kube_session *s, uint64_t ms)
     (void)!loop_run(s->loop, &e);
 }
 
+bool
+kube_session_may_ask_again(const struct err *e)
+{
+    return e->code == E_PEER || e->code == E_BUSY || e->code == E_TIMEOUT;
+}
+
 /* -- reading -------------------------------------------------------------------------------------
  */
 

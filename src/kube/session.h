@@ -52,6 +52,8 @@ MUST_USE int kube_session_write(struct kube_session *s, kube_verb_fn *verb,
 MUST_USE int kube_session_event(struct kube_session *s, const struct kube_recorder_conf *from,
                                 const json_t *about, bool is_warning, const char *reason,
                                 const char *message, struct err *e);
+/* The same question may have another answer later: PEER, BUSY, TIMEOUT. */
+bool kube_session_may_ask_again(const struct err *e);
 void kube_session_pause(struct kube_session *s, uint64_t ms); /* shorter on a SYS of the loop */
 
 #endif

@@ -70,7 +70,7 @@ wait_rolled(struct session *s, struct sight *t, const struct attempt *a, struct 
         if (sight_take_deployment(s, t, e) == 0) {
             TRY(is_still_ours(t, a, e));
             now = validate_rollout_read(t->deployment, words);
-        } else if (session_may_ask_again(e)) {
+        } else if (kube_session_may_ask_again(e)) {
             (void)snprintf(words, sizeof(words), "%.*s", (int)sizeof(words) - 1, e->msg);
         } else {
             return err_result(e);
@@ -141,7 +141,7 @@ wait_proved(struct session *s, struct sight *t, const struct attempt *a, struct 
 
     for (;;) {
         if (look_again(s, t, e) < 0) {
-            if (!session_may_ask_again(e))
+            if (!kube_session_may_ask_again(e))
                 return err_result(e);
             (void)snprintf(words, sizeof(words), "%.*s", (int)sizeof(words) - 1, e->msg);
         } else if (is_overtaken(t) || !differs(t, words)) {

@@ -43,12 +43,6 @@ session_say(struct session *s, const char *fmt, ...)
     s->conf->line(line, s->conf->arg);
 }
 
-bool
-session_may_ask_again(const struct err *e)
-{
-    return e->code == E_PEER || e->code == E_BUSY || e->code == E_TIMEOUT;
-}
-
 int
 session_get(struct session *s, const struct kube_kind *kind, const char *name, json_t **ret,
             struct err *e)

@@ -28,7 +28,5 @@ MUST_USE int session_patch(struct session *s, const json_t *patch, struct err *e
 void session_event(struct session *s, const json_t *object, bool is_warning, const char *reason,
                    const char *note);
 void session_say(struct session *s, const char *fmt, ...) PRINTF(2, 3);
-/* The same question may have another answer later. */
-bool session_may_ask_again(const struct err *e);
 
 #endif
