@@ -41,13 +41,14 @@ struct demo_load {
     struct err first; /* under the lock: of the first that failed; E_NONE: none has */
 };
 
+/* Of accept and recv. None for connect and send: with one they fail with EINTR when the process is
+ * stopped and continued (signal(7)), and loopback takes these few bytes at once. */
 static void
-timeouts_set(int fd, time_t s, suseconds_t us)
+timeout_set(int fd, time_t s, suseconds_t us)
 {
     struct timeval t = { s, us };
 
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
 }
 
 /* All `n` bytes. Errors: SYS, TIMEOUT. */
@@ -79,7 +80,7 @@ echo_main(void *arg)
 
         if (fd < 0)
             continue; /* the tick of SO_RCVTIMEO */
-        timeouts_set(fd, IO_TIMEOUT_S, 0);
+        timeout_set(fd, IO_TIMEOUT_S, 0);
         if (read_whole(fd, b, sizeof(b), &e) == 0)
             (void)!send(fd, b, sizeof(b), MSG_NOSIGNAL);
         (void)close(fd);
@@ -95,7 +96,7 @@ one_handshake_on(int fd, uint16_t port, struct err *e)
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     uint8_t sent[NONCE_BYTES], got[NONCE_BYTES];
 
-    timeouts_set(fd, IO_TIMEOUT_S, 0);
+    timeout_set(fd, IO_TIMEOUT_S, 0);
     TRY(random_bytes(sent, sizeof(sent), e));
     if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0)
         return err_sys(e, errno, "connect");
@@ -161,7 +162,7 @@ demo_load_new(size_t n, uint16_t ret_ports[DEMO_ECHO_MAX], struct demo_load **re
             return err_result(e);
         }
         (void)fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) & ~O_NONBLOCK);
-        timeouts_set(s->fd, 0, ACCEPT_TICK_MS * 1000);
+        timeout_set(s->fd, 0, ACCEPT_TICK_MS * 1000);
         if (pthread_create(&s->thread, NULL, echo_main, s) != 0) {
             (void)close(s->fd);
             demo_load_free(l);

@@ -22,7 +22,7 @@ LOGS_MAX, LOG_LINES, LOG_WIDTH = 6, 15, 300  # what a failed test shows
 WITH_LISTS = ("--ca-crl-object-name", "ca-crl")
 
 
-def wait_for(what, look, seconds=60.0, step=0.05):
+def wait_for(what, look, seconds=120.0, step=0.05):
     """Calls look() until it is truthy; a bounded wait on a condition, never a plain sleep."""
     until = time.monotonic() + seconds
     while True:

@@ -18,7 +18,7 @@ EVERYTHING = ("--set", "vault.enabled=true,ca.tokenReview=true,ca.trustedNodeAcc
 
 
 def helm(*args, check=True):
-    done = subprocess.run([HELM, *map(str, args)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([HELM, *map(str, args)], capture_output=True, text=True, timeout=300)
     assert not check or done.returncode == 0, done.stderr
     return done
 

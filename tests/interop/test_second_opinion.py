@@ -65,7 +65,7 @@ def is_explained(reason):
 def test_no_csr_is_accepted_by_us_alone(go_tool):
     """100,000 requests from one seed, hurt in every way, most of them signed after that: what we accept, Go or OpenSSL accepts."""
     done = subprocess.run([go_tool("csrdiff"), "-verdicts", BUILT / "csr_verdicts", "-n", str(CSRS), "-seed", "4"], capture_output=True,
-                          text=True, timeout=900)
+                          text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
     r = json.loads(done.stdout)
     assert r["Total"] == CSRS and not r["OnlyOurs"] and not r["OtherKey"], r
@@ -76,7 +76,7 @@ def test_no_csr_is_accepted_by_us_alone(go_tool):
 
 
 def opinion(go_tool, *args, stdin=None):
-    done = subprocess.run([go_tool("opinion"), *map(str, args)], input=stdin, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([go_tool("opinion"), *map(str, args)], input=stdin, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -92,14 +92,14 @@ def in_order(r, at_least):
 def test_leaves_of_every_kind_name_and_date(go_tool):
     """Seven kinds of signer, seven of key, leap days, 2049/2050, 9999, short and high serials, names of 2048 bytes: crypto/x509 reads
     field by field what was asked for, and zlint finds no error. OpenSSL's reading: tests/unit/pki/test_leaf.c."""
-    lines = subprocess.run([BUILT / "leaf_samples"], capture_output=True, text=True, timeout=120, check=True).stdout
+    lines = subprocess.run([BUILT / "leaf_samples"], capture_output=True, text=True, timeout=600, check=True).stdout
     in_order(opinion(go_tool, "leaves", stdin=lines), 420)
 
 
 def test_revocation_lists_of_every_kind_length_and_date(go_tool, tmp_path):
     file = tmp_path / "crls.pem"
     with open(file, "wb") as out:
-        subprocess.run([BUILT / "crl_samples"], stdout=out, timeout=120, check=True)
+        subprocess.run([BUILT / "crl_samples"], stdout=out, timeout=600, check=True)
     r = opinion(go_tool, "crls", file)
     assert not r["Mismatches"] and not r["Lints"] and r["Objects"] == 112 and r["Ran"] > 10, r
 

@@ -34,4 +34,4 @@ def test_a_wider_set(istiod, sets):  # noqa: F811
 def test_new_pods_that_serve_something_else(istiod, sets):  # noqa: F811
     istiod.secret(sets["AB a"]).start(sets["A"])
     istiod.how, istiod.other = "deaf", sets["A"]
-    assert "has not loaded the Secret's roots" in validate(istiod, "--timeout", "10s", code=17)
+    assert "has not loaded the Secret's roots" in validate(istiod, "--timeout", "20s", code=17)
