@@ -277,7 +277,7 @@ def test_probes_tell_the_truth_before_the_end(pods, pb):  # noqa: F811
 def test_the_end_is_bounded_and_a_second_signal_does_not_wait(pods, pb):  # noqa: F811
     replicas, _ = pods("--drain-delay", "5m", "--drain-timeout", "300ms")
     r = replicas[0]
-    silent = socket.create_connection(("127.0.0.1", r.ports["ca"]), 2)  # a handshake that never comes
+    silent = socket.create_connection(("127.0.0.1", r.ports["ca"]), 60)  # a handshake that never comes
     r.daemon.process.send_signal(signal.SIGTERM)
     wait_for("leaving", lambda: r.get("/readyz")[0] == 503)
     r.daemon.process.send_signal(signal.SIGTERM)
