@@ -282,6 +282,9 @@ serve_start(struct serve *s, const struct serve_conf *o, struct err *e)
     TRY(str_format(&s->self_signed_dir, e, "%s/self-signed", s->dir));
     TRY(metrics_new(&s->metrics, e));
     TRY(loop_new(&s->loop, e));
+    /* heard when all is there: the first process of a container has no other end by a signal */
+    TRY(loop_on_signal(s->loop, SIGTERM, on_stop, s, e));
+    TRY(loop_on_signal(s->loop, SIGINT, on_stop, s, e));
     TRY(store_open_sqlite(s->dir, &s->store, e));
     TRY(ledger_open(s->store, s->metrics, &s->ledger, e));
     if (o->keep_ms > 0)
@@ -289,8 +292,6 @@ serve_start(struct serve *s, const struct serve_conf *o, struct err *e)
     s->drain_delay_ms = o->drain_delay_ms;
     TRY(timer_new(s->loop, on_left, s, &s->leave, e));
     TRY(ca_start(s, o, e));
-    TRY(loop_on_signal(s->loop, SIGTERM, on_stop, s, e));
-    TRY(loop_on_signal(s->loop, SIGINT, on_stop, s, e));
     TRY(monitoring_start(s, o->monitoring, e));
     TRY(admin_start(s, e));
     TRY(port_file_write(s, o->port_file, e));

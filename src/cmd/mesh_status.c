@@ -134,7 +134,8 @@ run(const void *conf, const struct opt_args *args, struct err *e)
             if (c->watch && isatty(STDOUT_FILENO) == 1)
                 printf("\033[H\033[2J");
             r = mesh_kube_status(&c->kube, c->output, e);
-            (void)fflush(stdout);
+            if (r >= 0)
+                TRY(stdout_check(e)); /* whoever read it may have gone */
         } while (r >= 0 && c->watch && sleep(1) == 0);
         return r;
     }

@@ -3,7 +3,9 @@ import base64
 import datetime
 import json
 import os
+import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -466,6 +468,25 @@ def test_restart_keeps_the_root_and_sigterm_drains(tmp_path, daemon, pb):
     before = ca.roots()
     assert ca.daemon.stop() == 0
     assert Ca(tmp_path, daemon, pb, "--self-signed").ready().roots() == before
+
+
+def test_a_signal_during_the_start_is_heard(tmp_path, daemon):
+    """It waits for the store, which somebody else holds. The first process of a container is not ended by a signal that it does not know."""
+    state, folder = tmp_path / "state", tmp_path / "cacerts"
+    for d in (state, folder):
+        d.mkdir(mode=0o700)
+    held = sqlite3.connect(state / "meshroot.db", isolation_level=None)
+    held.execute("BEGIN EXCLUSIVE")
+    d = daemon("ca", "serve", "--ca-dir", folder, "--state-dir", state, "--listen", "127.0.0.1:0", "--monitoring", "off", "--self-signed")
+
+    def has_it_open():
+        fds = f"/proc/{d.process.pid}/fd"
+        return d.process.poll() is not None or any(os.path.realpath(f"{fds}/{x}") == str(state / "meshroot.db") for x in os.listdir(fds))
+    wait_for("the store", has_it_open)
+    d.process.send_signal(signal.SIGTERM)
+    held.execute("ROLLBACK")
+    held.close()
+    assert d.process.wait(120) >= 0, "ended by the signal"
 
 
 def test_two_processes_on_one_state_folder(ca, tmp_path, daemon):

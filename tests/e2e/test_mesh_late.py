@@ -170,3 +170,13 @@ def test_who_waits_for_an_answer_waits_for_the_api_server_too(world):  # noqa: F
     answer(world, held, "Forced", version)
     assert "these workloads may be cut off now" in end(p, 0)
     assert force(world, check=False).returncode == 0
+
+
+def test_a_watch_ends_with_its_reader(world):  # noqa: F811
+    """As in `mesh status --watch | head -1`."""
+    world.plugin()
+    p = start(world, "mesh", "status", "--watch")
+    assert "PluginCA" in p.stdout.readline()
+    p.stdout.close()
+    said = p.stderr.read()
+    assert p.wait(300) == 11 and "cannot write to the standard output" in said
