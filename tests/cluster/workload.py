@@ -1,5 +1,6 @@
 """Workload pods: a client that opens new mTLS connections all the time and a server, each with meshroot's agent as its native sidecar."""
 import json
+import os
 import subprocess
 import tempfile
 import threading
@@ -32,7 +33,7 @@ def deployment(account, agent, app_args, drain=None):
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": account, "namespace": NAMESPACE},
             "spec": {"replicas": 1, "selector": {"matchLabels": {"app": account}}, "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
                      "template": {"metadata": {"labels": {"app": account}}, "spec": {
-                         "serviceAccountName": account, "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 20,
+                         "serviceAccountName": account, "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 40,
                          "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "runAsNonRoot": True},
                          "initContainers": [agent], "containers": [app],
                          "volumes": [{"name": "run", "emptyDir": {"medium": "Memory"}},
@@ -47,7 +48,7 @@ def start(cluster, image, ca_addr):
     cluster.apply(*({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": a, "namespace": NAMESPACE}} for a in ("client", "server")),
                   {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "server", "namespace": NAMESPACE},
                    "spec": {"selector": {"app": "server"}, "ports": [{"port": 8443}]}},
-                  deployment("server", server, ["serve", "127.0.0.1:8080"], drain=3),
+                  deployment("server", server, ["serve", "127.0.0.1:8080"], drain=10),
                   deployment("client", client, ["call", "127.0.0.1:9001"]))
     for account in ("server", "client"):
         cluster.rolled_out(f"deployment/{account}", NAMESPACE)
@@ -75,7 +76,7 @@ class Counter:
     def _look(self):
         pods = json.loads(self.cluster.kubectl("get", "pods", "-n", NAMESPACE, "-l", "app=client", "-o", "json", check=False) or '{"items": []}')["items"]
         for name in (p["metadata"]["name"] for p in pods if p["status"].get("phase") == "Running"):
-            if name not in self.logs:
+            if name not in self.logs or self.logs[name][1].poll():  # it may end where its connection does: from the start, then
                 out = tempfile.TemporaryFile("w+")
                 self.logs[name] = (out, subprocess.Popen(self.cluster.kubectl_command("logs", "-f", "-n", NAMESPACE, name, "-c", "app"), stdout=out))
 
@@ -83,8 +84,8 @@ class Counter:
         """(tried, failed, the last failures)"""
         tried, failed, last = 0, 0, []
         for out, _ in list(self.logs.values()):
-            out.seek(0)
-            lines = [x for x in out.read().splitlines() if x.startswith("{") and x.endswith("}")]
+            said = os.pread(out.fileno(), os.fstat(out.fileno()).st_size, 0).decode()  # where kubectl writes stays where it is
+            lines = [x for x in said.splitlines() if x.startswith("{") and x.endswith("}")]
             if lines:
                 c = json.loads(lines[-1])
                 tried, failed = tried + c["tried"], failed + c["failed"]

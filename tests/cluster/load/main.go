@@ -18,7 +18,10 @@ import (
 	"time"
 )
 
-const patience = 5 * time.Second // for one connection, all in all
+const (
+	patience = 5 * time.Second  // for one connection, all in all
+	slow     = 30 * time.Second // for one that is counted: a machine may be slow, and nobody is cut off
+)
 
 func serve(addr string) error {
 	listener, err := net.Listen("tcp", addr)
@@ -32,7 +35,7 @@ func serve(addr string) error {
 		}
 		go func() {
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(patience))
+			_ = conn.SetDeadline(time.Now().Add(slow))
 			line, err := bufio.NewReader(conn).ReadString('\n')
 			if err == nil {
 				fmt.Fprint(conn, line)
@@ -65,12 +68,12 @@ func (c *counts) print() {
 }
 
 func ask(addr, line string) error {
-	conn, err := net.DialTimeout("tcp", addr, patience)
+	conn, err := net.DialTimeout("tcp", addr, slow)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(slow))
 	if _, err = fmt.Fprintln(conn, line); err != nil {
 		return err
 	}
