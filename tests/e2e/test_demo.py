@@ -16,11 +16,14 @@ def test_demo_fails_no_handshake(tmp_path):
     with open(told, "wb") as out, open(said, "wb") as err:
         demo = subprocess.Popen([BINARY, "demo", "--output", "json", "--dir", tmp_path / "d"], stdout=out, stderr=err)
         until = time.monotonic() + LIMIT_S
-        while demo.poll() is None and time.monotonic() < until:
-            for s, pace in ((signal.SIGSTOP, 0.01), (signal.SIGCONT, 0.1)):
-                os.kill(demo.pid, s)
-                time.sleep(pace)
-        demo.terminate()  # nothing, when it has ended
+        try:
+            while demo.poll() is None and time.monotonic() < until:
+                for s, pace in ((signal.SIGSTOP, 0.01), (signal.SIGCONT, 0.1)):
+                    os.kill(demo.pid, s)
+                    time.sleep(pace)
+        finally:  # both do nothing, when it has ended
+            demo.send_signal(signal.SIGCONT)
+            demo.terminate()
         assert demo.wait(60) == 0, told.read_text()[-3000:] + said.read_text()[-3000:]
     report = json.loads(told.read_text())
     assert report["ok"] and report["handshakes"]["failed"] == 0 and report["handshakes"]["tried"] >= 2000
