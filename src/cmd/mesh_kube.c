@@ -332,16 +332,19 @@ wait_ready(struct mesh_session *s, const struct enabled *mine, uint64_t timeout_
         TRY(going_refuse(s, mine->uid, e));
         const json_t *status = json_object_get(s->body, "status");
         const json_t *held = condition(status, "Held"), *loaded = condition(status, "Loaded");
+        const json_t *synced = condition(status, "Synced");
         bool is_current = shown_number(status, "observedGeneration") >= mine->revision;
 
         bar_print(status, last);
-        if (is_current && strcmp(shown_text(status, "phase"), "Ready") == 0)
+        if (is_current && strcmp(shown_text(status, "phase"), "Ready") == 0 && is_true(synced))
             break;
         if (is_current && strcmp(shown_text(loaded, "reason"), "NotOwned") == 0)
             return err_set(e, E_DENIED, "%s", shown_text(loaded, "message"));
         if (is_current && is_refused(held))
             return err_set(e, E_STATE, "%s: %s", shown_text(held, "reason"),
                            shown_text(held, "message"));
+        if (is_current && strcmp(shown_text(synced, "reason"), "VaultRefused") == 0)
+            return err_set(e, E_STATE, "VaultRefused: %s", shown_text(synced, "message"));
         if (mono_ms() > until)
             return err_set(
                 e, E_TIMEOUT,

@@ -64,6 +64,18 @@ def test_what_is_deleted_while_it_is_waited_for_was_not_enabled(world, how):  # 
     assert "is being deleted, so the mesh is not enabled" in end(p, 17)
 
 
+def test_what_the_vault_refuses_is_not_enabled_though_a_set_of_before_is_in_force(world):  # noqa: F811
+    world.plugin()
+    world.run("--lease", "off")
+    world.ready(1)
+    flags = ["ca-crt" if f == "ca-cert" else f for f in enable_flags(world)]
+    out = on_kube(world, "enable", *flags, "--wait", check=False)
+    assert out.returncode == 17 and "VaultRefused: " in out.stderr and "ca-crt" in out.stderr and "mesh enabled" not in out.stdout
+    assert world.holds("A1")
+    on_kube(world, "enable", *enable_flags(world), "--wait")
+    assert world.is_condition("Synced", "True")
+
+
 def test_a_deletion_whose_answer_is_lost_is_a_deletion(world):  # noqa: F811
     world.plugin()
     world.api.lose("DELETE", PATH)
