@@ -46,8 +46,7 @@ struct plan {
     struct plan_root roots[ROOTS_MAX];
     size_t roots_n;
     struct plan_signer signer;
-    char
-        forced[PLAN_WORD_BYTES]; /* of the last step that was forced (rotate_force); "": none was */
+    char forced[PLAN_WORD_BYTES]; /* the last step that was forced (rotate_force); "": none was */
 };
 
 /* From one bundle, so consistent: signer.root_id is among the roots. */
