@@ -1,15 +1,14 @@
 """The client of src/kube/ against a real API server and etcd: what tests/e2e/kube_api.py says of it is true there too."""
 import base64
-import json
 import signal
-import subprocess
 import time
 
 import pytest
 
 from conftest import wait_for
-from test_kube_lease import TOOL, Candidate
+from test_kube_events import Recorder
 from test_kube_feed import Feed
+from test_kube_lease import Candidate
 from test_kube_writes import CONFLICT, DENIED, EXISTS, NOTFOUND, STATE, Client, made, refused
 
 NS = "kube-client"
@@ -158,10 +157,9 @@ def test_a_watch_goes_on_over_an_outage(api, client, config):
 
 
 def test_events_are_on_the_object(api, config, client):
-    about = made(client("create", "ConfigMap", NS, "about", {}))
-    q = {"about": {"apiVersion": "v1", "kind": "ConfigMap", **about}, "say": [[True, "Held", "the same words", 50], [False, "Rotated", "done", 1]], "ms": 6500}
-    done = subprocess.run([TOOL, config, "events", json.dumps(q)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done
+    about = {"apiVersion": "v1", "kind": "ConfigMap", **made(client("create", "ConfigMap", NS, "about", {}))}
+    said = [[True, "Held", "the same words", 50], [False, "Rotated", "done", 1]]
+    Recorder(api, about, said, config).until({"created": 2, "counted": 1}).over()
     seen = {e["reason"]: e for e in api.get("events", "-n", NS, "--field-selector", "involvedObject.name=about")["items"]}
     assert seen["Held"]["count"] == 50 and seen["Held"]["type"] == "Warning" and seen["Rotated"]["count"] == 1
     assert "the same words" in api.kubectl("describe", "configmap", "about", "-n", NS)
