@@ -16,7 +16,7 @@ usage() {
 ./dev cluster-test [WORD] the procedure on a real Kubernetes that it starts and removes (as root): build/cluster-report.md
                         (24 minutes); builds the cluster's binaries first, once per machine (36 more)
 ./dev model             the rotation's protocol, checked by spin in every state, and each rule left out in turn (1 minute)
-./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (8 minutes)
+./dev bench             every figure with a target, beside its floor; build/bench.json holds the table (4 minutes)
 ./dev clean             remove build/
 TXT
 }

@@ -113,6 +113,7 @@ uint64_t kube_revision(const char *version);
 /* The answer to our own write and what a watch or list tells come in any order. r: what is of
  * `revision` was over already at `known`, when the object was read last (`exists`), or was gone. */
 bool kube_is_late(uint64_t revision, uint64_t known, bool exists);
+/* "" when absent. */
 const char *kube_object_get_label(const json_t *o, const char *key);
 const char *kube_object_get_annotation(const json_t *o, const char *key);
 /* It has a deletionTimestamp: it goes when its finalizers are done. */

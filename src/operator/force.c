@@ -238,7 +238,7 @@ force_tick(struct plugin *p)
         kube_revision(kube_object_version(o)) < f->gone)
         return;
     const char *asked = kube_object_get_annotation(o, PLUGIN_FORCE);
-    if (asked == NULL || asked[0] == '\0') {
+    if (asked[0] == '\0') {
         f->was_none = true;
         f->word[0] = '\0';
         return;

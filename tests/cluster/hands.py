@@ -11,11 +11,9 @@ import sys
 from conftest import MESHROOT, binary, wait_for
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from mesh import NS, SYSTEM
+from mesh import CA_HOST, CA_PORT, NS
 from test_ca import make_csr
 import workload
-
-CA, PORT = f"meshroot-ca.{SYSTEM}.svc", 15012
 
 
 class Person:
@@ -135,7 +133,7 @@ class Thief:
                 own, csr = make_csr()
                 keys[at] = (name, replica, own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
                 request = self.pb[0].IstioCertificateRequest(csr=csr).SerializeToString()
-                asked[at] = {"address": f"{ip}:{PORT}", "host": CA, "roots": roots, "key": key, "chain": chain,
+                asked[at] = {"address": f"{ip}:{CA_PORT}", "host": CA_HOST, "roots": roots, "key": key, "chain": chain,
                              "request": base64.b64encode(request).decode()}
         came = {}
         for at, (code, answer) in self._ask(asked).items():

@@ -10,6 +10,8 @@ from pki import OBJECTS
 NS = "aks-istio-system"
 SYSTEM = "meshroot-system"
 VAULT = f"https://meshroot-vault.{SYSTEM}.svc:8443"
+CA_HOST, CA_PORT = f"meshroot-ca.{SYSTEM}.svc", 15012
+CA_ADDRESS = f"{CA_HOST}:{CA_PORT}"
 CREDENTIALS = "meshroot-vault-credentials"
 IMAGE = "meshroot.io/meshroot:" + (TOP / "VERSION").read_text().strip()
 CHART = TOP / "deploy" / "helm" / "meshroot"

@@ -4,17 +4,16 @@ import json
 
 from conftest import binary, wait_for
 from cryptography import x509
-from mesh import NS, SYSTEM, helm, namespaces
+from mesh import CA_ADDRESS, NS, helm, namespaces
 
 REVISION = "asm-1-17"
 RELEASE = f"istiod-{REVISION}"
-CA = f"meshroot-ca.{SYSTEM}.svc:15012"
 SHOP = "shop"
 TTL = "60s"  # 24h in the field: a leaf is renewed at half of it
 # What an operator sets (docs/istiod.md); for a test's patience; for this machine; and for an Envoy without Istio's own extensions.
 VALUES = {
     "revision": REVISION,
-    "global": {"caAddress": CA, "istioNamespace": NS, "imagePullPolicy": "Never",
+    "global": {"caAddress": CA_ADDRESS, "istioNamespace": NS, "imagePullPolicy": "Never",
                "proxy": {"image": "meshroot.test/proxyv2:1", "resources": {"requests": {"cpu": "10m", "memory": "40Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}}},
     "env": {"ENABLE_CA_SERVER": "false", "PILOT_ENABLE_METADATA_EXCHANGE": "false"},
     "meshConfig": {"defaultConfig": {"proxyMetadata": {"SECRET_TTL": TTL}}},

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from hands import Files, Person, Thief, certificates, is_listed, pod, process, stopped
-from mesh import IMAGE, NS, SYSTEM, Mesh, both, signs, trusts
+from mesh import CA_ADDRESS, IMAGE, NS, SYSTEM, Mesh, both, signs, trusts
 from pki import Pki
 from conftest import wait_for
 from test_ca import pb  # noqa: F401
@@ -21,7 +21,7 @@ import mesh as names
 import volumes
 import workload
 
-CA, ADDRESS = "statefulset/meshroot-ca", f"meshroot-ca.{SYSTEM}.svc:15012"
+CA = "statefulset/meshroot-ca"
 FORCE = "meshroot.io/force"
 
 
@@ -69,7 +69,7 @@ def ours(cluster, report, tmp_path_factory):
 def counter(cluster, ours, report):
     with report.step("client and server pods, a new mTLS connection every 10 ms"):
         names.namespaces(cluster, workload.NAMESPACE)
-        workload.start(cluster, IMAGE, ADDRESS)
+        workload.start(cluster, IMAGE, CA_ADDRESS)
     c = workload.Counter(cluster)
     try:
         c.more(100)
@@ -85,24 +85,24 @@ def pods_of_ca(cluster):
 
 
 def deleted(cluster, mesh, counter, seen):
-    pod, before = next((p, told) for p in ("meshroot-ca-0", "meshroot-ca-1") if (told := ledger(cluster, mesh, p))["rows"])  # one may have given none
+    replica, before = next((p, told) for p in ("meshroot-ca-0", "meshroot-ca-1") if (told := ledger(cluster, mesh, p))["rows"])  # one may have given none
     assert before["id"], before
     secret = mesh.vault("secret", "get", "--vault-name", "meshroot-vault", "--name", "root-cert")
-    for name, of in ((pod, CA), ("meshroot-vault-0", "statefulset/meshroot-vault")):
+    for name, of in ((replica, CA), ("meshroot-vault-0", "statefulset/meshroot-vault")):
         cluster.kubectl("delete", "pod", name, "-n", SYSTEM)
         cluster.rolled_out(of, SYSTEM)
     counter.more(100)
-    after = wait_for("the operator has seen it again", lambda: (x := ledger(cluster, mesh, pod))["id"] and x["seen"] and x)
+    after = wait_for("the operator has seen it again", lambda: (x := ledger(cluster, mesh, replica))["id"] and x["seen"] and x)
     assert after["id"] == before["id"] and set(before["rows"]) <= set(after["rows"]) and not after["lost"], (before, after)
     assert mesh.vault("secret", "get", "--vault-name", "meshroot-vault", "--name", "root-cert") == secret
-    seen(f"{pod} came back with ledger {after['id']}: {len(before['rows'])} rows of before, and {len(after['rows']) - len(before['rows'])} more")
+    seen(f"{replica} came back with ledger {after['id']}: {len(before['rows'])} rows of before, and {len(after['rows']) - len(before['rows'])} more")
 
 
-def ledger(cluster, mesh, pod):
+def ledger(cluster, mesh, replica):
     """The serials in it; what the operator knows of it."""
-    said = cluster.kubectl("exec", "-n", SYSTEM, pod, "-c", "ca", "--", "meshroot", "ledger", "list", "--limit", "0", "--output", "json")
+    said = cluster.kubectl("exec", "-n", SYSTEM, replica, "-c", "ca", "--", "meshroot", "ledger", "list", "--limit", "0", "--output", "json")
     status = mesh.status()
-    told = next((r for r in status.get("replicas", []) if r["name"] == pod), {})
+    told = next((r for r in status.get("replicas", []) if r["name"] == replica), {})
     return {"rows": [r["serial"] for r in json.loads(said)], "id": told.get("ledger"), "lost": told.get("lostLeavesEnd"), "seen": status.get("phase") == "Ready"}
 
 
@@ -225,7 +225,7 @@ def test_a_held_step_is_forced(cluster, ours, counter, report):
     signer = f"{new}9"
     report.heading("meshroot's CA: a held step is forced")
     with report.step("a third workload; people with the cluster's roles `admin` and `edit` in the mesh's namespace"):
-        workload.add(cluster, "silent", IMAGE, ADDRESS)
+        workload.add(cluster, "silent", IMAGE, CA_ADDRESS)
         owner, editor = Person(mesh, "owner", "admin", may="patch"), Person(mesh, "editor", "edit", may="get")
         assert not editor.may("patch")
     hanging, failed = process(cluster, "silent"), counter.counts()[1]

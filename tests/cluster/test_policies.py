@@ -6,7 +6,7 @@ import pytest
 
 from conftest import wait_for
 from istiod import NAME as ISTIOD, Istiod
-from mesh import CHART, IMAGE, NS, SYSTEM, Mesh, both, helm, signs, trusts
+from mesh import CA_ADDRESS, CHART, IMAGE, NS, SYSTEM, Mesh, both, helm, signs, trusts
 from pki import Pki
 from reach import PORT, Matrix, inside, pod
 import mesh as names
@@ -121,7 +121,7 @@ def test_our_ca(cluster, enforced, report, tmp_path):
 
 def flow(cluster, mesh, pki, seen):
     names.namespaces(cluster, workload.NAMESPACE)
-    workload.start(cluster, IMAGE, f"meshroot-ca.{SYSTEM}.svc:15012")
+    workload.start(cluster, IMAGE, CA_ADDRESS)
     counter = workload.Counter(cluster)
     try:
         counter.more(100)

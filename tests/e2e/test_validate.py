@@ -423,6 +423,23 @@ def test_a_map_that_is_not_published(world, sets):
     assert "the ConfigMap does not have" in validate(i, "--timeout", "20s", code=17)
 
 
+def begin(i):
+    """A validator that waits for a rollout, which goes on at i.go."""
+    i.how, i.go = "slow", threading.Event()
+    p = subprocess.Popen([BINARY, *map(str, args(i))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for("the restart", lambda: i.restarts == 1)
+    return p
+
+
+def again(i, files):
+    """The Secret has these once more: they are a new try."""
+    i.secret(files)
+    i.how = "good"
+    i.next_second()
+    validate(i)
+    assert i.restarts == 2 and i.memory()["state"] == "done"
+
+
 def test_two_at_once_restart_once(world, sets):
     i = world().secret(sets["AB a"]).start(sets["A"])
     i.how, i.go = "slow", threading.Event()
@@ -437,23 +454,13 @@ def test_two_at_once_restart_once(world, sets):
 
 def test_a_killed_validator_is_gone_on_for(world, sets):
     i = world().secret(sets["AB a"]).start(sets["A"])
-    i.how, i.go = "slow", threading.Event()
-    p = subprocess.Popen([BINARY, *map(str, args(i))], stdout=subprocess.DEVNULL)
-    wait_for("the restart", lambda: i.restarts == 1)
+    p = begin(i)
     p.kill()
-    p.wait(60)
+    p.communicate(timeout=60)
     assert i.memory()["state"] == "open"
     i.go.set()
     assert "Deployment istiod restarted." in validate(i)
     assert i.restarts == 1 and i.memory()["state"] == "done"
-
-
-def begin(i):
-    """A validator that waits for a rollout, which goes on at i.go."""
-    i.how, i.go = "slow", threading.Event()
-    p = subprocess.Popen([BINARY, *map(str, args(i))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for("the restart", lambda: i.restarts == 1)
-    return p
 
 
 def test_a_secret_that_changes_under_a_restart_is_no_failure_of_it(world, sets):
@@ -465,11 +472,7 @@ def test_a_secret_that_changes_under_a_restart_is_no_failure_of_it(world, sets):
     out = p.communicate(timeout=300)[0]
     assert p.returncode == 0 and out.endswith("Root certificate update not detected.\n"), out
     assert i.restarts == 1 and i.memory()["state"] == "none" and "RootRestartFailed" not in i.events()
-    i.secret(sets["AB a"])
-    i.how = "good"
-    i.next_second()
-    validate(i)
-    assert i.restarts == 2 and i.memory()["state"] == "done"
+    again(i, sets["AB a"])
 
 
 def test_a_failed_rollout_of_roots_that_are_gone_is_not_held_against_the_next(world, sets):
@@ -518,11 +521,7 @@ def test_a_try_that_was_left_open_ends_with_its_secret(world, sets):
     i.go.set()
     i.threads[0].join(120)
     assert validate(i) == "Root certificate update not detected.\n" and i.memory()["state"] == "none"
-    i.secret(sets["AB a"])
-    i.how = "good"
-    i.next_second()
-    validate(i)
-    assert i.restarts == 2 and i.memory()["state"] == "done"
+    again(i, sets["AB a"])
 
 
 def test_somebody_elses_rollout_is_waited_for(world, sets):
@@ -688,9 +687,7 @@ def test_an_api_server_that_says_nothing_is_named(tmp_path):
 
 def test_the_api_server_goes_away_in_the_middle(world, sets, api):
     i = world().secret(sets["AB a"]).start(sets["A"])
-    i.how, i.go = "slow", threading.Event()
-    p = subprocess.Popen([BINARY, *map(str, args(i))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for("the restart", lambda: i.restarts == 1)
+    p = begin(i)
     api.stop()
     i.go.set()
     i.threads[0].join(120)

@@ -29,6 +29,17 @@ hold(struct scene *s)
     assert_folder(s, 2, "AB", &pki.a1, "a1");
 }
 
+/* The step that is held and has that word is on its way into the plan. */
+static void
+force(struct scene *s, const char *word)
+{
+    json_t *risk = NULL;
+    struct err e;
+
+    assert_ok(rotate_force(s->r, word, &risk, &e));
+    json_decref(risk);
+}
+
 static void
 a_word_forces_its_step_once(void **state)
 {
@@ -44,8 +55,7 @@ a_word_forces_its_step_once(void **state)
     assert_memory_equal(word, "2/move-signer/", 14);
     assert_int_equal(strlen(word), 14 + 16);
     assert_ok(rotate_forced(s->r, &e));
-    assert_ok(rotate_force(s->r, word, &risk, &e));
-    json_decref(risk);
+    force(s, word);
     assert_int_equal(rotate_forced(s->r, &e), ROTATE_STORING);
     assert_err(rotate_force(s->r, word, &risk, &e), E_BUSY, "being taken");
     run_until(s, is_caught_up);
@@ -65,14 +75,11 @@ the_plan_knows_what_was_forced(void **state)
 {
     struct scene *s = *state;
     CLEANUP(str_freep) char *word = NULL;
-    struct err e;
-    json_t *risk = NULL;
 
     hold(s);
     word = word_of(s);
     assert_false(rotate_was_forced(s->r, word));
-    assert_ok(rotate_force(s->r, word, &risk, &e));
-    json_decref(risk);
+    force(s, word);
     assert_false(rotate_was_forced(s->r, word)); /* it may not get there */
     run_until(s, is_caught_up);
     assert_true(rotate_was_forced(s->r, word));
@@ -153,21 +160,18 @@ a_step_that_is_not_stored_was_not_forced(void **state)
     struct scene *s = *state;
     CLEANUP(str_freep) char *word = NULL;
     struct err e;
-    json_t *risk = NULL;
 
     hold(s);
     word = word_of(s);
     struct rotate_plans good = s->r->conf.plans;
     s->r->conf.plans.save = save_full;
-    assert_ok(rotate_force(s->r, word, &risk, &e));
-    json_decref(risk);
+    force(s, word);
     run_until(s, is_told);
     assert_err(rotate_forced(s->r, &e), E_SYS, "no room");
     assert_folder(s, 2, "AB", &pki.a1, "a1");
     s->r->conf.plans = good;
     rotate_look(s->r); /* as before, and by the same word */
-    assert_ok(rotate_force(s->r, word, &risk, &e));
-    json_decref(risk);
+    force(s, word);
     run_until(s, is_caught_up);
     assert_folder(s, 3, "AB", &pki.b1, "b1");
 }
