@@ -20,7 +20,9 @@ class Tool:
 
     def __init__(self, config, job, q):
         self.said = []
-        self.process = subprocess.Popen([TOOL, config, job, json.dumps(q)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        # In a session of its own: when a shell above us ends, the kernel continues those of its process group that are stopped (setpgid(2)).
+        self.process = subprocess.Popen([TOOL, config, job, json.dumps(q)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                                        start_new_session=True)
         self.reader = threading.Thread(target=lambda: [self.said.append(json.loads(x)) for x in self.process.stdout], daemon=True)
         self.reader.start()
 
